@@ -1,0 +1,92 @@
+# make venv      makes .venv with everything in it
+# make compare   all set-up, then DiffTORI, TD-MPC and SAC on cartpole-swingup: figure, films, report
+# make test      all set-up, then linter, type checker and tests
+# make bench     all set-up, then the speed tables of benchmarks/
+# make clean     removes what the others made, results/ excepted
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+# The default comparison; every part can be replaced: make compare METHODS="difftori sac" SEEDS=0
+METHODS ?= difftori tdmpc sac
+TASKS ?= dm_control/cartpole-swingup
+SEEDS ?= 0 1
+FRAMES ?= 40000
+OBS ?= state
+JOBS ?= 2
+OUT ?= results/demo
+COMPARE_ARGS ?=
+
+TEST_JOBS ?= 2
+TEST_ARGS ?=
+
+# uv has its own names for pip's settings: pass them on, so that a local folder of wheels (a CPU
+# build of torch, for instance) is used by both.
+comma := ,
+space := $(subst ,, )
+ifneq ($(strip $(PIP_FIND_LINKS)),)
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+ifneq ($(strip $(PIP_INDEX_URL)),)
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifneq ($(strip $(PIP_CERT)),)
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+export UV_HTTP_TIMEOUT ?= 180
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+
+# The first interpreter that the pinned packages have wheels for; PYTHON=... chooses another.
+SUITABLE = import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python; do \
+	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+.PHONY: help venv system compare test lint typecheck bench constraints clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+venv: system $(STAMP)
+
+system:
+	@sh scripts/system_packages.sh
+
+# torch first: the set-up of theseus-ai imports it.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c '$(SUITABLE)' >/dev/null 2>&1 || { \
+		echo "error: expected Python 3.10, 3.11 or 3.12 with its venv module (Debian: python3-venv), got '$(or $(PYTHON),$(shell python3 --version 2>&1))'; name one with PYTHON=/path/to/python3.12" >&2; \
+		exit 1; }
+	@echo "making $(VENV), a few minutes on an empty machine"
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(UV) torch numpy setuptools wheel
+	$(UV) -e ".[all,dev]"
+	@touch $@
+
+compare: venv
+	OMP_NUM_THREADS=1 $(BIN)/python examples/compare.py --methods $(METHODS) --tasks $(TASKS) --seeds $(SEEDS) \
+		--frames $(FRAMES) --obs $(OBS) --jobs $(JOBS) --out $(OUT) $(COMPARE_ARGS)
+
+test: lint typecheck
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
+
+lint: venv
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+typecheck: venv
+	sh scripts/typecheck.sh $(BIN)/python
+
+bench: venv
+	@for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || { echo "error: benchmarks/ holds no script" >&2; exit 1; }; \
+		echo "== $$script"; OMP_NUM_THREADS=1 $(BIN)/python "$$script" || exit 1; done
+
+# Keeps the pins that still fit and adds or replaces the others.
+constraints: venv
+	sh scripts/renew_constraints.sh $(BIN)/uv $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

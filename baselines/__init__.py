@@ -1,0 +1,5 @@
+"""Published methods to compare with, as Stable-Baselines3 algorithms."""
+
+from difftori_gym.baselines.tdmpc import TDMPC
+
+__all__ = ["TDMPC"]

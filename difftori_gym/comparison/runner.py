@@ -1,0 +1,272 @@
+"""Run many runs, several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Lock
+from pathlib import Path
+from typing import Protocol
+
+from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.results import collect_results
+from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison.summary import read_summary
+from difftori_gym.comparison.training import Progress, film_path, train_run
+
+_logger = logging.getLogger(__name__)
+
+# Read by the numeric libraries when they are imported. Several threads per run make runs side by side slower.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+_OUTPUT_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """
+    A run that died.
+
+    :param name: name of the run
+    :param traceback: what it left behind
+    """
+
+    name: str
+    traceback: str
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def start(self, run: RunSettings) -> None:
+        """:param run: a run that starts"""
+
+    def update(self, run: RunSettings, progress: Progress) -> None:
+        """
+        :param run: a run
+        :param progress: where it is
+        """
+
+    def stop(self, run: RunSettings, outcome: str) -> None:
+        """
+        :param run: a run that is over
+        :param outcome: ``done``, ``failed`` or ``already there``
+        """
+
+
+@dataclass
+class _Job:
+    """
+    A running process.
+
+    :param run: what it does
+    :param process: the process
+    :param messages: what it tells
+    :param evaluations: how many it told of
+    """
+
+    run: RunSettings
+    process: BaseProcess
+    messages: Connection
+    evaluations: int = 0
+
+
+class _FilmTurn(contextlib.AbstractContextManager["_FilmTurn"]):
+    """
+    One process films at a time; a process killed in the middle of its film keeps the others waiting five minutes only.
+
+    :param lock: shared by all processes
+    """
+
+    def __init__(self, lock: Lock) -> None:
+        self.lock = lock
+        self._mine = False
+
+    def __enter__(self) -> _FilmTurn:
+        self._mine = self.lock.acquire(timeout=300)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._mine:
+            self.lock.release()
+
+
+def is_finished(run: RunSettings, out: Path) -> bool:
+    """
+    :param run: a run
+    :param out: folder of the results
+    :return: whether it is trained for long enough, and filmed if it shall be
+    """
+    directory = out / "runs" / run.name
+    summary = read_summary(directory)
+    if summary is None or summary.frames < run.frames:
+        return False
+    return not run.video or film_path(directory, run).exists()
+
+
+def _work(run: RunSettings, directory: Path, messages: Connection, lock: Lock) -> None:
+    """
+    What a child process does.
+
+    :param run: the run
+    :param directory: its folder
+    :param messages: end of a pipe to the parent
+    :param lock: held while filming
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends its children
+    directory.mkdir(parents=True, exist_ok=True)
+    trace = directory / "traceback.txt"
+    trace.unlink(missing_ok=True)
+    # Warnings and messages of native libraries would tear the progress bars.
+    with (directory / "output.txt").open("a", encoding="utf-8") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno() if _has_descriptor(sys.stdout) else 1)
+        os.dup2(output.fileno(), sys.stderr.fileno() if _has_descriptor(sys.stderr) else 2)
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        train_run(run, directory, messages.send, _FilmTurn(lock))
+    except BrokenPipeError:
+        sys.exit(1)  # the parent is gone
+    except Exception:
+        write_text(trace, traceback.format_exc())
+        sys.exit(1)
+
+
+def _has_descriptor(stream: object) -> bool:
+    """
+    :param stream: standard output or error
+    :return: whether it is a file of the operating system
+    """
+    try:
+        return stream.fileno() >= 0  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """
+    :param variables: environment variables that children inherit while this is open
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def run_all(runs: list[RunSettings], out: Path, jobs: int, display: Display) -> list[Failure]:
+    """
+    Do what is left of each run. ``out/results.csv`` is brought up to date after every evaluation.
+
+    A run that dies leaves ``traceback.txt`` in its folder, and the others go on.
+
+    :param runs: the runs
+    :param out: folder of the results
+    :param jobs: processes side by side, at least 1
+    :param display: shows progress
+    :return: the runs that died
+    """
+    waiting = [run for run in runs if not is_finished(run, out)]
+    for run in runs:
+        if run not in waiting:
+            display.stop(run, "already there")
+    context = multiprocessing.get_context("spawn")
+    lock = context.Lock()
+    active: list[_Job] = []
+    failures: list[Failure] = []
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                active.append(_start(context, waiting.pop(0), out, lock, display))
+            wait([job.messages for job in active], timeout=1.0)
+            for job in list(active):
+                _listen(job, out, display)
+                if not job.process.is_alive():
+                    active.remove(job)
+                    failures += _finish(job, out, display)
+    finally:
+        for job in active:
+            job.process.terminate()
+            job.process.join()
+        collect_results(out)
+    return failures
+
+
+def _start(
+    context: multiprocessing.context.SpawnContext, run: RunSettings, out: Path, lock: Lock, display: Display
+) -> _Job:
+    """
+    :param context: how processes are started
+    :param run: what to do
+    :param out: folder of the results
+    :param lock: held while filming
+    :param display: shows progress
+    :return: the running process
+    """
+    messages, child_end = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(run, out / "runs" / run.name, child_end, lock), name=run.name, daemon=True
+    )
+    with _environment(_ONE_THREAD):
+        process.start()
+    child_end.close()
+    display.start(run)
+    return _Job(run, process, messages)
+
+
+def _listen(job: _Job, out: Path, display: Display) -> None:
+    """
+    Read what a process told since the last time.
+
+    :param job: the process
+    :param out: folder of the results
+    :param display: shows progress
+    """
+    try:
+        while job.messages.poll():
+            progress = job.messages.recv()
+            display.update(job.run, progress)
+            if progress.evaluations > job.evaluations:
+                job.evaluations = progress.evaluations
+                _logger.info("%s: %d frames, return %.1f", job.run.name, progress.frames, progress.episode_return)
+                collect_results(out)
+    except (EOFError, OSError):
+        job.process.join(timeout=60)  # it closed its end: it is about to end
+
+
+def _finish(job: _Job, out: Path, display: Display) -> list[Failure]:
+    """
+    :param job: a process that is over
+    :param out: folder of the results
+    :param display: shows progress
+    :return: one failure, or none
+    """
+    _listen(job, out, display)
+    job.messages.close()
+    directory = out / "runs" / job.run.name
+    if job.process.exitcode == 0:
+        display.stop(job.run, "done")
+        return []
+    trace = directory / "traceback.txt"
+    if not trace.exists():
+        output = directory / "output.txt"
+        tail = output.read_text(encoding="utf-8", errors="replace")[-_OUTPUT_TAIL:] if output.exists() else ""
+        write_text(trace, f"The process ended with exit code {job.process.exitcode}.\n{tail}")
+    display.stop(job.run, "failed")
+    return [Failure(job.run.name, trace.read_text(encoding="utf-8"))]

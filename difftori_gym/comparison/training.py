@@ -1,0 +1,242 @@
+"""Train, evaluate and film one run in the current process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from difftori_gym.baselines.methods import get_method
+from difftori_gym.comparison.checkpoint import RunState, find_checkpoint, load_checkpoint, read_state, save_checkpoint
+from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.results import ResultRow, read_results, write_results
+from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison.summary import RunSummary, measure_plan_ms, measure_update_ms, write_summary
+from difftori_gym.envs import make_vec_env
+from difftori_gym.evaluation import evaluate
+from difftori_gym.video import record_video
+
+# Far from the seeds of training: run seeds are small numbers, and the i-th environment adds i.
+_EVALUATION_SEED = 1_000_000
+
+# The display needs no more; a message per step would slow a fast learner down.
+_SECONDS_BETWEEN_REPORTS = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    What a run tells while it runs.
+
+    :param stage: ``train``, ``evaluate``, ``film`` or ``measure``
+    :param frames: environment frames trained so far
+    :param evaluations: number of evaluations so far
+    :param episode_return: mean return of the newest evaluation, None before the first
+    """
+
+    stage: str
+    frames: int
+    evaluations: int
+    episode_return: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+def evaluation_seed(seed: int) -> int:
+    """
+    :param seed: seed of a run
+    :return: seed of the first episode of each of its evaluations, the same for every method
+    """
+    return _EVALUATION_SEED + 1000 * seed
+
+
+class _Run(BaseCallback):
+    """
+    Evaluate and save at regular frames, and keep the clock of training.
+
+    :param settings: the run
+    :param directory: its folder
+    :param eval_env: environments of the evaluation
+    :param state: how far an earlier process came
+    :param report: told about progress
+    """
+
+    def __init__(
+        self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: RunState, report: Report
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.directory = directory
+        self.eval_env = eval_env
+        self.wall_s = state.wall_s
+        self.report = report
+        frames = state.agent_steps * settings.action_repeat
+        # What was evaluated after the checkpoint will be trained, and evaluated, again.
+        self.rows = [row for row in read_results(directory / "results.csv") if row.frames <= frames]
+        self._clock = time.perf_counter()
+        self._reported = 0.0
+        self._rollout_start = state.agent_steps
+
+    @property
+    def frames(self) -> int:
+        """Environment frames trained so far."""
+        return self.model.num_timesteps * self.settings.action_repeat
+
+    def _on_training_start(self) -> None:
+        self._clock = time.perf_counter()
+
+    def _on_rollout_start(self) -> None:
+        self._rollout_start = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        if self.model.num_timesteps >= self.settings.agent_steps:
+            return self._rollout_is_whole()
+        if self.frames // self.settings.eval_freq > self.rows[-1].frames // self.settings.eval_freq:
+            self.evaluate()
+        elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self.tell("train")
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.frames > self.rows[-1].frames:
+            self.evaluate()
+
+    def _rollout_is_whole(self) -> bool:
+        """:return: whether an on-policy learner has just collected what it needs for its last update"""
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            return False
+        collected = self.model.num_timesteps - self._rollout_start
+        return collected >= self.model.n_steps * self.model.n_envs
+
+    def evaluate(self) -> None:
+        """Stop the clock, evaluate, write the table and the checkpoint."""
+        self.wall_s += time.perf_counter() - self._clock
+        self.tell("evaluate")
+        settings = self.settings
+        evaluation = evaluate(
+            self.model, self.eval_env, n_episodes=settings.eval_episodes, seed=evaluation_seed(settings.seed)
+        )
+        row = ResultRow(
+            suite=settings.suite,
+            task=settings.task,
+            obs=settings.obs,
+            method=settings.method,
+            seed=settings.seed,
+            frames=self.frames,
+            agent_steps=self.model.num_timesteps,
+            wall_s=self.wall_s,
+            episode_return=evaluation.mean_return,
+            success=evaluation.success_rate,
+        )
+        self.rows = [other for other in self.rows if other.frames < row.frames] + [row]
+        write_results(self.directory / "results.csv", self.rows)
+        if self.model.num_timesteps > 0:  # a run that did not get further starts anew
+            save_checkpoint(self.directory, self.model, RunState(self.model.num_timesteps, self.wall_s))
+        self.tell("train")
+        self._clock = time.perf_counter()
+
+    def tell(self, stage: str) -> None:
+        """
+        :param stage: what the run does now
+        """
+        self._reported = time.perf_counter()
+        episode_return = self.rows[-1].episode_return if self.rows else None
+        self.report(Progress(stage, self.frames, len(self.rows), episode_return))
+
+
+def train_run(
+    settings: RunSettings, directory: Path, report: Report, one_at_a_time: AbstractContextManager[object]
+) -> None:
+    """
+    Do what is left of a run: training from its newest checkpoint, evaluations, film, measurements.
+
+    :param settings: the run
+    :param directory: its folder, made when missing
+    :param report: told about progress
+    :param one_at_a_time: held while the film is made: some graphics drivers hang with several processes
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "args.json", settings.to_json())
+    task = str(settings.task_id)
+    keywords = dict(obs=settings.obs, action_repeat=settings.action_repeat)
+    env = make_vec_env(task, settings.n_envs, seed=settings.seed, **keywords)  # type: ignore[arg-type]
+    eval_env = make_vec_env(task, min(settings.eval_episodes, 10), **keywords)  # type: ignore[arg-type]
+    model, state = _model(settings, directory, env)
+    run = _Run(settings, directory, eval_env, state, report)
+    run.init_callback(model)
+    if not run.rows:
+        run.evaluate()
+    left = settings.agent_steps - model.num_timesteps
+    if left > 0:
+        model.set_logger(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"]))
+        model.learn(left, callback=run, reset_num_timesteps=False)
+    run.tell("film")
+    with one_at_a_time:
+        film_error = _film(settings, directory, model) if settings.video else None
+    run.tell("measure")
+    summary = RunSummary(
+        frames=run.frames,
+        plan_ms=measure_plan_ms(model, env),
+        update_ms=measure_update_ms(model),
+        film_error=film_error,
+    )
+    write_summary(directory, summary)
+    env.close()
+    eval_env.close()
+
+
+def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, RunState]:
+    """
+    :param settings: the run
+    :param directory: its folder
+    :param env: training environments
+    :return: the learner, new or from the newest checkpoint, and how far it is
+    """
+    method = get_method(settings.method, settings.obs)
+    checkpoint = find_checkpoint(directory)
+    if checkpoint is None:
+        model = method.build(env, seed=settings.seed, device=settings.device, hyperparameters=settings.hyperparameters)
+        return model, RunState(agent_steps=0, wall_s=0.0)
+    model = load_checkpoint(checkpoint, method.learner(), env, seed=settings.seed, device=settings.device)
+    return model, read_state(checkpoint)
+
+
+def film_path(directory: Path, settings: RunSettings) -> Path:
+    """
+    :param directory: folder of the run, ``OUT/runs/NAME``
+    :param settings: the run
+    :return: its film, ``OUT/videos/NAME.mp4``
+    """
+    return directory.parent.parent / "videos" / f"{settings.name}.mp4"
+
+
+def _film(settings: RunSettings, directory: Path, model: BaseAlgorithm) -> str | None:
+    """
+    Film one episode, the first of the evaluation.
+
+    :param settings: the run
+    :param directory: its folder
+    :param model: the trained learner
+    :return: None, or why there is no film: without OpenGL the run is still whole
+    """
+    try:
+        env = make_vec_env(
+            str(settings.task_id),
+            obs=settings.obs,  # type: ignore[arg-type]
+            action_repeat=settings.action_repeat,
+            render_mode="rgb_array",
+        )
+        record_video(model, env, film_path(directory, settings), seed=evaluation_seed(settings.seed))
+        env.close()
+    except (ValueError, ImportError, OSError) as error:
+        return f"{error}"
+    return None

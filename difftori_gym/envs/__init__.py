@@ -1,0 +1,15 @@
+"""Environments by name."""
+
+from difftori_gym.envs.registry import SUITES, Observation, make_env, make_vec_env, parse_task, task_action_repeat
+from difftori_gym.envs.suite import Suite, TaskId
+
+__all__ = [
+    "SUITES",
+    "Observation",
+    "Suite",
+    "TaskId",
+    "make_env",
+    "make_vec_env",
+    "parse_task",
+    "task_action_repeat",
+]

@@ -1,0 +1,144 @@
+"""DeepMind Control Suite, through Shimmy."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import TransformAction
+
+from difftori_gym.envs.rendering import select_gl_backend
+from difftori_gym.envs.suite import Suite
+
+#: Environment frames per agent step. The first 15 are the DiffTORI release's; the last one is TD-MPC's.
+ACTION_REPEAT: dict[str, int] = {
+    "cartpole-swingup-sparse": 8,
+    "cheetah-run": 2,
+    "cup-catch": 2,
+    "finger-spin": 2,
+    "finger-turn-easy": 2,
+    "finger-turn-hard": 2,
+    "hopper-stand": 4,
+    "pendulum-swingup": 2,
+    "quadruped-run": 4,
+    "quadruped-walk": 4,
+    "reacher-easy": 4,
+    "reacher-hard": 4,
+    "walker-run": 2,
+    "walker-stand": 2,
+    "walker-walk": 2,
+    "cartpole-swingup": 4,
+}
+
+# MuJoCo's "no limit": an action space with such bounds is unbounded.
+_MUJOCO_UNLIMITED = 1e10
+
+
+def _spell(name: str) -> str:
+    """
+    Spell a task as TD-MPC does: ``ball_in_cup-catch-v0`` becomes ``cup-catch``.
+
+    :param name: name with underscores or hyphens, with or without ``-v0``
+    :return: name with hyphens
+    """
+    name = name.removesuffix("-v0").replace("_", "-")
+    return name.replace("ball-in-cup-", "cup-")
+
+
+@functools.lru_cache(maxsize=1)
+def _suite_names() -> dict[str, tuple[str, str]]:
+    """:return: the suite's (domain, task) of every canonical name"""
+    select_gl_backend()
+    from dm_control import suite
+
+    return {_spell(f"{domain}-{task}"): (domain, task) for domain, task in suite.ALL_TASKS}
+
+
+class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Correct what Shimmy tells about films, and draw fast.
+
+    Shimmy's ``render_fps`` is the length of a control step times 1000, in a dict shared by all environments.
+
+    :param env: Shimmy's environment
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.metadata = {**env.metadata, "render_fps": 1.0 / env.unwrapped._env.control_timestep()}  # type: ignore[attr-defined]
+        # Without a graphics card, antialiasing and shadow maps take most of the drawing time. Both are read when
+        # the first image is drawn.
+        quality = env.unwrapped._env.physics.model.vis.quality  # type: ignore[attr-defined]
+        quality.offsamples = 0
+        quality.shadowsize = 0
+
+
+class DMControl(Suite):
+    """Tasks of ``dm_control.suite``, written as TD-MPC writes them (``cup-catch``, ``finger-turn-hard``)."""
+
+    name: ClassVar[str] = "dm_control"
+    extra: ClassVar[str | None] = "dm_control"
+    packages: ClassVar[tuple[str, ...]] = ("dm_control", "mujoco", "shimmy")
+
+    def tasks(self) -> list[str]:
+        """:return: canonical names of all tasks"""
+        self.require()
+        return list(_suite_names())
+
+    def canonical_task(self, task: str) -> str | None:
+        """
+        :param task: ``cup-catch``, ``ball_in_cup-catch``, ``finger-turn_hard-v0``, ...
+        :return: the canonical name, or None when there is no such task
+        """
+        self.require()
+        name = _spell(task)
+        return name if name in _suite_names() else None
+
+    def action_repeat(self, task: str) -> int:
+        """
+        :param task: canonical name
+        :return: environment frames per agent step of the DiffTORI release, 1 for tasks it does not have
+        """
+        return ACTION_REPEAT.get(task, 1)
+
+    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+        """
+        Build one task.
+
+        :param task: canonical name
+        :param seed: seed of the task's random stream until the first seeded reset
+        :param render_mode: None or ``rgb_array``
+        :param env_kwargs: ``width``, ``height`` (pixels) and ``camera_id`` of rendered images
+        :return: environment that truncates itself, after 1000 frames in most tasks
+        """
+        domain, task_name = _suite_names()[task]
+        from dm_control import suite
+        from shimmy.dm_control_compatibility import DmControlCompatibilityV0
+
+        camera_id = 2 if domain == "quadruped" else 0
+        render_kwargs = {"width": 256, "height": 256, "camera_id": camera_id, **env_kwargs}
+        source = suite.load(domain, task_name, task_kwargs={"random": seed})
+        env = _ShimmyRendering(DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs))
+        return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
+
+
+def _to_float64(action: Any) -> Any:
+    """
+    :param action: action ``[A]``
+    :return: the action in the precision of the simulation
+    """
+    return np.asarray(action, dtype=np.float64)
+
+
+def _float32_bounds(space: spaces.Space[Any]) -> spaces.Box:
+    """
+    :param space: float64 action space of the suite
+    :return: the same box in float32, with infinite bounds where MuJoCo has no limit
+    """
+    assert isinstance(space, spaces.Box)
+    low = np.where(space.low <= -_MUJOCO_UNLIMITED, -np.inf, space.low).astype(np.float32)
+    high = np.where(space.high >= _MUJOCO_UNLIMITED, np.inf, space.high).astype(np.float32)
+    return spaces.Box(low=low, high=high, dtype=np.float32)

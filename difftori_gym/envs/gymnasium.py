@@ -1,0 +1,50 @@
+"""Any environment that is registered with Gymnasium."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, ClassVar
+
+import gymnasium as gym
+from gymnasium.envs.registration import registry
+
+from difftori_gym.envs.rendering import select_gl_backend
+from difftori_gym.envs.suite import Suite
+
+
+class Gymnasium(Suite):
+    """Registered ids as they are, such as ``Pendulum-v1`` or ``Hopper-v5``."""
+
+    name: ClassVar[str] = "gymnasium"
+
+    def tasks(self) -> list[str]:
+        """:return: all registered ids, without those that another suite of this package names"""
+        return sorted(id for id in registry if not id.startswith("dm_control/"))
+
+    def canonical_task(self, task: str) -> str | None:
+        """
+        :param task: registered id, ``module:id`` imports the module that registers it
+        :return: the id, or None when it is not registered
+        """
+        module, _, id = task.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        return task if id in registry else None
+
+    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+        """
+        Build one environment, with the time limit it is registered with.
+
+        :param task: registered id
+        :param seed: not used: Gymnasium's environments are seeded at reset
+        :param render_mode: Gymnasium render mode
+        :param env_kwargs: passed to ``gymnasium.make``
+        :return: the environment
+        :raises ImportError: if a package of the environment is missing, with Gymnasium's remedy
+        """
+        if "mujoco" in str(registry[task.rpartition(":")[2]].entry_point):
+            select_gl_backend()
+        try:
+            return gym.make(task, render_mode=render_mode, disable_env_checker=True, **env_kwargs)
+        except gym.error.DependencyNotInstalled as error:
+            raise ImportError(f"{task} is registered but cannot be built. {error}") from error

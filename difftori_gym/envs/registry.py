@@ -1,0 +1,160 @@
+"""Build environments by name: ``suite/task`` or any registered Gymnasium id."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
+from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.suite import Suite, TaskId, closest_first
+from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation
+
+Observation = Literal["state"]
+OBSERVATIONS: tuple[str, ...] = get_args(Observation)
+
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Gymnasium())}
+
+
+def parse_task(id: str) -> TaskId:
+    """
+    Find the suite and the canonical task of an id.
+
+    :param id: ``suite/task`` or a registered Gymnasium id
+    :return: the task
+    :raises ValueError: if there is no such suite or task; lists the choices, close ones first
+    :raises ImportError: if the suite is not installed; names the command that installs it
+    """
+    prefix, slash, rest = id.partition("/")
+    if slash and prefix in SUITES:
+        return _parse_in_suite(SUITES[prefix], rest)
+    if SUITES["gymnasium"].canonical_task(id) is not None:
+        return TaskId("gymnasium", id)
+    if slash:
+        suites = ", ".join(closest_first(prefix, list(SUITES)))
+        raise ValueError(f"Unknown suite {prefix!r} in {id!r}. Suites: {suites}; or any registered Gymnasium id.")
+    names = [f"dm_control/{task}" for task in ACTION_REPEAT] + SUITES["gymnasium"].tasks()
+    raise ValueError(f"Unknown environment {id!r}. Choices: {', '.join(closest_first(id, names))}.")
+
+
+def _parse_in_suite(suite: Suite, name: str) -> TaskId:
+    """
+    :param suite: where to look
+    :param name: task in any accepted spelling
+    :return: the task
+    :raises ValueError: if the suite has no such task
+    """
+    suite.require()
+    task = suite.canonical_task(name)
+    if task is None:
+        choices = ", ".join(closest_first(name, suite.tasks()))
+        raise ValueError(f"Unknown task {name!r} of {suite.name}. Choices: {choices}.")
+    return TaskId(suite.name, task)
+
+
+def task_action_repeat(task: TaskId) -> int:
+    """
+    :param task: a task
+    :return: environment frames per agent step that the task is published with, 1 when there is none
+    """
+    return SUITES[task.suite].action_repeat(task.task)
+
+
+def make_env(
+    id: str,
+    *,
+    obs: Observation = "state",
+    seed: int | None = None,
+    action_repeat: int | None = None,
+    render_mode: str | None = None,
+    **env_kwargs: Any,
+) -> gym.Env[Any, Any]:
+    """
+    Build one environment.
+
+    ``info["frames"]`` of each step is the number of environment frames it took.
+
+    :param id: ``suite/task``, such as ``dm_control/cup-catch``, or a registered Gymnasium id
+    :param obs: kind of observation; ``state`` is one flat float32 vector
+    :param seed: seed of the first reset, at least 0; later resets continue the stream. None: not seeded
+    :param action_repeat: environment frames per agent step, at least 1; None: the task's preset
+    :param render_mode: Gymnasium render mode, ``rgb_array`` for films
+    :param env_kwargs: arguments of the suite: ``width``, ``height``, ``camera_id`` in dm_control, those of
+        ``gymnasium.make`` in Gymnasium
+    :return: the environment
+    :raises ValueError: on an unknown suite, task or kind of observation, or ``action_repeat`` below 1
+    :raises ImportError: if the suite is not installed
+    """
+    if obs not in OBSERVATIONS:
+        raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
+    task = parse_task(id)
+    suite = SUITES[task.suite]
+    try:
+        env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
+    except ModuleNotFoundError as error:
+        if suite.extra is None or error.name is None:
+            raise
+        raise suite.missing(error.name) from error
+    env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+    env = StateObservation(env)
+    return env if seed is None else SeedFirstReset(env, seed)
+
+
+def _make_monitored(id: str, **kwargs: Any) -> Monitor:
+    """
+    :param id: environment id
+    :param kwargs: arguments of :func:`make_env`
+    :return: the environment, whose infos hold return and length of each finished episode
+    """
+    return Monitor(make_env(id, **kwargs))
+
+
+def make_vec_env(
+    id: str,
+    n_envs: int = 1,
+    *,
+    obs: Observation = "state",
+    seed: int | None = None,
+    action_repeat: int | None = None,
+    render_mode: str | None = None,
+    vec_env_cls: Callable[..., VecEnv] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    **env_kwargs: Any,
+) -> VecEnv:
+    """
+    Build ``n_envs`` copies of an environment as one Stable-Baselines3 ``VecEnv``, each with a ``Monitor``.
+
+    :param id: ``suite/task`` or a registered Gymnasium id
+    :param n_envs: number of environments, at least 1
+    :param obs: kind of observation
+    :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
+    :param action_repeat: environment frames per agent step; None: the task's preset
+    :param render_mode: Gymnasium render mode
+    :param vec_env_cls: ``DummyVecEnv`` (the default, all in this process) or ``SubprocVecEnv``
+    :param vec_env_kwargs: arguments of ``vec_env_cls``, such as ``{"start_method": "spawn"}``
+    :param env_kwargs: arguments of the suite
+    :return: the vectorised environment
+    :raises ValueError: as :func:`make_env`, and if ``n_envs`` is below 1
+    :raises ImportError: if the suite is not installed
+    """
+    if n_envs < 1:
+        raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
+    parse_task(id)  # an unknown name is told here, not from inside a child process
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        functools.partial(
+            _make_monitored,
+            id,
+            obs=obs,
+            seed=None if seed is None else seed + index,
+            action_repeat=action_repeat,
+            render_mode=render_mode,
+            **env_kwargs,
+        )
+        for index in range(n_envs)
+    ]
+    return (vec_env_cls or DummyVecEnv)(makers, **(vec_env_kwargs or {}))

@@ -1,0 +1,107 @@
+"""What a suite of tasks has to offer, and the packages it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import gymnasium as gym
+
+
+@dataclass(frozen=True)
+class TaskId:
+    """
+    A task of a suite, in its canonical spelling.
+
+    :param suite: name of the suite, such as ``dm_control``
+    :param task: canonical name of the task, such as ``cup-catch``
+    """
+
+    suite: str
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.suite}/{self.task}"
+
+    @property
+    def slug(self) -> str:
+        """The task's name as part of a file name."""
+        return self.task.replace("/", "_").replace(":", "_")
+
+
+def closest_first(name: str, choices: list[str]) -> list[str]:
+    """
+    Order choices for an error message.
+
+    :param name: what was asked for
+    :param choices: what there is
+    :return: all choices, those spelled like ``name`` first
+    """
+    close = get_close_matches(name, choices, n=5, cutoff=0.5)
+    return close + [choice for choice in choices if choice not in close]
+
+
+class Suite(ABC):
+    """
+    A family of tasks that is installed, named and built in one way.
+
+    A subclass imports the suite's packages inside its methods only: importing its module costs nothing.
+    """
+
+    name: ClassVar[str]
+    #: extra of ``difftori-gym`` that installs the suite, None when the core is enough
+    extra: ClassVar[str | None] = None
+    #: top-level packages that must be importable
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def require(self) -> None:
+        """
+        Check that the suite is installed, without importing it.
+
+        :raises ImportError: with the install command
+        """
+        for package in self.packages:
+            if importlib.util.find_spec(package) is None:
+                raise self.missing(package)
+
+    def missing(self, package: str) -> ImportError:
+        """
+        The error for a package that is not there.
+
+        :param package: name of the package
+        :return: error that names the install command
+        """
+        return ImportError(f'{self.name} needs the package {package}. Run: pip install "difftori-gym[{self.extra}]"')
+
+    @abstractmethod
+    def tasks(self) -> list[str]:
+        """:return: canonical names of all tasks"""
+
+    @abstractmethod
+    def canonical_task(self, task: str) -> str | None:
+        """
+        :param task: name of a task in any accepted spelling
+        :return: the canonical name, or None when there is no such task
+        """
+
+    @abstractmethod
+    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+        """
+        Build the bare environment: one frame per step, observations as the suite gives them.
+
+        :param task: canonical name
+        :param seed: seed of random choices at construction; the first reset is seeded elsewhere
+        :param render_mode: Gymnasium render mode
+        :param env_kwargs: the suite's own arguments
+        :return: the environment
+        """
+
+    def action_repeat(self, task: str) -> int:
+        """
+        :param task: canonical name
+        :return: environment frames per agent step that the task is published with, 1 when there is none
+        """
+        return 1

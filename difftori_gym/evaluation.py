@@ -1,0 +1,164 @@
+"""Run a policy without learning and record what it earns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+
+class Predictor(Protocol):
+    """What evaluation and films need of a model or policy: Stable-Baselines3's ``predict``."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """
+        :param observation: observations of all environments
+        :param state: what the last call returned, None at first
+        :param episode_start: ``[N]``, true where an episode begins
+        :param deterministic: no exploration
+        :return: actions and the next state
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    Episodes of one policy, in the order of their seeds.
+
+    :param returns: undiscounted returns ``[episodes]``
+    :param lengths: agent steps ``[episodes]``
+    :param successes: whether each episode succeeded ``[episodes]``, None when the environment does not tell
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    successes: NDArray[np.bool_] | None
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return over the episodes."""
+        return float(self.returns.mean())
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of successful episodes in [0, 1], None when the environment does not tell."""
+        return None if self.successes is None else float(self.successes.mean())
+
+
+def evaluate(
+    model: Predictor,
+    env: gym.Env[Any, Any] | VecEnv,
+    *,
+    n_episodes: int = 10,
+    seed: int | None = None,
+    deterministic: bool = True,
+) -> Evaluation:
+    """
+    Run whole episodes, the environments of a ``VecEnv`` side by side.
+
+    With a seed, episode ``k`` starts from ``seed + k`` whatever the number of environments, so that policies and
+    moments of training are compared on the same starts. Every environment runs one episode per round, so that short
+    episodes are not counted more often than long ones. Returns come from ``Monitor`` where there is one.
+
+    :param model: model or policy
+    :param env: environment to run in; it is reset
+    :param n_episodes: number of episodes, at least 1
+    :param seed: seed of the first episode, at least 0. None: the environment's own stream
+    :param deterministic: no exploration
+    :return: returns, lengths and successes
+    :raises ValueError: if ``n_episodes`` is below 1
+    """
+    if n_episodes < 1:
+        raise ValueError(f"evaluate needs n_episodes >= 1, got {n_episodes}.")
+    vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+    episodes: list[Episode] = []
+    while len(episodes) < n_episodes:
+        if seed is not None:
+            vec_env.seed(seed + len(episodes))
+        episodes += run_episodes(model, vec_env, deterministic=deterministic)
+    episodes = episodes[:n_episodes]
+    successes = [episode.success for episode in episodes if episode.success is not None]
+    return Evaluation(
+        returns=np.array([episode.total for episode in episodes], dtype=np.float64),
+        lengths=np.array([episode.length for episode in episodes], dtype=np.int64),
+        successes=np.array(successes, dtype=np.bool_) if len(successes) == len(episodes) else None,
+    )
+
+
+@dataclass
+class Episode:
+    """
+    One episode as it runs.
+
+    :param total: sum of rewards so far
+    :param length: agent steps so far
+    :param success: whether it succeeded, None as long as that is not known
+    :param finished: whether it is over
+    """
+
+    total: float = 0.0
+    length: int = 0
+    success: bool | None = None
+    finished: bool = False
+
+    def add(self, reward: float, done: bool, info: dict[str, Any]) -> None:
+        """
+        :param reward: reward of the step
+        :param done: whether the episode ended with it
+        :param info: its info, read at the end of the episode
+        """
+        self.total += reward
+        self.length += 1
+        self.finished = done
+        if done:
+            self.total = float(info.get("episode", {}).get("r", self.total))
+            self.success = bool(info["is_success"]) if "is_success" in info else None
+
+
+def run_episodes(
+    model: Predictor,
+    vec_env: VecEnv,
+    *,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[Episode]:
+    """
+    Run one episode in every environment.
+
+    :param model: model or policy
+    :param vec_env: environments, which are reset first
+    :param deterministic: no exploration
+    :param max_steps: stop after so many agent steps even when episodes are not over
+    :param on_step: called after the reset and after every step while the first environment's episode runs
+    :return: the episodes, one per environment
+    """
+    episodes = [Episode() for _ in range(vec_env.num_envs)]
+    observation = vec_env.reset()
+    state = None
+    start = np.ones(vec_env.num_envs, dtype=np.bool_)
+    steps = 0
+    if on_step is not None:
+        on_step()
+    while not all(episode.finished for episode in episodes) and (max_steps is None or steps < max_steps):
+        action, state = model.predict(observation, state=state, episode_start=start, deterministic=deterministic)
+        observation, rewards, start, infos = vec_env.step(action)
+        steps += 1
+        for episode, reward, done, info in zip(episodes, rewards, start, infos, strict=True):
+            if not episode.finished:
+                episode.add(float(reward), bool(done), info)
+        if on_step is not None and not episodes[0].finished:
+            on_step()
+    return episodes

@@ -1,0 +1,15 @@
+"""Networks: encoders, the latent model and its heads. Needs torch only."""
+
+from difftori_gym.models.encoders import LatentEncoder
+from difftori_gym.models.latent_model import LatentModel, latent_return, rollout_prior, termination_loss
+from difftori_gym.models.mlp import EnsembleCritic, mlp
+
+__all__ = [
+    "EnsembleCritic",
+    "LatentEncoder",
+    "LatentModel",
+    "latent_return",
+    "mlp",
+    "rollout_prior",
+    "termination_loss",
+]

@@ -1,0 +1,163 @@
+"""The learned latent model a plan is made in: dynamics, reward, value, termination and policy prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from difftori_gym.models.mlp import EnsembleCritic, mlp
+
+
+class LatentModel(nn.Module):
+    """
+    TD-MPC's task-oriented latent dynamics model, in its vocabulary: ``next``, ``Q``, ``pi``.
+
+    :param latent_dim: Z
+    :param action_dim: A
+    :param dynamics_arch: hidden sizes of the latent dynamics d(z, a)
+    :param reward_arch: hidden sizes of the reward R(z, a)
+    :param qf_arch: hidden sizes of the values Q(z, a)
+    :param pi_arch: hidden sizes of the policy prior pi(z)
+    :param n_critics: number of values
+    :param activation_fn: activation of the hidden layers
+    """
+
+    episodic_flag: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        *,
+        dynamics_arch: Sequence[int] = (256, 256),
+        reward_arch: Sequence[int] = (256, 256),
+        qf_arch: Sequence[int] = (256, 256),
+        pi_arch: Sequence[int] = (256, 256),
+        n_critics: int = 2,
+        activation_fn: type[nn.Module] = nn.ELU,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.action_dim = latent_dim, action_dim
+        joint = latent_dim + action_dim
+        self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
+        self.reward = mlp(joint, reward_arch, 1, activation_fn)
+        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn)
+        self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn)
+        self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
+        for head in (self.reward, self.termination):
+            final = head[-1]
+            assert isinstance(final, nn.Linear)
+            nn.init.zeros_(final.weight)
+        # A float, because Stable-Baselines3 averages whole state dicts; the bool saves a read from the device.
+        self.register_buffer("episodic_flag", torch.zeros(1))
+        self._episodic = False
+
+    @property
+    def episodic(self) -> bool:
+        """Whether an episode has ever ended by termination; until then the termination head is not consulted."""
+        return self._episodic
+
+    @episodic.setter
+    def episodic(self, value: bool) -> None:
+        self._episodic = bool(value)
+        self.episodic_flag.fill_(float(value))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._episodic = bool(self.episodic_flag.item() > 0.5)
+
+    def next(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        One imagined step.
+
+        :param z: latent states ``[B, Z]``
+        :param action: actions ``[B, A]`` in [-1, 1]
+        :return: next latent states ``[B, Z]``, rewards ``[B]``
+        """
+        x = torch.cat([z, action], dim=-1)
+        return self.dynamics(x), self.reward(x).squeeze(-1)
+
+    def Q(self, z: Tensor, action: Tensor) -> Tensor:
+        """
+        :param z: latent states ``[B, Z]``
+        :param action: actions ``[B, A]`` in [-1, 1]
+        :return: values ``[n_critics, B]``
+        """
+        return self.critic(z, action)
+
+    def pi(self, z: Tensor) -> Tensor:
+        """
+        :param z: latent states ``[B, Z]``
+        :return: actions of the policy prior ``[B, A]`` in (-1, 1)
+        """
+        return torch.tanh(self.actor(z))
+
+    def survival(self, z: Tensor) -> Tensor:
+        """
+        :param z: latent states ``[B, Z]`` just entered
+        :return: probability ``[B]`` that the episode did not terminate on entering them
+        """
+        return torch.sigmoid(-self.termination(z).squeeze(-1))
+
+
+def latent_return(model: LatentModel, z0: Tensor, actions: Tensor, *, discount: float) -> Tensor:
+    """
+    Discounted return of open-loop action sequences, imagined in latent space (DiffTORI, Eq. 4).
+
+    sum_{t<H} discount^t c_t R(z_t, a_t) + discount^H c_H min_k Q_k(z_H, pi(z_H)), with z_{t+1} = d(z_t, a_t) and c_t
+    the probability of not having terminated before step t (1 as long as no episode has terminated in the data). The
+    terminal action is the prior's, as in the released code; the paper writes a free one.
+
+    :param model: latent dynamics, reward, value and policy prior
+    :param z0: latent states ``[B, Z]``
+    :param actions: action sequences ``[B, H, A]`` in [-1, 1]
+    :param discount: per-step discount, in (0, 1]
+    :return: returns ``[B]``, differentiable in ``z0``, ``actions`` and the model's parameters
+    """
+    z = z0
+    total: Tensor | float = 0.0
+    weight: Tensor | float = 1.0
+    for action in actions.unbind(dim=1):  # [B, A]
+        z, reward = model.next(z, action)
+        total = total + weight * reward
+        weight = weight * discount * model.survival(z) if model.episodic else weight * discount
+    return total + weight * model.Q(z, model.pi(z)).amin(dim=0)
+
+
+@torch.no_grad()
+def rollout_prior(model: LatentModel, z0: Tensor, horizon: int, noise: Tensor | None = None) -> Tensor:
+    """
+    Action sequence of the policy prior along its own imagined rollout.
+
+    :param model: latent dynamics and policy prior
+    :param z0: latent states ``[B, Z]``
+    :param horizon: H, at least 1
+    :param noise: added to the actions before they are clipped to [-1, 1], ``[B, H, A]``
+    :return: actions ``[B, H, A]`` in [-1, 1], without a graph
+    """
+    z, actions = z0, []
+    for t in range(horizon):
+        action = model.pi(z)
+        if noise is not None:
+            action = (action + noise[:, t]).clamp(-1.0, 1.0)
+        actions.append(action)
+        if t + 1 < horizon:
+            z = model.dynamics(torch.cat([z, action], dim=-1))
+    return torch.stack(actions, dim=1)
+
+
+def termination_loss(model: LatentModel, z: Tensor, terminated: Tensor) -> Tensor:
+    """
+    Binary cross-entropy of the termination head, per sample.
+
+    :param model: has the termination head
+    :param z: latent states ``[N, Z]`` just entered
+    :param terminated: 1 where the episode ended there by termination, else 0, ``[N]``
+    :return: losses ``[N]``
+    """
+    logits = model.termination(z).squeeze(-1)
+    return F.binary_cross_entropy_with_logits(logits, terminated, reduction="none")

@@ -1,0 +1,376 @@
+"""DiffTORI for reinforcement learning, as a Stable-Baselines3 off-policy algorithm."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from difftori_gym.rl.losses import LossCoefficients
+from difftori_gym.rl.planning import Init, Planner
+from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
+from difftori_gym.rl.sequence_buffer import DictSequenceReplayBuffer, SequenceReplayBuffer, sequence_buffer_class
+from difftori_gym.rl.update import Updater, UpdateSettings
+from difftori_gym.rl.validation import (
+    check_action_space,
+    check_finite_observation,
+    check_finite_rewards,
+    check_observation_space,
+)
+from difftori_gym.trajopt import TrajectoryOptimizer
+from difftori_gym.trajopt.optimizer import Solver
+from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
+
+SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
+
+
+class DiffTORI(OffPolicyAlgorithm):
+    """
+    Differentiable trajectory optimisation as a policy (Wan et al. 2024, arXiv 2402.05421).
+
+    A latent model (encoder, dynamics, reward, values) is learned as in TD-MPC. Actions come from optimising an action
+    sequence under it, and a policy-gradient loss is back-propagated through that optimiser into the model.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of ``DiffTORIPolicy``
+    :param env: environment with a bounded ``Box`` action space, or the id of a registered one
+    :param learning_rate: of all three optimizers; a function of the remaining progress is accepted
+    :param buffer_size: transitions kept
+    :param learning_starts: agent steps of uniformly random actions before the first update
+    :param batch_size: windows per update
+    :param tau: step of the moving averages towards the learned networks
+    :param gamma: discount
+    :param train_freq: agent steps between updates, as in Stable-Baselines3
+    :param gradient_steps: updates each time; -1 for as many as steps were collected
+    :param action_noise: added to actions on top of the scheduled exploration noise
+    :param replay_buffer_class: a subclass of the sequence buffers
+    :param replay_buffer_kwargs: its keyword arguments, e.g. ``priority_exponent`` and ``importance_exponent``
+    :param optimize_memory_usage: store each observation once (needs
+        ``replay_buffer_kwargs=dict(handle_timeout_termination=False)``, as in Stable-Baselines3)
+    :param horizon: steps that are planned, and transitions in a training window
+    :param horizon_initial: planned steps at the start; grows linearly to ``horizon``
+    :param exploration_initial_std: exploration noise at the start, in units of the [-1, 1] box; falls linearly
+    :param exploration_final_std: exploration noise at the end of the schedule; also smooths the value targets
+    :param schedule_steps: agent steps over which horizon and exploration move
+    :param solver: see :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, as for the settings down to ``wall_gradient``
+    :param max_iterations: iterations of the solver
+    :param step_size: factor on each step
+    :param damping: added to the curvature
+    :param bounds: treatment of the action box
+    :param wall_gradient: derivative at the walls of the box
+    :param backward_mode: how the policy-gradient loss is differentiated through the solver
+    :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
+    :param init: start of the optimisation, ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``
+    :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
+    :param value_coef: weight of the latent value loss
+    :param consistency_coef: weight of the latent dynamics loss
+    :param termination_coef: weight of the termination loss, which applies once an episode has terminated
+    :param rho: each further step of a window counts this much less
+    :param pg_coef: weight of the policy-gradient loss through the optimiser; 0 gives the paper's ablation
+    :param pg_freq: updates between two policy-gradient losses
+    :param pg_batch_size: states of the replay batch that it plans from
+    :param pg_max_grad_norm: its gradient is clipped to this norm before it joins the model's; None leaves it as it is
+    :param max_grad_norm: norm that every other gradient is clipped to
+    :param target_update_interval: updates between two steps of the moving averages
+    :param policy_kwargs: see :class:`~difftori_gym.rl.policies.DiffTORIPolicy`
+    :param stats_window_size: episodes that logged returns are averaged over
+    :param tensorboard_log: folder of the tensorboard log
+    :param verbose: 0 none, 1 info, 2 debug
+    :param seed: of all random generators
+    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
+    :raises ValueError: for spaces or settings that cannot work, with expected, got, remedy
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: DiffTORIPolicy
+
+    def __init__(
+        self,
+        policy: str | type[DiffTORIPolicy],
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 1000,
+        batch_size: int = 256,
+        tau: float = 0.01,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        *,
+        horizon: int = 5,
+        horizon_initial: int = 1,
+        exploration_initial_std: float = 0.5,
+        exploration_final_std: float = 0.05,
+        schedule_steps: int = 25_000,
+        solver: Solver = "lm",
+        max_iterations: int = 10,
+        step_size: float = 1e-3,
+        damping: float = 1e-2,
+        bounds: Bounds | None = "project",
+        wall_gradient: WallGradient = "exact",
+        backward_mode: BackwardMode = "truncated",
+        backward_num_iterations: int = 5,
+        init: Init = "policy",
+        reward_coef: float = 0.5,
+        value_coef: float = 0.1,
+        consistency_coef: float = 2.0,
+        termination_coef: float = 1.0,
+        rho: float = 0.5,
+        pg_coef: float = 1.0,
+        pg_freq: int = 5,
+        pg_batch_size: int = 64,
+        pg_max_grad_norm: float | None = 1.0,
+        max_grad_norm: float = 10.0,
+        target_update_interval: int = 2,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        env = maybe_make_env(env, verbose) if env is not None else None
+        if env is not None:
+            check_action_space(env.action_space)
+            check_observation_space(env.observation_space)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+        )
+        self.horizon, self.horizon_initial = horizon, horizon_initial
+        self.exploration_initial_std, self.exploration_final_std = exploration_initial_std, exploration_final_std
+        self.schedule_steps = schedule_steps
+        self.planner = Planner(
+            self._make_optimizer(
+                solver=solver,
+                max_iterations=max_iterations,
+                step_size=step_size,
+                damping=damping,
+                bounds=bounds,
+                wall_gradient=wall_gradient,
+                backward_mode=backward_mode,
+                backward_num_iterations=backward_num_iterations,
+            ),
+            init=init,
+            discount=gamma,
+        )
+        self.update_settings = UpdateSettings(
+            coefficients=LossCoefficients(reward_coef, value_coef, consistency_coef, termination_coef, rho),
+            discount=gamma,
+            noise_std=exploration_final_std,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            max_grad_norm=max_grad_norm,
+            pg_coef=pg_coef,
+            pg_freq=pg_freq,
+            pg_batch_size=pg_batch_size,
+            pg_max_grad_norm=pg_max_grad_norm,
+        )
+        self._check_schedule()
+        self._plan_state: PlanState | None = None
+        self._plan_restart: np.ndarray | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    @staticmethod
+    def _make_optimizer(**settings: Any) -> TrajectoryOptimizer:
+        return TrajectoryOptimizer(**settings)
+
+    def _check_schedule(self) -> None:
+        for name in ("horizon", "horizon_initial"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{type(self).__name__} needs an integer {name} >= 1, got {value!r}.")
+        if self.schedule_steps < 0:
+            raise ValueError(f"{type(self).__name__} needs schedule_steps >= 0, got {self.schedule_steps!r}.")
+
+    def _setup_model(self) -> None:
+        if self.replay_buffer_class is None:
+            self.replay_buffer_class = sequence_buffer_class(self.observation_space)
+        elif not issubclass(self.replay_buffer_class, (SequenceReplayBuffer, DictSequenceReplayBuffer)):
+            raise ValueError(
+                f"{type(self).__name__} trains on windows: expected a subclass of SequenceReplayBuffer or "
+                f"DictSequenceReplayBuffer, got {self.replay_buffer_class.__name__}. Leave replay_buffer_class out."
+            )
+        # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
+        written = self.policy_kwargs
+        self.policy_kwargs = {"planner": self.planner, **written}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = written
+        self._updater = Updater(self.policy, self.update_settings)
+        self._move_schedules()
+
+    def _move_schedules(self) -> None:
+        """Planning horizon and exploration noise at the current number of agent steps."""
+        progress = min(self.num_timesteps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
+        horizon = self.horizon_initial + progress * (self.horizon - self.horizon_initial)
+        self.policy.horizon = int(horizon)
+        span = self.exploration_final_std - self.exploration_initial_std
+        self.policy.exploration_std = self.exploration_initial_std + progress * span
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> Any:
+        if reset_num_timesteps or self._last_obs is None:
+            # The environment is about to be reset: what is stored next does not follow from what was stored last.
+            assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+            self.replay_buffer.end_episodes()
+            self._plan_state = self._plan_restart = None
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(self.action_space, spaces.Box)
+        assert self._last_obs is not None
+        if self.num_timesteps < learning_starts:
+            action = np.array([self.action_space.sample() for _ in range(n_envs)])
+        else:
+            self._move_schedules()
+            action, self._plan_state = self.policy.predict(
+                self._last_obs, self._plan_state, self._plan_restart, deterministic=False
+            )
+        scaled = self.policy.scale_action(action)
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled), scaled
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        check_finite_observation(new_obs, self.observation_space, batched=True)
+        check_finite_rewards(reward)
+        if not self.policy.model.episodic:
+            ended = [
+                done and not info.get("TimeLimit.truncated", False) for done, info in zip(dones, infos, strict=True)
+            ]
+            if any(ended):
+                self.policy.model.episodic = True
+        self._plan_restart = np.array(dones, dtype=bool)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """
+        Update model, prior and Q-tilde on replayed windows.
+
+        :param gradient_steps: number of updates
+        :param batch_size: windows per update
+        """
+        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
+            self._n_updates += 1
+            priorities = self._updater.update(batch, self._n_updates)
+            self.replay_buffer.update_priorities(batch.indices, priorities.cpu().numpy())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def dump_logs(self) -> None:
+        """Write the log; training terms are means over the updates since the last time."""
+        if self._n_updates > 0:
+            for name, value in self._updater.pop_means().items():
+                self.logger.record(f"train/{name}", value)
+        self.logger.record("rollout/horizon", self.policy.horizon)
+        self.logger.record("rollout/exploration_std", self.policy.exploration_std)
+        super().dump_logs()
+
+    def learn(
+        self: SelfDiffTORI,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "DiffTORI",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDiffTORI:
+        """See ``stable_baselines3.common.base_class.BaseAlgorithm.learn``; ``total_timesteps`` are agent steps."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    @classmethod
+    def load(
+        cls: type[SelfDiffTORI],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfDiffTORI:
+        """
+        See ``stable_baselines3.common.base_class.BaseAlgorithm.load``.
+
+        :raises ValueError: also if the file holds a model of another algorithm
+        """
+        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
+        if isinstance(path, io.IOBase):
+            path.seek(0)
+        found = None if data is None else data.get("policy_class")
+        if not (isinstance(found, type) and issubclass(found, DiffTORIPolicy)):
+            name = getattr(found, "__name__", found)
+            raise ValueError(
+                f"{cls.__name__}.load expects a file saved by {cls.__name__}, got one with policy {name!r}: "
+                "load it with the class that saved it."
+            )
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizers = ["policy.optimizer", "policy.pi_optimizer", "policy.raw_critic_optimizer"]
+        return ["policy", *optimizers], []

@@ -1,0 +1,132 @@
+"""From an encoded observation to a plan: how a start is chosen and the optimiser is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from difftori_gym.models import LatentModel, latent_return, rollout_prior
+from difftori_gym.trajopt import SampledSolution, Solution, TrajectoryOptimizer
+from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS
+
+Init = Literal["policy", "zero", "random", "warm"]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """
+    Plans action sequences in a latent model.
+
+    :param optimizer: the solver and its settings
+    :param init: start of the optimisation: ``"policy"`` rollout of the prior, ``"zero"``, ``"random"`` uniform,
+        ``"warm"`` the previous plan shifted by one step and continued by the prior
+    :param discount: per-step discount of the objective, in (0, 1]
+    :param num_prior_samples: noisy rollouts of the prior that a sampling solver values beside its own draws
+    """
+
+    optimizer: TrajectoryOptimizer = TrajectoryOptimizer()
+    init: Init = "policy"
+    discount: float = 0.99
+    num_prior_samples: int = 0
+
+    def start(
+        self,
+        model: LatentModel,
+        z: Tensor,
+        horizon: int,
+        *,
+        previous: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        :param model: holds the prior
+        :param z: latent states ``[B, Z]``
+        :param horizon: H
+        :param previous: last plan ``[B, H', A]`` of each sample, rows of nan where there is none; used by ``"warm"``
+        :param generator: randomness of ``"random"``
+        :return: start ``[B, H, A]`` in [-1, 1], detached
+        """
+        shape = (z.shape[0], horizon, model.action_dim)
+        if self.init == "zero":
+            return z.new_zeros(shape)
+        if self.init == "random":
+            return 2.0 * torch.rand(shape, dtype=z.dtype, device=z.device, generator=generator) - 1.0
+        rollout = rollout_prior(model, z, horizon)
+        if self.init == "warm" and previous is not None:
+            kept = previous[:, 1 : horizon + 1]
+            shifted = torch.cat([kept, rollout[:, kept.shape[1] :]], dim=1)
+            rollout = torch.where(torch.isfinite(shifted), shifted, rollout)
+        return rollout
+
+    def plan(
+        self,
+        model: LatentModel,
+        z: Tensor,
+        horizon: int,
+        *,
+        previous: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        optimizer: TrajectoryOptimizer | None = None,
+    ) -> Solution:
+        """
+        Maximise the imagined return from ``z``.
+
+        :param model: what is imagined with
+        :param z: latent states ``[B, Z]``
+        :param horizon: H, at least 1
+        :param previous: last plans, see :meth:`start`
+        :param generator: randomness of the start and of a sampling solver
+        :param optimizer: used instead of this planner's own, e.g. with another backward mode
+        :return: the solution, differentiable in ``z`` and the model's parameters as far as the optimiser is
+        """
+        optimizer = optimizer or self.optimizer
+        start = self.start(model, z, horizon, previous=previous, generator=generator)
+        candidates = None
+        if optimizer.solver in SAMPLING_SOLVERS and self.num_prior_samples > 0:
+            candidates = self._prior_samples(model, z, horizon, optimizer.min_std, generator)
+        return optimizer(
+            lambda actions: latent_return(model, z, actions, discount=self.discount),
+            start,
+            candidates=candidates,
+            generator=generator,
+        )
+
+    def for_acting(self) -> Planner:
+        """:return: the same planner, keeping no graph"""
+        return replace(self, optimizer=self.optimizer.replace(backward_mode="none"))
+
+    def _prior_samples(
+        self, model: LatentModel, z: Tensor, horizon: int, std: float, generator: torch.Generator | None
+    ) -> Tensor:
+        n, batch = self.num_prior_samples, z.shape[0]
+        noise = torch.randn(n * batch, horizon, model.action_dim, dtype=z.dtype, device=z.device, generator=generator)
+        rollouts = rollout_prior(model, z.repeat(n, 1), horizon, std * noise)
+        return rollouts.view(n, batch, horizon, model.action_dim)
+
+
+def executed_action(solution: Solution, *, explore_std: float | None, generator: torch.Generator | None) -> Tensor:
+    """
+    The first action to execute.
+
+    :param solution: a plan
+    :param explore_std: None for the best action known. Otherwise Gaussian noise of at least this standard deviation
+        is added; a sampling solver starts from a drawn elite and uses its own spread where that is larger (TD-MPC).
+    :param generator: randomness of the noise
+    :return: actions ``[B, A]`` in [-1, 1]
+    """
+    best = solution.best_actions[:, 0]
+    if explore_std is None:
+        return best
+    std: Tensor | float = explore_std
+    if isinstance(solution, SampledSolution):
+        best, std = solution.actions[:, 0], solution.std[:, 0].clamp(min=explore_std)
+    noise = torch.randn(best.shape, dtype=best.dtype, device=best.device, generator=generator)
+    return (best + std * noise).clamp(-1.0, 1.0)
+
+
+def carried_plan(solution: Solution) -> Tensor:
+    """What a warm start continues from, ``[B, H, A]``: the mean of a sampling solver, else the best actions."""
+    return solution.mean if isinstance(solution, SampledSolution) else solution.best_actions

@@ -1,0 +1,305 @@
+"""The policy of DiffTORI: an observation is encoded, an action sequence is optimised, its first action is executed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from difftori_gym.models import EnsembleCritic, LatentEncoder, LatentModel
+from difftori_gym.rl.network_arch import NetworkArch
+from difftori_gym.rl.planning import Planner, carried_plan, executed_action
+from difftori_gym.rl.validation import check_action_space, check_finite_observation, check_observation_space
+from difftori_gym.trajopt import Solution
+
+PlanState = tuple[np.ndarray, ...]
+
+
+class RawCritic(nn.Module):
+    """
+    Q-tilde of the paper: values on the raw observation, with a feature extractor of their own.
+
+    :param features_extractor: preprocessed observation -> ``[B, features_dim]``
+    :param action_dim: A
+    :param arch: hidden sizes
+    :param n_critics: number of values
+    :param activation_fn: activation of the hidden layers
+    """
+
+    def __init__(
+        self,
+        features_extractor: BaseFeaturesExtractor,
+        action_dim: int,
+        arch: tuple[int, ...],
+        n_critics: int,
+        activation_fn: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.features_extractor = features_extractor
+        self.critic = EnsembleCritic(n_critics, features_extractor.features_dim, action_dim, arch, activation_fn)
+
+    def forward(self, observation: PyTorchObs, action: Tensor) -> Tensor:
+        """
+        :param observation: preprocessed observation, ``[B, ...]`` or a dictionary of such
+        :param action: ``[B, A]`` in [-1, 1]
+        :return: values ``[n_critics, B]``
+        """
+        return self.critic(self.features_extractor(observation), action)
+
+
+class DiffTORIPolicy(BasePolicy):
+    """
+    Planning policy: encoder h, latent model (d, R, twin Q, pi), and twin Q-tilde for the policy-gradient loss.
+
+    :param observation_space: array or flat dictionary
+    :param action_space: ``Box`` with finite bounds
+    :param lr_schedule: learning rate of all optimizers, as a function of the remaining progress
+    :param net_arch: hidden sizes of every head as a list, or per head as a dictionary with any of the keys
+        ``pi, qf, dynamics, reward, encoder``; default ``[256, 256]`` and one layer of 256 in the encoder.
+        The paper's size is ``dict(pi=[512, 512], qf=[512, 512], dynamics=[512, 512], reward=[512, 512])``.
+    :param activation_fn: activation of the hidden layers
+    :param features_extractor_class: turns observations into vectors; one for the encoder, one for Q-tilde
+    :param features_extractor_kwargs: its keyword arguments
+    :param normalize_images: whether images are divided by 255
+    :param optimizer_class: class of the three optimizers (model, prior, Q-tilde)
+    :param optimizer_kwargs: its keyword arguments besides the learning rate
+    :param n_critics: number of latent values and of Q-tilde values
+    :param latent_dim: Z
+    :param planner: the optimiser, its start and its discount
+    :param horizon: H to plan with; the algorithm moves it along its schedule
+    :param exploration_std: standard deviation of the noise on non-deterministic actions, in units of the [-1, 1] box
+    :raises ValueError: for an action space or observation space that cannot be planned with
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ELU,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        latent_dim: int = 50,
+        planner: Planner | None = None,
+        horizon: int = 5,
+        exploration_std: float = 0.05,
+    ) -> None:
+        check_observation_space(observation_space)
+        check_action_space(action_space)
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+        )
+        self.net_arch = net_arch
+        self.activation_fn = activation_fn
+        self.n_critics = n_critics
+        self.latent_dim = latent_dim
+        self.planner = planner or Planner()
+        self.horizon = horizon
+        self.exploration_std = exploration_std
+        self._build_networks(NetworkArch.from_sb3(net_arch))
+        self._build_optimizers(lr_schedule)
+
+    def _build_networks(self, arch: NetworkArch) -> None:
+        action_dim = get_action_dim(self.action_space)
+        self.encoder = LatentEncoder(self.make_features_extractor(), arch.encoder, self.latent_dim, self.activation_fn)
+        self.model = LatentModel(
+            self.latent_dim,
+            action_dim,
+            dynamics_arch=arch.dynamics,
+            reward_arch=arch.reward,
+            qf_arch=arch.qf,
+            pi_arch=arch.pi,
+            n_critics=self.n_critics,
+            activation_fn=self.activation_fn,
+        )
+        self.raw_critic = RawCritic(
+            self.make_features_extractor(), action_dim, arch.qf, self.n_critics, self.activation_fn
+        )
+        self.encoder_target = self._frozen_copy(self.encoder)
+        self.critic_target = self._frozen_copy(self.model.critic)
+        self.raw_critic_target = self._frozen_copy(self.raw_critic)
+
+    @staticmethod
+    def _frozen_copy(module: Any) -> Any:
+        target = copy.deepcopy(module)
+        target.train(False)
+        return target.requires_grad_(False)
+
+    def _build_optimizers(self, lr_schedule: Schedule) -> None:
+        kwargs: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        if self.optimizer_class is torch.optim.Adam:
+            kwargs.setdefault("fused", True)  # one kernel for all parameters, on CPU and CUDA
+
+        def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return self.optimizer_class(parameters, **kwargs)
+
+        self.optimizer = optimizer(self.model_parameters())
+        self.pi_optimizer = optimizer(list(self.model.actor.parameters()))
+        self.raw_critic_optimizer = optimizer(list(self.raw_critic.parameters()))
+
+    def model_parameters(self) -> list[nn.Parameter]:
+        """Parameters of encoder, dynamics, reward, latent values and termination: all that planning learns."""
+        prior = {id(parameter) for parameter in self.model.actor.parameters()}
+        latent = [parameter for parameter in self.model.parameters() if id(parameter) not in prior]
+        return [*self.encoder.parameters(), *latent]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(
+            lr_schedule=self._dummy_schedule,  # the optimizers' state is not part of a policy file
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            n_critics=self.n_critics,
+            latent_dim=self.latent_dim,
+            planner=self.planner,
+            horizon=self.horizon,
+            exploration_std=self.exploration_std,
+        )
+        return data
+
+    def preprocess(self, observation: PyTorchObs) -> PyTorchObs:
+        """
+        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        :return: what the networks take: floats, images scaled to [0, 1] if the policy normalises them
+        """
+        return preprocess_obs(observation, self.observation_space, normalize_images=self.normalize_images)
+
+    def encode(self, observation: PyTorchObs) -> Tensor:
+        """
+        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        :return: latent states ``[B, Z]``
+        """
+        return self.encoder(self.preprocess(observation))
+
+    def plan(
+        self,
+        observation: PyTorchObs,
+        *,
+        previous: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Solution:
+        """
+        The plan a policy would act on, without a graph.
+
+        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        :param previous: last plans ``[B, H, A]``, for a warm start; nan where there is none
+        :param generator: randomness; one with a fixed seed if None, so that the plan is a function of its arguments
+        :return: the solution; ``values`` is the return the model expects
+        """
+        with torch.no_grad():
+            z = self.encode(observation)
+            if generator is None:
+                generator = torch.Generator(device=z.device)
+                generator.manual_seed(0)
+            return self.planner.for_acting().plan(self.model, z, self.horizon, previous=previous, generator=generator)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self._act(observation, None, deterministic)[0]
+
+    forward = _predict
+
+    def _act(self, observation: PyTorchObs, previous: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
+        generator = None
+        if not deterministic:
+            generator = torch.Generator(device=self.device)
+            generator.manual_seed(int(torch.randint(2**62, ())))  # follows the global seed
+        solution = self.plan(observation, previous=previous, generator=generator)
+        explore_std = None if deterministic else self.exploration_std
+        action = executed_action(solution, explore_std=explore_std, generator=generator)
+        return action, carried_plan(solution)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: PlanState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PlanState | None]:
+        """
+        Plan, and return the first action.
+
+        With ``deterministic=True`` a pure function of the weights and these arguments. The only memory is ``state``,
+        the last plan, and only a planner with ``init="warm"`` returns one.
+
+        :param observation: one observation or a batch, in the environment's units
+        :param state: what the previous call returned, or None
+        :param episode_start: True where an episode starts, so that its old plan is forgotten, ``[B]``
+        :param deterministic: False adds exploration noise
+        :return: actions in the environment's units, state for the next call
+        :raises ValueError: if an observation is not finite, naming the environment and the key
+        """
+        if self.planner.init != "warm":
+            check_finite_observation(observation, self.observation_space)
+            return super().predict(observation, state, episode_start, deterministic)
+        check_finite_observation(observation, self.observation_space)
+        self.set_training_mode(False)
+        tensor, vectorized = self.obs_to_tensor(observation)
+        previous = self._previous_plan(state, episode_start)
+        action, plan = self._act(tensor, previous, deterministic)
+        actions = self.unscale_action(action.cpu().numpy().reshape(-1, *self.action_space.shape))  # type: ignore[misc]
+        return (actions if vectorized else actions.squeeze(axis=0)), (plan.cpu().numpy(),)
+
+    def _previous_plan(self, state: PlanState | None, episode_start: np.ndarray | None) -> Tensor | None:
+        if state is None:
+            return None
+        plan = np.array(state[0], dtype=np.float32)
+        if episode_start is not None:
+            plan[np.asarray(episode_start, dtype=bool)] = np.nan
+        return torch.as_tensor(plan, device=self.device)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        :param mode: True lets batch norm and dropout behave as in training; the targets never do
+        """
+        self.encoder.train(mode)
+        self.model.train(mode)
+        self.raw_critic.train(mode)
+        self.training = mode
+
+
+class CnnPolicy(DiffTORIPolicy):
+    """:class:`DiffTORIPolicy` for images: Stable-Baselines3's ``NatureCNN`` before the encoder and before Q-tilde."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("features_extractor_class", NatureCNN)
+        super().__init__(*args, **kwargs)
+
+
+class MultiInputPolicy(DiffTORIPolicy):
+    """:class:`DiffTORIPolicy` for dictionaries: ``CombinedExtractor`` before the encoder and before Q-tilde."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("features_extractor_class", CombinedExtractor)
+        super().__init__(*args, **kwargs)
+
+
+MlpPolicy = DiffTORIPolicy

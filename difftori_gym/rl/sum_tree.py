@@ -1,0 +1,64 @@
+"""A binary tree of partial sums: draw in proportion to a weight, without a loop over samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class SumTree:
+    """
+    ``capacity`` non-negative weights that can be set, read and drawn from in logarithmic time, many at once.
+
+    :param capacity: number of weights, at least 1
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._depth = max(int(np.ceil(np.log2(capacity))), 0)
+        self._first_leaf = 2**self._depth
+        # Node 1 is the root, node i has children 2i and 2i + 1.
+        self._sums = np.zeros(2 * self._first_leaf, dtype=np.float64)
+
+    @property
+    def total(self) -> float:
+        """Sum of all weights."""
+        return float(self._sums[1])
+
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """
+        :param indices: which weights, ``[N]``
+        :return: the weights ``[N]``
+        """
+        return self._sums[self._first_leaf + indices]
+
+    def set(self, indices: np.ndarray, weights: np.ndarray) -> None:
+        """
+        :param indices: which weights, ``[N]``; of a repeated index the last entry counts
+        :param weights: their new values, finite and not negative, ``[N]``
+        """
+        nodes = self._first_leaf + np.asarray(indices)
+        self._sums[nodes] = weights
+        for _ in range(self._depth):
+            nodes = nodes >> 1
+            # Repeated parents are computed repeatedly: the same sum, cheaper than removing the repeats.
+            self._sums[nodes] = self._sums[2 * nodes] + self._sums[2 * nodes + 1]
+
+    def sample(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Draw with replacement, stratified: one draw from each of ``batch_size`` equal parts of the total.
+
+        :param batch_size: N
+        :return: indices ``[N]``, their probabilities ``[N]``
+        :raises ValueError: if every weight is zero
+        """
+        if not self.total > 0:
+            raise ValueError("SumTree.sample needs at least one positive weight, got none: add a transition first.")
+        position = (np.arange(batch_size) + np.random.random_sample(batch_size)) * (self.total / batch_size)
+        nodes = np.ones(batch_size, dtype=np.int64)
+        for _ in range(self._depth):
+            left = self._sums[2 * nodes]
+            # Rounding may point just past the end of a subtree; an empty right side is never entered.
+            go_right = (position >= left) & (self._sums[2 * nodes + 1] > 0)
+            position = np.where(go_right, position - left, position)
+            nodes = 2 * nodes + go_right
+        return nodes - self._first_leaf, self._sums[nodes] / self.total

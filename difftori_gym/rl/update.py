@@ -1,0 +1,236 @@
+"""One update of DiffTORI's networks from a batch of windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from stable_baselines3.common.utils import polyak_update
+from torch import Tensor, nn
+
+from difftori_gym.rl.losses import (
+    LossCoefficients,
+    ModelLoss,
+    model_loss,
+    policy_gradient_loss,
+    prior_loss,
+    raw_critic_loss,
+    td_target,
+)
+from difftori_gym.rl.policies import DiffTORIPolicy
+from difftori_gym.rl.sequence_buffer import SequenceBatch, TensorObs, flatten_time
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """
+    :param coefficients: weights of the model loss
+    :param discount: per-step discount
+    :param noise_std: smoothing noise on the prior's actions in targets
+    :param tau: step of the moving averages
+    :param target_update_interval: updates between two such steps
+    :param max_grad_norm: norm that the gradients of model, prior and Q-tilde are clipped to, each on its own
+    :param pg_coef: weight of the policy-gradient loss
+    :param pg_freq: updates between two policy-gradient losses
+    :param pg_batch_size: states it plans from
+    :param pg_max_grad_norm: norm its gradient is clipped to before it is weighted and added; None for no clipping
+    :raises ValueError: for a setting outside its range
+    """
+
+    coefficients: LossCoefficients = LossCoefficients()
+    discount: float = 0.99
+    noise_std: float = 0.05
+    tau: float = 0.01
+    target_update_interval: int = 2
+    max_grad_norm: float = 10.0
+    pg_coef: float = 1.0
+    pg_freq: int = 5
+    pg_batch_size: int = 64
+    pg_max_grad_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("target_update_interval", "pg_freq", "pg_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} needs to be at least 1, got {getattr(self, name)!r}.")
+        for name in ("pg_coef", "noise_std"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} needs to be at least 0, got {getattr(self, name)!r}.")
+
+
+class Updater:
+    """
+    Applies the losses of :mod:`difftori_gym.rl.losses` to a policy, and keeps the means of what there is to log.
+
+    :param policy: owns the networks and their optimizers
+    :param settings: weights and norms
+    """
+
+    def __init__(self, policy: DiffTORIPolicy, settings: UpdateSettings) -> None:
+        self.policy = policy
+        self.settings = settings
+        self._parameters = policy.model_parameters()
+        self._prior_parameters = list(policy.model.actor.parameters())
+        self._raw_critic_parameters = list(policy.raw_critic.parameters())
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def update(self, batch: SequenceBatch, n_updates: int) -> Tensor:
+        """
+        One step of every optimizer.
+
+        :param batch: windows from the replay buffer
+        :param n_updates: number of this update, from 1
+        :return: new priorities of the windows ``[B]``
+        """
+        policy, settings = self.policy, self.settings
+        observations = policy.preprocess(batch.observations)
+        next_observations = policy.preprocess(flatten_time(batch.next_observations))
+        with torch.no_grad():
+            next_z = policy.encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
+
+        loss = self._model_loss(batch, observations, next_observations, next_z)
+        gradients = _gradients(loss.total, self._parameters)
+        self._log("model_grad_norm", _clip(gradients, settings.max_grad_norm))
+        uses_pg = settings.pg_coef > 0
+        if uses_pg and n_updates % settings.pg_freq == 0:
+            self._add_policy_gradient(gradients, observations)
+        _step(policy.optimizer, self._parameters, gradients)
+
+        noise = self._noise(loss.latents.shape[:2])
+        prior = prior_loss(
+            policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
+        )
+        self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
+        if uses_pg:
+            self._update_raw_critic(batch, observations, next_z[:, 0])
+        if n_updates % settings.target_update_interval == 0:
+            self._update_targets()
+        return loss.td_error
+
+    def _model_loss(
+        self, batch: SequenceBatch, observations: TensorObs, next_observations: TensorObs, next_z: Tensor
+    ) -> ModelLoss:
+        policy = self.policy
+        with torch.no_grad():
+            next_z_target = policy.encoder_target(next_observations).view_as(next_z)
+        values = td_target(
+            policy.model,
+            policy.critic_target,
+            next_z.flatten(0, 1),
+            batch.rewards.flatten(),
+            batch.terminated.flatten(),
+            discount=self.settings.discount,
+            noise=self._noise(batch.rewards.shape).flatten(0, 1),
+        ).view_as(batch.rewards)
+        loss = model_loss(
+            policy.model,
+            policy.encoder(observations),
+            batch.actions,
+            next_z_target,
+            batch.rewards,
+            values,
+            batch.terminated,
+            batch.mask,
+            batch.next_valid,
+            batch.weights,
+            self.settings.coefficients,
+        )
+        for name in ("reward", "value", "consistency", "termination"):
+            self._log(f"{name}_loss", getattr(loss, name))
+        self._log("value_target", values.mean())
+        return loss
+
+    def _add_policy_gradient(self, gradients: list[Tensor], observations: TensorObs) -> None:
+        """Add the gradient of the policy-gradient loss, clipped on its own, to ``gradients`` in place."""
+        policy, settings = self.policy, self.settings
+        first = _head(observations, settings.pg_batch_size)
+        solution = policy.planner.plan(policy.model, policy.encoder(first), policy.horizon)
+        loss = policy_gradient_loss(lambda action: policy.raw_critic(first, action), solution.actions)
+        through = _gradients(loss, self._parameters)
+        norm = _clip(through, settings.pg_max_grad_norm)
+        self._log("pg_loss", loss.detach())
+        self._log("pg_at_wall", (solution.actions.detach()[:, 0].abs() >= 1.0).float().mean())
+        self._log("pg_grad_norm", norm)
+        self._log("solver_failures", solution.num_failed.float())
+        torch._foreach_add_(gradients, through, alpha=settings.pg_coef)
+
+    def _update_raw_critic(self, batch: SequenceBatch, observations: TensorObs, next_z: Tensor) -> None:
+        policy = self.policy
+        following = policy.preprocess(_first_step(batch.next_observations))
+        with torch.no_grad():
+            action = (policy.model.pi(next_z) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
+            next_value = policy.raw_critic_target(following, action).amin(dim=0)
+        loss = raw_critic_loss(
+            policy.raw_critic(observations, batch.actions[:, 0]),
+            next_value,
+            batch.rewards[:, 0],
+            batch.terminated[:, 0],
+            batch.weights,
+            discount=self.settings.discount,
+        )
+        self._descend("raw_critic", loss, policy.raw_critic_optimizer, self._raw_critic_parameters)
+
+    def _descend(
+        self, name: str, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+    ) -> None:
+        gradients = _gradients(loss, parameters)
+        _clip(gradients, self.settings.max_grad_norm)
+        _step(optimizer, parameters, gradients)
+        self._log(f"{name}_loss", loss.detach())
+
+    def _update_targets(self) -> None:
+        policy, tau = self.policy, self.settings.tau
+        pairs = (
+            (policy.encoder, policy.encoder_target),
+            (policy.model.critic, policy.critic_target),
+            (policy.raw_critic, policy.raw_critic_target),
+        )
+        for module, target in pairs:
+            polyak_update(module.parameters(), target.parameters(), tau)
+            polyak_update(module.buffers(), target.buffers(), 1.0)  # running statistics of batch norm are copied
+
+    def _noise(self, shape: torch.Size) -> Tensor:
+        reference = self._prior_parameters[0]
+        noise = torch.randn(*shape, self.policy.model.action_dim, dtype=reference.dtype, device=reference.device)
+        return (self.settings.noise_std * noise).clamp(-0.3, 0.3)  # TD-MPC's clip
+
+    def _log(self, name: str, value: Tensor) -> None:
+        total, count = self._sums.get(name, (torch.zeros_like(value), 0))
+        self._sums[name] = (total + value, count + 1)
+
+    def pop_means(self) -> dict[str, float]:
+        """:return: mean of every logged quantity since the last call; the only place that waits for the device"""
+        means = {name: (total / count).item() for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        return means
+
+
+def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+
+
+def _clip(gradients: list[Tensor], max_norm: float | None) -> Tensor:
+    """Clip in place to a joint norm; a gradient that is not finite becomes zero. Returns the norm before ``[]``."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if not torch.isfinite(norm):
+        torch._foreach_zero_(gradients)
+    elif max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+
+
+def _head(observations: TensorObs, count: int) -> TensorObs:
+    if isinstance(observations, dict):
+        return {key: value[:count] for key, value in observations.items()}
+    return observations[:count]
+
+
+def _first_step(observations: TensorObs) -> TensorObs:
+    if isinstance(observations, dict):
+        return {key: value[:, 0] for key, value in observations.items()}
+    return observations[:, 0]

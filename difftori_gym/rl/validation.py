@@ -1,0 +1,97 @@
+"""Spaces, observations and rewards that cannot be learned from, refused with expected, got, remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """
+    :param space: the environment's action space
+    :raises ValueError: unless it is a ``Box`` with finite bounds and room between them
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"DiffTORI plans continuous actions: expected a Box action space, got {space}. "
+            "Use an environment with continuous actions, or an algorithm for discrete ones such as DQN or PPO."
+        )
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"DiffTORI plans in a box: expected finite action bounds, got {space}. "
+            "Wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
+        )
+    if not (space.high > space.low).all():
+        raise ValueError(f"DiffTORI needs action bounds with low < high in every dimension, got {space}.")
+
+
+def check_observation_space(space: spaces.Space[Any]) -> None:
+    """
+    :param space: the environment's observation space
+    :raises ValueError: for a dictionary inside a dictionary, or a tuple
+    """
+    if isinstance(space, spaces.Dict):
+        for key, entry in space.spaces.items():
+            if isinstance(entry, (spaces.Dict, spaces.Tuple)):
+                raise ValueError(
+                    f"DiffTORI expects array observations or one level of dictionary, got {type(entry).__name__} "
+                    f"under key {key!r}: wrap the environment in gymnasium.wrappers.FlattenObservation."
+                )
+    elif isinstance(space, spaces.Tuple):
+        raise ValueError(
+            f"DiffTORI expects array or dictionary observations, got {space}: "
+            "wrap the environment in gymnasium.wrappers.FlattenObservation."
+        )
+
+
+def check_finite_observation(
+    observation: np.ndarray | dict[str, np.ndarray], space: spaces.Space[Any], *, batched: bool = False
+) -> None:
+    """
+    :param observation: one observation or a batch
+    :param space: its space, which tells one from a batch
+    :param batched: whether axis 0 counts environments in any case
+    :raises ValueError: if a number is nan or infinite, naming the environment index and the key
+    """
+    if isinstance(observation, tuple):
+        raise ValueError(
+            "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
+            "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
+        )
+    if isinstance(observation, dict):
+        assert isinstance(space, spaces.Dict)
+        for key, value in observation.items():
+            _check_finite(np.asarray(value), space.spaces[key], f" under key {key!r}", batched)
+    else:
+        _check_finite(np.asarray(observation), space, "", batched)
+
+
+def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batched: bool) -> None:
+    if value.dtype.kind != "f":
+        return
+    finite = np.isfinite(value)
+    if finite.all():
+        return
+    is_batch = batched or value.ndim > len(space.shape or ())
+    first = np.argwhere(~finite)[0]
+    env = int(first[0]) if is_batch else 0
+    raise ValueError(
+        f"Expected finite observations, got {value[tuple(first)]} from environment {env}{where} at position "
+        f"{tuple(int(i) for i in (first[1:] if is_batch else first))}: repair the environment or wrap it."
+    )
+
+
+def check_finite_rewards(rewards: np.ndarray) -> None:
+    """
+    :param rewards: one per environment ``[n_envs]``
+    :raises ValueError: if one is nan or infinite, naming the environment index
+    """
+    finite = np.isfinite(rewards)
+    if not finite.all():
+        env = int(np.argmin(finite))
+        raise ValueError(
+            f"Expected finite rewards, got {rewards[env]} from environment {env}: "
+            "repair the environment's reward or wrap it."
+        )

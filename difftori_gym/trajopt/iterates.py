@@ -1,0 +1,147 @@
+"""Treatment of the box, and book-keeping over the iterates of a solver: the best one, the history, what failed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt.solution import Bounds, Objective, Solution, WallGradient
+
+LOW, HIGH = -1.0, 1.0
+INF = float("inf")
+
+
+class _InwardClamp(torch.autograd.Function):
+    """Clamp to the box whose backward lets a gradient pass at a wall if descending it leads back inside."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x.clamp(LOW, HIGH)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        blocked = ((x > HIGH) & (grad < 0)) | ((x < LOW) & (grad > 0))
+        return grad.masked_fill(blocked, 0.0)
+
+
+def project(actions: Tensor, wall_gradient: WallGradient) -> Tensor:
+    """
+    Project onto the box [-1, 1].
+
+    :param actions: any shape
+    :param wall_gradient: ``"exact"`` is the derivative of the projection, zero outside the box. ``"inward"`` is a
+        surrogate: outside the box it passes the gradient whose descent direction points back inside, so that a
+        loss can still pull an action off the wall.
+    :return: same shape, inside the box
+    """
+    if wall_gradient == "exact":
+        return actions.clamp(LOW, HIGH)
+    inside: Tensor = _InwardClamp.apply(actions)  # type: ignore[no-untyped-call]
+    return inside
+
+
+def free_gradient(actions: Tensor, gradient: Tensor) -> Tensor:
+    """
+    Zero the components of an ascent direction that push against a wall the action already touches.
+
+    :param actions: iterate ``[B, H, A]``, inside the box
+    :param gradient: gradient of the objective there, same shape
+    :return: same shape
+    """
+    blocked = actions.detach() * gradient.detach().sign() >= HIGH
+    return gradient.masked_fill(blocked, 0.0)
+
+
+def finite(numbers: Tensor) -> Tensor:
+    """
+    :param numbers: any shape
+    :return: mask of that shape, False for nan and both infinities; fewer kernels than ``torch.isfinite``
+    """
+    return numbers.abs() < INF
+
+
+def finite_start(actions: Tensor, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
+    """
+    Replace what is not finite in a start by zero and, for ``bounds="project"``, bring it into the box.
+
+    :param actions: start ``[B, H, A]``
+    :param bounds: treatment of the box
+    :return: usable start (same graph), mask ``[B]`` of samples that had to be repaired
+    """
+    usable = finite(actions.detach())
+    start = torch.where(usable, actions, 0.0)
+    if bounds == "project":
+        start = start.clamp(LOW, HIGH)
+    return start, ~usable.flatten(1).all(1)
+
+
+class IterateRecord:
+    """
+    Collects what a solver sees, iterate by iterate, and turns it into a :class:`Solution`.
+
+    It only keeps references while the solver runs: everything is worked out once, at the end, because a planner of
+    one small problem spends its time on the number of operations, not on their size.
+
+    :param failed: samples ``[B]`` whose start had to be repaired
+    """
+
+    def __init__(self, failed: Tensor) -> None:
+        self._failed = failed
+        self._iterates: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._usable: list[Tensor] = []
+
+    def add(self, actions: Tensor, values: Tensor) -> None:
+        """
+        Note one iterate and its objective.
+
+        :param actions: iterate ``[B, H, A]``
+        :param values: objective there ``[B]``
+        """
+        self._iterates.append(actions.detach())
+        self._values.append(values.detach())
+
+    def add_step(self, usable: Tensor) -> None:
+        """
+        Note which samples could take a step.
+
+        :param usable: False where the step was not finite ``[B]``
+        """
+        self._usable.append(usable)
+
+    def best(self) -> tuple[Tensor, Tensor, Tensor]:
+        """:return: best iterate ``[B, H, A]`` (the start where no value was finite), its value ``[B]``, ``history``"""
+        history = torch.stack(self._values, dim=1)  # [B, K + 1]
+        index = history.masked_fill(~finite(history), -INF).argmax(dim=1, keepdim=True)  # [B, 1], the first of equals
+        iterates = torch.stack(self._iterates, dim=1)  # [B, K + 1, H, A]
+        actions = iterates.take_along_dim(index[:, :, None, None], dim=1).squeeze(1)
+        return actions, history.take_along_dim(index, dim=1).squeeze(1), history
+
+    def solution(self, objective: Objective, last: Tensor, bounds: Bounds | None) -> Solution:
+        """
+        :param objective: what was maximised
+        :param last: last iterate ``[B, H, A]``
+        :param bounds: treatment of the box; without one the best iterate may lie outside and is valued again inside
+        :return: the record to hand out
+        """
+        with torch.no_grad():
+            best, values, history = self.best()
+            if bounds is None:
+                best, values = self._inside(objective, best, history[:, 0])
+            elif bounds == "clamp":
+                best = best.clamp(LOW, HIGH)
+            failed = self._failed | ~finite(history).all(1)
+            if self._usable:
+                failed = failed | ~torch.stack(self._usable).all(0)
+            return Solution(last, best, values, history, failed.sum())
+
+    def _inside(self, objective: Objective, best: Tensor, start_values: Tensor) -> tuple[Tensor, Tensor]:
+        # Clamping can cost more than the ascent gained; then the start is the better answer, if it lies in the box.
+        start, best = self._iterates[0], best.clamp(LOW, HIGH)
+        values = objective(best)
+        start_inside = (start.abs() <= HIGH).flatten(1).all(1) & finite(start_values)
+        keep_start = start_inside & ~(values >= start_values)
+        best = torch.where(keep_start[:, None, None], start, best)
+        return best, torch.where(keep_start, start_values, values)

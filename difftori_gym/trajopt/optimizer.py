@@ -1,0 +1,193 @@
+"""The one call of this package: an objective and a start in, a solution out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt import levenberg_marquardt, mppi
+from difftori_gym.trajopt.solution import BackwardMode, Bounds, Objective, Solution, WallGradient
+
+Solver = Literal["lm", "theseus", "mppi"]
+
+
+def _theseus(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
+    from difftori_gym.trajopt import theseus_backend  # an optional package, and seconds to import
+
+    return theseus_backend.solve(objective, actions, settings)
+
+
+SOLVERS: dict[str, Callable[..., Solution]] = {
+    "lm": levenberg_marquardt.solve,
+    "theseus": _theseus,
+    "mppi": mppi.solve,
+}
+SAMPLING_SOLVERS = frozenset({"mppi"})
+
+
+@dataclass(frozen=True)
+class TrajectoryOptimizer:
+    """
+    Settings of a trajectory optimiser, and the call that runs it.
+
+        optimizer = TrajectoryOptimizer(solver="lm", max_iterations=20)
+        solution = optimizer(objective, actions)
+
+    Every sample of a batch is a problem of its own: solving ``B`` of them together equals solving each alone.
+
+    :param solver: ``"lm"`` closed-form Levenberg-Marquardt, ``"theseus"`` the same iteration by Theseus
+        (the extra ``difftori-gym[theseus]``), ``"mppi"`` sampling, not differentiable
+    :param max_iterations: iterations of the solver, at least 0 (then the start is the answer)
+    :param step_size: factor on each step, positive (lm, theseus)
+    :param damping: added to the curvature, positive (lm, theseus)
+    :param residual_offset: c of the residual c - objective; must exceed every value the objective can take, or steps
+        change their sign (lm, theseus)
+    :param bounds: ``None`` leaves iterates free, ``"project"`` keeps every iterate in [-1, 1] and ignores gradient that
+        pushes against a wall, ``"clamp"`` shows the objective clamped actions, as DiffTORI's released code does
+    :param wall_gradient: derivative of the projection at a wall, see :func:`difftori_gym.trajopt.iterates.project`
+    :param backward_mode: ``"unroll"`` differentiates every iteration, ``"truncated"`` the last
+        ``backward_num_iterations``, ``"none"`` nothing
+    :param backward_num_iterations: iterations that ``"truncated"`` differentiates, at least 1
+    :param num_samples: sequences valued per iteration (mppi)
+    :param num_elites: best sequences the distribution is refitted to (mppi)
+    :param temperature: inverse temperature of the elites' weights (mppi)
+    :param momentum: share of the old mean kept at each refit, in [0, 1) (mppi)
+    :param min_std: least standard deviation of the samples (mppi)
+    :param max_std: initial and greatest standard deviation (mppi)
+    :raises ValueError: for a setting outside its range, naming the setting, the range and the value
+    """
+
+    solver: Solver = "lm"
+    max_iterations: int = 10
+    step_size: float = 1e-3
+    damping: float = 1e-2
+    residual_offset: float = 1000.0
+    bounds: Bounds | None = "project"
+    wall_gradient: WallGradient = "exact"
+    backward_mode: BackwardMode = "truncated"
+    backward_num_iterations: int = 5
+    num_samples: int = 512
+    num_elites: int = 64
+    temperature: float = 0.5
+    momentum: float = 0.1
+    min_std: float = 0.05
+    max_std: float = 2.0
+
+    def __post_init__(self) -> None:
+        self._check_choice("solver", tuple(SOLVERS))
+        self._check_choice("bounds", (None, *get_args(Bounds)))
+        self._check_choice("wall_gradient", get_args(WallGradient))
+        self._check_choice("backward_mode", get_args(BackwardMode))
+        at_least = dict(max_iterations=0, backward_num_iterations=1, num_samples=1, num_elites=1)
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+                raise ValueError(f"TrajectoryOptimizer needs an integer {name} >= {least}, got {value!r}.")
+            object.__setattr__(self, name, int(value))  # not a numpy scalar, which makes arrays of tensors
+        for name in ("step_size", "damping", "temperature", "min_std", "max_std"):
+            self._check_real(name, "> 0", lambda value: value > 0)
+        self._check_real("residual_offset", "above every value", lambda value: True)
+        self._check_real("momentum", "in [0, 1)", lambda value: 0 <= value < 1)
+        if self.min_std > self.max_std:
+            raise ValueError(f"TrajectoryOptimizer needs min_std <= max_std, got {self.min_std} > {self.max_std}.")
+        if self.solver == "theseus" and self.bounds == "project":
+            raise ValueError(
+                "TrajectoryOptimizer needs bounds=None or 'clamp' for solver='theseus', got 'project': Theseus knows "
+                "no box. Use solver='lm' to keep every iterate inside it."
+            )
+
+    def _check_real(self, name: str, wanted: str, holds: Callable[[float], bool]) -> None:
+        value = getattr(self, name)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not holds(value):
+            raise ValueError(f"TrajectoryOptimizer needs a finite number {name} {wanted}, got {value!r}.")
+        object.__setattr__(self, name, float(value))
+
+    def _check_choice(self, name: str, choices: tuple[Any, ...]) -> None:
+        if getattr(self, name) not in choices:
+            listed = ", ".join(repr(choice) for choice in choices)
+            raise ValueError(f"TrajectoryOptimizer needs {name} to be one of {listed}, got {getattr(self, name)!r}.")
+
+    def differentiates(self, index: int) -> bool:
+        """
+        :param index: iteration, from 0
+        :return: whether the backward mode keeps the graph of that iteration
+        """
+        if self.backward_mode == "truncated":
+            return index >= self.max_iterations - self.backward_num_iterations
+        return self.backward_mode == "unroll"
+
+    def __call__(
+        self,
+        objective: Objective,
+        actions: Tensor,
+        *,
+        candidates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Solution:
+        """
+        Maximise ``objective`` from ``actions``.
+
+        :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only
+        :param actions: start ``[B, H, A]``; for ``backward_mode="unroll"`` the solution is differentiable in it too
+        :param candidates: further sequences ``[N, B, H, A]`` for a sampling solver
+        :param generator: randomness of a sampling solver
+        :return: the solution; numbers that are not finite are data (``num_failed``), never an exception
+        :raises ValueError: if ``actions`` or the objective's values have another shape or dtype, if the objective
+            does not depend on the actions, or if ``candidates`` are given to a solver that takes none
+        """
+        if actions.dim() != 3 or 0 in actions.shape[1:] or actions.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"A start needs shape [batch, horizon >= 1, action_dim >= 1] and dtype float32 or float64, "
+                f"got {list(actions.shape)} {actions.dtype}: add the missing dimension or cast."
+            )
+        checked = _CheckedObjective(objective)
+        if self.solver in SAMPLING_SOLVERS:
+            if candidates is not None and (candidates.dim() != 4 or candidates.shape[1:] != actions.shape):
+                raise ValueError(
+                    f"candidates need shape [N, {', '.join(map(str, actions.shape))}], got {list(candidates.shape)}: "
+                    "put the number of sequences first."
+                )
+            return SOLVERS[self.solver](checked, actions, self, candidates, generator)
+        if candidates is not None:
+            raise ValueError(
+                f"candidates are for the sampling solvers {sorted(SAMPLING_SOLVERS)}, got solver={self.solver!r}: "
+                "pass the candidate as the start instead."
+            )
+        return SOLVERS[self.solver](checked, actions, self)
+
+    def replace(self, **changes: Any) -> TrajectoryOptimizer:
+        """
+        :param changes: settings by name
+        :return: a copy with these settings
+        """
+        return TrajectoryOptimizer(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
+
+class _CheckedObjective:
+    """An objective whose answer has the shape a solver needs, or an error that says what is wrong with it."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        values = self._objective(actions)
+        if not isinstance(values, Tensor):
+            raise ValueError(f"An objective needs to return a tensor, got {type(values).__name__}: compute with torch.")
+        if values.shape != actions.shape[:1] or values.dtype != actions.dtype:
+            raise ValueError(
+                f"An objective needs to return one value per sample, shape [{actions.shape[0]}] {actions.dtype}, got "
+                f"{list(values.shape)} {values.dtype} for actions {list(actions.shape)}: sum over time, squeeze, cast."
+            )
+        if actions.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
+            raise ValueError(
+                "An objective needs to be differentiable in the actions, got values without a graph: "
+                "remove torch.no_grad(), torch.inference_mode(), .detach() or numpy from it."
+            )
+        return values

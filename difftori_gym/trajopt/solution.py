@@ -1,0 +1,49 @@
+"""The record every solver returns, and the names of the choices a solver takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Objective = Callable[[Tensor], Tensor]
+"""What to maximise: action sequences ``[B, H, A]`` -> values ``[B]``, sample by sample."""
+
+BackwardMode = Literal["unroll", "truncated", "none"]
+Bounds = Literal["project", "clamp"]
+WallGradient = Literal["exact", "inward"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """
+    What a trajectory optimiser found. ``B`` samples, ``H`` steps, ``A`` action dimensions, ``K`` iterations.
+
+    :param actions: last iterate ``[B, H, A]``, differentiable unless ``backward_mode="none"``: train on this
+    :param best_actions: best iterate ``[B, H, A]``, detached, finite and inside [-1, 1]: act with this
+    :param values: objective at ``best_actions`` ``[B]``, detached; not finite where the objective never was
+    :param history: objective per iterate ``[B, K + 1]``, detached
+    :param num_failed: number of samples (integer tensor ``[]``, left on the device) for which the start, the objective
+        or a step was not finite at least once; such a sample stays where it was and gets no gradient from that step
+    """
+
+    actions: Tensor
+    best_actions: Tensor
+    values: Tensor
+    history: Tensor
+    num_failed: Tensor
+
+
+@dataclass(frozen=True)
+class SampledSolution(Solution):
+    """
+    A solution of a sampling solver, which also knows the distribution it ended with.
+
+    :param mean: mean of the final sampling distribution ``[B, H, A]``, what a warm start continues from
+    :param std: its standard deviation ``[B, H, A]``, what exploration noise is scaled with
+    """
+
+    mean: Tensor
+    std: Tensor

@@ -1,0 +1,54 @@
+"""Repeat each action for several environment frames."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+from gymnasium.core import ActType, ObsType
+from gymnasium.utils import RecordConstructorArgs
+
+
+class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
+    """
+    Apply every action ``num_repeats`` times and return the sum of the rewards.
+
+    The repetition stops where the episode ends. ``info["frames"]`` of :meth:`step` is the number of
+    environment frames that the step took, so that a caller can count frames exactly; the last step of an
+    episode may take fewer than ``num_repeats``. ``info["is_success"]``, where the environment gives it, is true
+    when it was true in any of the frames.
+
+    :param env: the environment to wrap
+    :param num_repeats: environment frames per agent step, at least 1 (1 only adds ``info["frames"]``)
+    :raises ValueError: if ``num_repeats`` is below 1
+    """
+
+    def __init__(self, env: gym.Env[ObsType, ActType], num_repeats: int) -> None:
+        if num_repeats < 1:
+            raise ValueError(f"ActionRepeat needs num_repeats >= 1, got {num_repeats}.")
+        RecordConstructorArgs.__init__(self, num_repeats=num_repeats)
+        gym.Wrapper.__init__(self, env)
+        self.num_repeats = num_repeats
+        # A film of agent steps that plays in real time has fewer frames per second than the environment.
+        fps = env.metadata.get("render_fps")
+        if fps is not None:
+            self.metadata = {**env.metadata, "render_fps": fps / num_repeats}
+
+    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+        """
+        Step the environment up to ``num_repeats`` times.
+
+        :param action: the action to repeat
+        :return: last observation, summed reward, terminated, truncated and the info of the last frame with ``frames``
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        reward_sum, success, frames = float(reward), bool(info.get("is_success", False)), 1
+        while frames < self.num_repeats and not (terminated or truncated):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            reward_sum += float(reward)
+            success = success or bool(info.get("is_success", False))
+            frames += 1
+        info = {**info, "frames": frames}
+        if "is_success" in info:
+            info["is_success"] = success
+        return observation, reward_sum, terminated, truncated, info
