@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
@@ -34,6 +34,8 @@ class TDMPC(DiffTORI):
     :param max_std: initial and greatest standard deviation of the samples
     :param init: initial mean; ``"warm"`` as in TD-MPC is the previous mean shifted by one step
     """
+
+    algorithm: ClassVar[str] = "TDMPC"
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -65,7 +66,7 @@ def record_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        with _open_writer(unfinished, fps) as writer:
+        with contextlib.closing(_open_writer(unfinished, fps)) as writer:
             for episode in range(n_episodes):
                 if seed is not None:
                     vec_env.seed(seed + episode)
@@ -153,7 +154,7 @@ def _open_writer(path: Path, fps: float) -> Any:
     """
     :param path: file to write
     :param fps: images per second
-    :return: imageio's writer, a context manager
+    :return: imageio's writer; as a context manager it would stay open on errors
     """
     import imageio.v2 as imageio
 

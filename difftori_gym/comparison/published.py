@@ -52,13 +52,14 @@ class PublishedCurve:
 
 
 @functools.lru_cache(maxsize=1)
-def _table() -> dict[tuple[str, str, str], dict[int, dict[str, list[float]]]]:
-    """:return: returns by (obs, task, method), frames and seed"""
-    table: dict[tuple[str, str, str], dict[int, dict[str, list[float]]]] = {}
+def _table() -> dict[tuple[str, str, str], dict[int, list[float]]]:
+    """:return: returns of all runs by (obs, task, method) and frames"""
+    table: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     text = resources.files("difftori_gym.data").joinpath(_FILE).read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
-        curve = table.setdefault((row["obs"], row["task"], row["method"]), defaultdict(lambda: defaultdict(list)))
-        curve[int(row["env_step"])][row["seed"]].append(float(row["episode_return"]))
+        curve = table.setdefault((row["obs"], row["task"], row["method"]), defaultdict(list))
+        # Rows are runs: TD-MPC's pendulum-swingup has two different ones that are both called seed 3.
+        curve[int(row["env_step"])].append(float(row["episode_return"]))
     return table
 
 
@@ -78,8 +79,7 @@ def published_curves(suite: str, task: str, obs: str) -> list[PublishedCurve]:
         if (row_obs, row_task) != (obs, task):
             continue
         frames = sorted(points)
-        # Some seeds are shorter than others, and a few are printed twice.
-        means = [float(np.mean([np.mean(values) for values in points[frame].values()])) for frame in frames]
-        num_seeds = max(len(seeds) for seeds in points.values())
+        means = [float(np.mean(points[frame])) for frame in frames]
+        num_seeds = max(len(returns) for returns in points.values())
         curves.append(PublishedCurve(method, np.array(frames), np.array(means), num_seeds, SOURCES[method]))
     return curves

@@ -50,7 +50,8 @@ def _parse_in_suite(suite: Suite, name: str) -> TaskId:
     :raises ValueError: if the suite has no such task
     """
     suite.require()
-    task = suite.canonical_task(name)
+    with suite.explain_missing():
+        task = suite.canonical_task(name)
     if task is None:
         choices = ", ".join(closest_first(name, suite.tasks()))
         raise ValueError(f"Unknown task {name!r} of {suite.name}. Choices: {choices}.")
@@ -94,12 +95,8 @@ def make_env(
         raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
     task = parse_task(id)
     suite = SUITES[task.suite]
-    try:
+    with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
-    except ModuleNotFoundError as error:
-        if suite.extra is None or error.name is None:
-            raise
-        raise suite.missing(error.name) from error
     env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
     env = StateObservation(env)
     return env if seed is None else SeedFirstReset(env, seed)

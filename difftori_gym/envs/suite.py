@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -63,18 +65,26 @@ class Suite(ABC):
 
         :raises ImportError: with the install command
         """
-        for package in self.packages:
-            if importlib.util.find_spec(package) is None:
-                raise self.missing(package)
+        with self.explain_missing():
+            for package in self.packages:
+                if importlib.util.find_spec(package) is None:
+                    raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    def missing(self, package: str) -> ImportError:
+    @contextlib.contextmanager
+    def explain_missing(self) -> Iterator[None]:
         """
-        The error for a package that is not there.
+        Turn a missing package into an error that says how to install it.
 
-        :param package: name of the package
-        :return: error that names the install command
+        :raises ImportError: with the install command, when something inside imports a package that is not there
         """
-        return ImportError(f'{self.name} needs the package {package}. Run: pip install "difftori-gym[{self.extra}]"')
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
+            raise ImportError(
+                f'{self.name} needs the package {error.name}. Run: pip install "difftori-gym[{self.extra}]"'
+            ) from error
 
     @abstractmethod
     def tasks(self) -> list[str]:

@@ -2,12 +2,14 @@
 
 from difftori_gym.models.encoders import LatentEncoder
 from difftori_gym.models.latent_model import LatentModel, latent_return, rollout_prior, termination_loss
+from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
 
 __all__ = [
     "EnsembleCritic",
     "LatentEncoder",
     "LatentModel",
+    "LatentObjective",
     "latent_return",
     "mlp",
     "rollout_prior",

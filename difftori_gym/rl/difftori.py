@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,18 +15,24 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
+from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Init, Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
-from difftori_gym.rl.sequence_buffer import DictSequenceReplayBuffer, SequenceReplayBuffer, sequence_buffer_class
+from difftori_gym.rl.saved_model import check_saved_model
+from difftori_gym.rl.sequence_buffer import (
+    DictSequenceReplayBuffer,
+    SequenceReplayBuffer,
+    check_buffer_class,
+    sequence_buffer_class,
+)
 from difftori_gym.rl.update import Updater, UpdateSettings
 from difftori_gym.rl.validation import (
     check_action_space,
     check_finite_observation,
-    check_finite_rewards,
+    check_finite_transition,
     check_observation_space,
 )
 from difftori_gym.trajopt import TrajectoryOptimizer
@@ -61,6 +68,9 @@ class DiffTORI(OffPolicyAlgorithm):
     :param horizon_initial: planned steps at the start; grows linearly to ``horizon``
     :param exploration_initial_std: exploration noise at the start, in units of the [-1, 1] box; falls linearly
     :param exploration_final_std: exploration noise at the end of the schedule; also smooths the value targets
+    :param exploration_correlation: correlation of exploration noise between consecutive steps, in [0, 1). 0 is white
+        noise and uniformly random first actions, as published; near 1 the noise, and the first actions, swing slowly,
+        which finds rewards that need momentum (pendulum-swingup) far sooner.
     :param schedule_steps: agent steps over which horizon and exploration move
     :param solver: see :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, as for the settings down to ``wall_gradient``
     :param max_iterations: iterations of the solver
@@ -79,7 +89,9 @@ class DiffTORI(OffPolicyAlgorithm):
     :param pg_coef: weight of the policy-gradient loss through the optimiser; 0 gives the paper's ablation
     :param pg_freq: updates between two policy-gradient losses
     :param pg_batch_size: states of the replay batch that it plans from
-    :param pg_max_grad_norm: its gradient is clipped to this norm before it joins the model's; None leaves it as it is
+    :param pg_normalize: whether that loss is divided by the mean absolute value of Q-tilde
+    :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm before it joins it;
+        None leaves it as it is
     :param max_grad_norm: norm that every other gradient is clipped to
     :param target_update_interval: updates between two steps of the moving averages
     :param policy_kwargs: see :class:`~difftori_gym.rl.policies.DiffTORIPolicy`
@@ -97,6 +109,7 @@ class DiffTORI(OffPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DiffTORIPolicy
+    algorithm: ClassVar[str] = "DiffTORI"  # written into files, so that no other class loads them
 
     def __init__(
         self,
@@ -119,11 +132,12 @@ class DiffTORI(OffPolicyAlgorithm):
         horizon_initial: int = 1,
         exploration_initial_std: float = 0.5,
         exploration_final_std: float = 0.05,
+        exploration_correlation: float = 0.0,
         schedule_steps: int = 25_000,
         solver: Solver = "lm",
         max_iterations: int = 10,
         step_size: float = 1e-3,
-        damping: float = 1e-2,
+        damping: float = 0.5,
         bounds: Bounds | None = "project",
         wall_gradient: WallGradient = "exact",
         backward_mode: BackwardMode = "truncated",
@@ -137,7 +151,8 @@ class DiffTORI(OffPolicyAlgorithm):
         pg_coef: float = 1.0,
         pg_freq: int = 5,
         pg_batch_size: int = 64,
-        pg_max_grad_norm: float | None = 1.0,
+        pg_normalize: bool = True,
+        pg_max_grad_ratio: float | None = 0.1,
         max_grad_norm: float = 10.0,
         target_update_interval: int = 2,
         policy_kwargs: dict[str, Any] | None = None,
@@ -177,11 +192,13 @@ class DiffTORI(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.horizon, self.horizon_initial = horizon, horizon_initial
-        self.exploration_initial_std, self.exploration_final_std = exploration_initial_std, exploration_final_std
-        self.schedule_steps = schedule_steps
+        self.horizon = horizon
+        self.schedule = PlanningSchedule(
+            horizon_initial, horizon, exploration_initial_std, exploration_final_std, schedule_steps
+        )
+        self.exploration_noise = CorrelatedNoise(exploration_correlation)
         self.planner = Planner(
-            self._make_optimizer(
+            TrajectoryOptimizer(
                 solver=solver,
                 max_iterations=max_iterations,
                 step_size=step_size,
@@ -204,34 +221,21 @@ class DiffTORI(OffPolicyAlgorithm):
             pg_coef=pg_coef,
             pg_freq=pg_freq,
             pg_batch_size=pg_batch_size,
-            pg_max_grad_norm=pg_max_grad_norm,
+            pg_normalize=pg_normalize,
+            pg_max_grad_ratio=pg_max_grad_ratio,
         )
-        self._check_schedule()
         self._plan_state: PlanState | None = None
         self._plan_restart: np.ndarray | None = None
+        self._schedule_step, self._step_is_stored = 0, True
+        self.saved_by = self.algorithm
         if _init_setup_model:
             self._setup_model()
-
-    @staticmethod
-    def _make_optimizer(**settings: Any) -> TrajectoryOptimizer:
-        return TrajectoryOptimizer(**settings)
-
-    def _check_schedule(self) -> None:
-        for name in ("horizon", "horizon_initial"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{type(self).__name__} needs an integer {name} >= 1, got {value!r}.")
-        if self.schedule_steps < 0:
-            raise ValueError(f"{type(self).__name__} needs schedule_steps >= 0, got {self.schedule_steps!r}.")
 
     def _setup_model(self) -> None:
         if self.replay_buffer_class is None:
             self.replay_buffer_class = sequence_buffer_class(self.observation_space)
-        elif not issubclass(self.replay_buffer_class, (SequenceReplayBuffer, DictSequenceReplayBuffer)):
-            raise ValueError(
-                f"{type(self).__name__} trains on windows: expected a subclass of SequenceReplayBuffer or "
-                f"DictSequenceReplayBuffer, got {self.replay_buffer_class.__name__}. Leave replay_buffer_class out."
-            )
+        check_buffer_class(self.replay_buffer_class)
+        self._follow_attributes()
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
         written = self.policy_kwargs
         self.policy_kwargs = {"planner": self.planner, **written}
@@ -242,13 +246,15 @@ class DiffTORI(OffPolicyAlgorithm):
         self._updater = Updater(self.policy, self.update_settings)
         self._move_schedules()
 
+    def _follow_attributes(self) -> None:
+        """As on any algorithm of Stable-Baselines3, these may be set on the object or by ``load``."""
+        self.schedule = replace(self.schedule, horizon=self.horizon)
+        self.planner = replace(self.planner, discount=self.gamma)
+        self.update_settings = replace(self.update_settings, discount=self.gamma, tau=self.tau)
+
     def _move_schedules(self) -> None:
-        """Planning horizon and exploration noise at the current number of agent steps."""
-        progress = min(self.num_timesteps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
-        horizon = self.horizon_initial + progress * (self.horizon - self.horizon_initial)
-        self.policy.horizon = int(horizon)
-        span = self.exploration_final_std - self.exploration_initial_std
-        self.policy.exploration_std = self.exploration_initial_std + progress * span
+        """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""
+        self.policy.horizon, self.policy.exploration_std = self.schedule.at(self._schedule_step)
 
     def _setup_learn(
         self,
@@ -258,28 +264,42 @@ class DiffTORI(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> Any:
+        if not self._step_is_stored:
+            # A callback ended the last run between a step and its storing: the environment is ahead of _last_obs.
+            self._last_obs, self._step_is_stored = None, True
         if reset_num_timesteps or self._last_obs is None:
             # The environment is about to be reset: what is stored next does not follow from what was stored last.
             assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
             self.replay_buffer.end_episodes()
             self._plan_state = self._plan_restart = None
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        assert self._last_obs is not None
+        check_finite_observation(self._last_obs, self.observation_space, batched=True)
+        return prepared
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(self.action_space, spaces.Box)
         assert self._last_obs is not None
+        noise = None
+        if self.exploration_noise.correlation > 0:
+            noise = self.exploration_noise((n_envs, *self.action_space.shape))
         if self.num_timesteps < learning_starts:
-            action = np.array([self.action_space.sample() for _ in range(n_envs)])
+            random = np.array([self.action_space.sample() for _ in range(n_envs)])
+            scaled = self.policy.scale_action(random) if noise is None else noise.clip(-1, 1)
         else:
+            self._schedule_step = self.num_timesteps
             self._move_schedules()
             action, self._plan_state = self.policy.predict(
-                self._last_obs, self._plan_state, self._plan_restart, deterministic=False
+                self._last_obs, self._plan_state, self._plan_restart, deterministic=noise is not None
             )
-        scaled = self.policy.scale_action(action)
+            scaled = self.policy.scale_action(action)
+            if noise is not None:
+                scaled = np.clip(scaled + self.policy.exploration_std * noise, -1, 1)
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
+        self._step_is_stored = False
         return self.policy.unscale_action(scaled), scaled
 
     def _store_transition(
@@ -291,16 +311,13 @@ class DiffTORI(OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        check_finite_observation(new_obs, self.observation_space, batched=True)
-        check_finite_rewards(reward)
-        if not self.policy.model.episodic:
-            ended = [
-                done and not info.get("TimeLimit.truncated", False) for done, info in zip(dones, infos, strict=True)
-            ]
-            if any(ended):
-                self.policy.model.episodic = True
+        check_finite_transition(new_obs, reward, infos, self.observation_space)
+        timeouts = [info.get("TimeLimit.truncated", False) for info in infos]
+        if np.any(dones & ~np.array(timeouts, dtype=bool)) and not self.policy.model.episodic:
+            self.policy.model.episodic = True
         self._plan_restart = np.array(dones, dtype=bool)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._step_is_stored = True
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -311,6 +328,8 @@ class DiffTORI(OffPolicyAlgorithm):
         """
         assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
         self.policy.set_training_mode(True)
+        self._follow_attributes()
+        self.policy.planner, self._updater.settings = self.planner, self.update_settings
         self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
@@ -321,9 +340,8 @@ class DiffTORI(OffPolicyAlgorithm):
 
     def dump_logs(self) -> None:
         """Write the log; training terms are means over the updates since the last time."""
-        if self._n_updates > 0:
-            for name, value in self._updater.pop_means().items():
-                self.logger.record(f"train/{name}", value)
+        for name, value in self._updater.pop_means().items():
+            self.logger.record(f"train/{name}", value)
         self.logger.record("rollout/horizon", self.policy.horizon)
         self.logger.record("rollout/exploration_std", self.policy.exploration_std)
         super().dump_logs()
@@ -333,12 +351,13 @@ class DiffTORI(OffPolicyAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "DiffTORI",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDiffTORI:
         """See ``stable_baselines3.common.base_class.BaseAlgorithm.learn``; ``total_timesteps`` are agent steps."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        name = tb_log_name or self.algorithm
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
     @classmethod
     def load(
@@ -354,19 +373,21 @@ class DiffTORI(OffPolicyAlgorithm):
         """
         See ``stable_baselines3.common.base_class.BaseAlgorithm.load``.
 
-        :raises ValueError: also if the file holds a model of another algorithm
+        :raises ValueError: also if the file holds a model of another algorithm, or a change would have no effect
         """
-        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
-        if isinstance(path, io.IOBase):
-            path.seek(0)
-        found = None if data is None else data.get("policy_class")
-        if not (isinstance(found, type) and issubclass(found, DiffTORIPolicy)):
-            name = getattr(found, "__name__", found)
-            raise ValueError(
-                f"{cls.__name__}.load expects a file saved by {cls.__name__}, got one with policy {name!r}: "
-                "load it with the class that saved it."
-            )
+        check_saved_model(path, custom_objects, algorithm=cls.algorithm, constructor=DiffTORI.__init__, changes=kwargs)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """
+        :param path: what ``save_replay_buffer`` wrote
+        :param truncate_last_traj: False if the environment still is where the newest stored transition led
+        """
+        super().load_replay_buffer(path, truncate_last_traj)
+        check_buffer_class(type(self.replay_buffer))
+        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        if truncate_last_traj:
+            self.replay_buffer.end_episodes()
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart"]

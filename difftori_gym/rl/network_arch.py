@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 Sizes = tuple[int, ...]
 
@@ -41,3 +41,7 @@ class NetworkArch:
             return cls(**{name: tuple(sizes) for name, sizes in net_arch.items()})
         sizes = tuple(net_arch)
         return cls(sizes, sizes, sizes, sizes, sizes[:1])
+
+    def to_sb3(self) -> dict[str, list[int]]:
+        """:return: the dictionary that :meth:`from_sb3` reads"""
+        return {name: list(sizes) for name, sizes in asdict(self).items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from difftori_gym.models import LatentModel, latent_return, rollout_prior
+from difftori_gym.models import LatentModel, LatentObjective, rollout_prior
 from difftori_gym.trajopt import SampledSolution, Solution, TrajectoryOptimizer
 from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS
 
@@ -88,11 +89,16 @@ class Planner:
         if optimizer.solver in SAMPLING_SOLVERS and self.num_prior_samples > 0:
             candidates = self._prior_samples(model, z, horizon, optimizer.min_std, generator)
         return optimizer(
-            lambda actions: latent_return(model, z, actions, discount=self.discount),
+            LatentObjective(model, z, discount=self.discount),
             start,
             candidates=candidates,
             generator=generator,
         )
+
+    @property
+    def samples(self) -> bool:
+        """Whether a plan depends on random draws."""
+        return self.init == "random" or self.optimizer.solver in SAMPLING_SOLVERS
 
     def for_acting(self) -> Planner:
         """:return: the same planner, keeping no graph"""
@@ -130,3 +136,13 @@ def executed_action(solution: Solution, *, explore_std: float | None, generator:
 def carried_plan(solution: Solution) -> Tensor:
     """What a warm start continues from, ``[B, H, A]``: the mean of a sampling solver, else the best actions."""
     return solution.mean if isinstance(solution, SampledSolution) else solution.best_actions
+
+
+def join_solutions(rows: Sequence[Solution]) -> Solution:
+    """
+    :param rows: solutions of one solver, each of one sample or more
+    :return: the solution of all these samples
+    """
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}
+    num_failed = torch.stack(columns.pop("num_failed")).sum()
+    return type(rows[0])(**{name: torch.cat(parts) for name, parts in columns.items()}, num_failed=num_failed)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from difftori_gym.models import EnsembleCritic, LatentEncoder, LatentModel
 from difftori_gym.rl.network_arch import NetworkArch
-from difftori_gym.rl.planning import Planner, carried_plan, executed_action
+from difftori_gym.rl.planning import Planner, carried_plan, executed_action, join_solutions
 from difftori_gym.rl.validation import check_action_space, check_finite_observation, check_observation_space
 from difftori_gym.trajopt import Solution
 
@@ -114,14 +114,15 @@ class DiffTORIPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
-        self.net_arch = net_arch
+        arch = NetworkArch.from_sb3(net_arch)
+        self.net_arch = arch.to_sb3() if net_arch is None else net_arch
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.latent_dim = latent_dim
         self.planner = planner or Planner()
         self.horizon = horizon
         self.exploration_std = exploration_std
-        self._build_networks(NetworkArch.from_sb3(net_arch))
+        self._build_networks(arch)
         self._build_optimizers(lr_schedule)
 
     def _build_networks(self, arch: NetworkArch) -> None:
@@ -217,10 +218,24 @@ class DiffTORIPolicy(BasePolicy):
         """
         with torch.no_grad():
             z = self.encode(observation)
-            if generator is None:
-                generator = torch.Generator(device=z.device)
-                generator.manual_seed(0)
-            return self.planner.for_acting().plan(self.model, z, self.horizon, previous=previous, generator=generator)
+            if generator is not None:
+                return self._plan_from(z, previous, generator)
+            if not self.planner.samples or len(z) == 1:
+                return self._plan_from(z, previous, self._fixed_generator())
+            # One by one, each with the same draws: an observation's plan must not depend on its neighbours.
+            rows = [
+                self._plan_from(
+                    z[i : i + 1], None if previous is None else previous[i : i + 1], self._fixed_generator()
+                )
+                for i in range(len(z))
+            ]
+            return join_solutions(rows)
+
+    def _plan_from(self, z: Tensor, previous: Tensor | None, generator: torch.Generator) -> Solution:
+        return self.planner.for_acting().plan(self.model, z, self.horizon, previous=previous, generator=generator)
+
+    def _fixed_generator(self) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(0)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._act(observation, None, deterministic)[0]
@@ -275,6 +290,15 @@ class DiffTORIPolicy(BasePolicy):
         if episode_start is not None:
             plan[np.asarray(episode_start, dtype=bool)] = np.nan
         return torch.as_tensor(plan, device=self.device)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        :param scaled_action: actions in [-1, 1]
+        :return: actions in the environment's units, inside its bounds: plans often end at them, and rounding crosses
+        """
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        return np.clip(super().unscale_action(scaled_action), space.low, space.high)
 
     def set_training_mode(self, mode: bool) -> None:
         """

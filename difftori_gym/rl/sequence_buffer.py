@@ -76,9 +76,17 @@ class _SequenceSampling:
         super().__init__(*args, **kwargs)
         self.priority_exponent = priority_exponent
         self.importance_exponent = importance_exponent
+        self._forget()
+
+    def _forget(self) -> None:
         self.ends = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
         self.tree = SumTree(self.buffer_size * self.n_envs)
         self.max_priority = 1.0
+
+    def reset(self) -> None:
+        """Empty the buffer."""
+        super().reset()  # type: ignore[misc]
+        self._forget()
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """Store one transition per environment, see ``stable_baselines3.common.buffers.ReplayBuffer.add``."""
@@ -95,6 +103,9 @@ class _SequenceSampling:
         """Cut every running episode at its newest transition, because what comes next does not follow from it."""
         if self.pos > 0 or self.full:
             self.ends[self.pos - 1] = True
+            if self.optimize_memory_usage:
+                # Its next observation will be overwritten; Stable-Baselines3 calls such a step terminal, too.
+                self.dones[self.pos - 1] = 1.0
 
     def sample_sequences(self, batch_size: int, horizon: int, env: VecNormalize | None = None) -> SequenceBatch:
         """
@@ -189,6 +200,19 @@ def sequence_buffer_class(observation_space: spaces.Space[Any]) -> type[ReplayBu
     :return: the buffer class that stores its observations
     """
     return DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
+
+
+def check_buffer_class(buffer_class: type) -> None:
+    """
+    :param buffer_class: class of a replay buffer
+    :raises ValueError: unless it can be asked for windows
+    """
+    if not issubclass(buffer_class, (SequenceReplayBuffer, DictSequenceReplayBuffer)):
+        raise ValueError(
+            "The model is trained on windows: expected a SequenceReplayBuffer, a DictSequenceReplayBuffer or a "
+            f"subclass, got {buffer_class.__name__}. Leave replay_buffer_class out, or load a buffer that this "
+            "algorithm has saved."
+        )
 
 
 def flatten_time(observations: TensorObs) -> TensorObs:

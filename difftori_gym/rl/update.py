@@ -33,7 +33,9 @@ class UpdateSettings:
     :param pg_coef: weight of the policy-gradient loss
     :param pg_freq: updates between two policy-gradient losses
     :param pg_batch_size: states it plans from
-    :param pg_max_grad_norm: norm its gradient is clipped to before it is weighted and added; None for no clipping
+    :param pg_normalize: whether the loss is divided by the mean absolute value of Q-tilde
+    :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm, then weighted and
+        added; None for no clipping
     :raises ValueError: for a setting outside its range
     """
 
@@ -46,7 +48,8 @@ class UpdateSettings:
     pg_coef: float = 1.0
     pg_freq: int = 5
     pg_batch_size: int = 64
-    pg_max_grad_norm: float | None = 1.0
+    pg_normalize: bool = True
+    pg_max_grad_ratio: float | None = 0.1
 
     def __post_init__(self) -> None:
         for name in ("target_update_interval", "pg_freq", "pg_batch_size"):
@@ -89,10 +92,11 @@ class Updater:
 
         loss = self._model_loss(batch, observations, next_observations, next_z)
         gradients = _gradients(loss.total, self._parameters)
-        self._log("model_grad_norm", _clip(gradients, settings.max_grad_norm))
+        norm = _clip(gradients, settings.max_grad_norm)
+        self._log("model_grad_norm", norm)
         uses_pg = settings.pg_coef > 0
         if uses_pg and n_updates % settings.pg_freq == 0:
-            self._add_policy_gradient(gradients, observations)
+            self._add_policy_gradient(gradients, norm, observations)
         _step(policy.optimizer, self._parameters, gradients)
 
         noise = self._noise(loss.latents.shape[:2])
@@ -139,17 +143,20 @@ class Updater:
         self._log("value_target", values.mean())
         return loss
 
-    def _add_policy_gradient(self, gradients: list[Tensor], observations: TensorObs) -> None:
-        """Add the gradient of the policy-gradient loss, clipped on its own, to ``gradients`` in place."""
+    def _add_policy_gradient(self, gradients: list[Tensor], norm: Tensor, observations: TensorObs) -> None:
+        """Add the gradient of the policy-gradient loss, clipped relative to ``norm``, to ``gradients`` in place."""
         policy, settings = self.policy, self.settings
         first = _head(observations, settings.pg_batch_size)
         solution = policy.planner.plan(policy.model, policy.encoder(first), policy.horizon)
-        loss = policy_gradient_loss(lambda action: policy.raw_critic(first, action), solution.actions)
+        loss = policy_gradient_loss(
+            lambda action: policy.raw_critic(first, action), solution.actions, normalize=settings.pg_normalize
+        )
         through = _gradients(loss, self._parameters)
-        norm = _clip(through, settings.pg_max_grad_norm)
+        ratio = settings.pg_max_grad_ratio
+        pg_norm = _clip(through, None if ratio is None else ratio * norm.nan_to_num().clamp(max=settings.max_grad_norm))
         self._log("pg_loss", loss.detach())
         self._log("pg_at_wall", (solution.actions.detach()[:, 0].abs() >= 1.0).float().mean())
-        self._log("pg_grad_norm", norm)
+        self._log("pg_grad_norm", pg_norm)
         self._log("solver_failures", solution.num_failed.float())
         torch._foreach_add_(gradients, through, alpha=settings.pg_coef)
 
@@ -186,7 +193,8 @@ class Updater:
         )
         for module, target in pairs:
             polyak_update(module.parameters(), target.parameters(), tau)
-            polyak_update(module.buffers(), target.buffers(), 1.0)  # running statistics of batch norm are copied
+            for buffer, copy in zip(module.buffers(), target.buffers(), strict=True):
+                copy.copy_(buffer)  # running statistics of batch norm
 
     def _noise(self, shape: torch.Size) -> Tensor:
         reference = self._prior_parameters[0]
@@ -208,7 +216,7 @@ def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
-def _clip(gradients: list[Tensor], max_norm: float | None) -> Tensor:
+def _clip(gradients: list[Tensor], max_norm: float | Tensor | None) -> Tensor:
     """Clip in place to a joint norm; a gradient that is not finite becomes zero. Returns the norm before ``[]``."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if not torch.isfinite(norm):

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is greater turns into an infinity on its way into the networks
+
 
 def check_action_space(space: spaces.Space[Any]) -> None:
     """
@@ -47,12 +49,17 @@ def check_observation_space(space: spaces.Space[Any]) -> None:
 
 
 def check_finite_observation(
-    observation: np.ndarray | dict[str, np.ndarray], space: spaces.Space[Any], *, batched: bool = False
+    observation: np.ndarray | dict[str, np.ndarray],
+    space: spaces.Space[Any],
+    *,
+    batched: bool = False,
+    env: int | None = None,
 ) -> None:
     """
     :param observation: one observation or a batch
     :param space: its space, which tells one from a batch
     :param batched: whether axis 0 counts environments in any case
+    :param env: the environment that a single observation is from
     :raises ValueError: if a number is nan or infinite, naming the environment index and the key
     """
     if isinstance(observation, tuple):
@@ -63,32 +70,45 @@ def check_finite_observation(
     if isinstance(observation, dict):
         assert isinstance(space, spaces.Dict)
         for key, value in observation.items():
-            _check_finite(np.asarray(value), space.spaces[key], f" under key {key!r}", batched)
+            _check_finite(np.asarray(value), space.spaces[key], f" under key {key!r}", batched, env)
     else:
-        _check_finite(np.asarray(observation), space, "", batched)
+        _check_finite(np.asarray(observation), space, "", batched, env)
 
 
-def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batched: bool) -> None:
+def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batched: bool, env: int | None) -> None:
     if value.dtype.kind != "f":
         return
-    finite = np.isfinite(value)
+    finite = np.abs(value) <= MAX_FLOAT32
     if finite.all():
         return
-    is_batch = batched or value.ndim > len(space.shape or ())
+    is_batch = env is None and (batched or value.ndim > len(space.shape or ()))
     first = np.argwhere(~finite)[0]
-    env = int(first[0]) if is_batch else 0
+    if env is None:
+        env = int(first[0]) if is_batch else 0
     raise ValueError(
         f"Expected finite observations, got {value[tuple(first)]} from environment {env}{where} at position "
         f"{tuple(int(i) for i in (first[1:] if is_batch else first))}: repair the environment or wrap it."
     )
 
 
-def check_finite_rewards(rewards: np.ndarray) -> None:
+def check_finite_transition(
+    observation: np.ndarray | dict[str, np.ndarray],
+    rewards: np.ndarray,
+    infos: list[dict[str, Any]],
+    space: spaces.Space[Any],
+) -> None:
     """
+    :param observation: what a step of the vectorised environment led to, ``[n_envs, ...]`` or a dictionary of such
     :param rewards: one per environment ``[n_envs]``
-    :raises ValueError: if one is nan or infinite, naming the environment index
+    :param infos: may hold the last observations of episodes that ended, one dictionary per environment
+    :param space: space of the observations
+    :raises ValueError: if a number is nan or infinite, naming the environment index, and the key of an observation
     """
-    finite = np.isfinite(rewards)
+    check_finite_observation(observation, space, batched=True)
+    for env, info in enumerate(infos):
+        if info.get("terminal_observation") is not None:
+            check_finite_observation(info["terminal_observation"], space, env=env)
+    finite = np.abs(rewards) <= MAX_FLOAT32
     if not finite.all():
         env = int(np.argmin(finite))
         raise ValueError(

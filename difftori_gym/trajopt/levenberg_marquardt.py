@@ -37,8 +37,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
         current, failed = finite_start(actions, settings.bounds)
         record = IterateRecord(failed)
         for index in range(settings.max_iterations):
-            differentiate = settings.differentiates(index)
-            current = _step(objective, current if differentiate else current.detach(), settings, record, differentiate)
+            current = _step(objective, current, settings, record, settings.differentiates(index))
         with torch.no_grad():
             record.add(current, value_of(objective, current, settings))
         last = current if settings.backward_mode != "none" else current.detach()
@@ -62,13 +61,16 @@ def linearize(
     """
     Value and gradient of the objective at an iterate.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``
+    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted
     :param actions: iterate ``[B, H, A]``
     :param settings: treatment of the box
     :param differentiate: whether the gradient gets a graph of its own
-    :return: the iterate as a tensor that requires grad ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``
+    :return: the iterate ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``; with a graph if ``differentiate``
     :raises ValueError: if the objective does not depend on the actions
     """
+    fast = getattr(objective, "value_and_gradient", None)
+    if fast is not None and not differentiate and settings.bounds != "clamp":
+        return actions.detach(), *fast(actions.detach())
     point = actions if actions.requires_grad else actions.detach().requires_grad_()
     value = value_of(objective, point, settings)
     (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=differentiate, allow_unused=True)

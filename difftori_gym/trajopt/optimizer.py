@@ -66,7 +66,7 @@ class TrajectoryOptimizer:
     solver: Solver = "lm"
     max_iterations: int = 10
     step_size: float = 1e-3
-    damping: float = 1e-2
+    damping: float = 0.5
     residual_offset: float = 1000.0
     bounds: Bounds | None = "project"
     wall_gradient: WallGradient = "exact"
@@ -134,7 +134,9 @@ class TrajectoryOptimizer:
         """
         Maximise ``objective`` from ``actions``.
 
-        :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only
+        :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only.
+            It may offer ``value_and_gradient``: actions -> values ``[B]`` and their gradient ``[B, H, A]`` without a
+            graph, used wherever no graph is needed.
         :param actions: start ``[B, H, A]``; for ``backward_mode="unroll"`` the solution is differentiable in it too
         :param candidates: further sequences ``[N, B, H, A]`` for a sampling solver
         :param generator: randomness of a sampling solver
@@ -175,9 +177,33 @@ class _CheckedObjective:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
+        self._fast = getattr(objective, "value_and_gradient", None)
+        #: Numbers without a graph, from an objective that computes them faster than autograd does.
+        self.value_and_gradient = None if self._fast is None else self._value_and_gradient
 
     def __call__(self, actions: Tensor) -> Tensor:
         values = self._objective(actions)
+        self._check(values, actions)
+        if actions.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
+            raise ValueError(
+                "An objective needs to be differentiable in the actions, got values without a graph: "
+                "remove torch.no_grad(), torch.inference_mode(), .detach() or numpy from it."
+            )
+        return values
+
+    def _value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        assert self._fast is not None
+        values, gradient = self._fast(actions)
+        self._check(values, actions)
+        if gradient.shape != actions.shape:
+            raise ValueError(
+                f"An objective's value_and_gradient needs to return a gradient of shape {list(actions.shape)}, got "
+                f"{list(gradient.shape)}: one number per action."
+            )
+        return values, gradient
+
+    @staticmethod
+    def _check(values: Tensor, actions: Tensor) -> None:
         if not isinstance(values, Tensor):
             raise ValueError(f"An objective needs to return a tensor, got {type(values).__name__}: compute with torch.")
         if values.shape != actions.shape[:1] or values.dtype != actions.dtype:
@@ -185,9 +211,3 @@ class _CheckedObjective:
                 f"An objective needs to return one value per sample, shape [{actions.shape[0]}] {actions.dtype}, got "
                 f"{list(values.shape)} {values.dtype} for actions {list(actions.shape)}: sum over time, squeeze, cast."
             )
-        if actions.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
-            raise ValueError(
-                "An objective needs to be differentiable in the actions, got values without a graph: "
-                "remove torch.no_grad(), torch.inference_mode(), .detach() or numpy from it."
-            )
-        return values

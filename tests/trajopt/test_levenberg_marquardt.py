@@ -42,18 +42,19 @@ def assert_matches_finite_differences(problem, gradients, solve, tolerance=1e-6)
         )
 
 
-def test_a_step_solves_the_damped_normal_equations(latent_problem):
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_a_step_solves_the_damped_normal_equations(latent_problem, bounds):
     problem = latent_problem(batch=4, horizon=3, action_dim=2)
-    solution = TrajectoryOptimizer(max_iterations=1, step_size=0.01, damping=0.3, bounds=None)(
-        problem.objective, problem.start
-    )
+    optimizer = TrajectoryOptimizer(max_iterations=1, step_size=1e-5, damping=0.3, bounds=bounds)
+    solution = optimizer(problem.objective, problem.start)
+    assert solution.actions.abs().max() < 1
 
     value = problem.objective(problem.start)
     (gradient,) = torch.autograd.grad(value.sum(), problem.start)
     jacobian = -gradient.flatten(1)[:, None, :]  # of the residual 1000 - value
     matrix = jacobian.mT @ jacobian + 0.3 * torch.eye(6, dtype=torch.float64)
     step = torch.linalg.solve(matrix, -(jacobian.mT @ (1000.0 - value)[:, None, None])).reshape(4, 3, 2)
-    torch.testing.assert_close(solution.actions, problem.start + 0.01 * step, rtol=1e-10, atol=0)
+    torch.testing.assert_close(solution.actions - problem.start, 1e-5 * step, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("bounds", BOUNDS)
@@ -173,6 +174,41 @@ def test_history_and_best_belong_to_the_iterates(latent_problem, bounds):
     torch.testing.assert_close(solution.values, problem.objective(solution.best_actions).detach())
 
 
+class WithGradient:
+    """An objective that also computes its gradient itself, and counts who asks for what."""
+
+    def __init__(self, problem):
+        self.problem, self.graphs, self.numbers = problem, 0, 0
+
+    def __call__(self, actions):
+        self.graphs += actions.requires_grad and torch.is_grad_enabled()
+        return self.problem.objective(actions)
+
+    def value_and_gradient(self, actions):
+        assert not actions.requires_grad
+        self.numbers += 1
+        with torch.enable_grad():
+            point = actions.clone().requires_grad_()
+            value = self.problem.objective(point)
+            return value.detach(), torch.autograd.grad(value.sum(), point)[0]
+
+
+@pytest.mark.parametrize("bounds", [None, "project"])
+@pytest.mark.parametrize(("mode", "numbers"), [("none", 6), ("truncated", 4), ("unroll", 0)])
+def test_an_objectives_own_gradient_serves_where_no_graph_is_needed(latent_problem, bounds, mode, numbers):
+    problem = latent_problem()
+    optimizer = TrajectoryOptimizer(**SETTINGS, bounds=bounds, backward_mode=mode, backward_num_iterations=2)
+    objective = WithGradient(problem)
+    solution, expected = optimizer(objective, problem.start), optimizer(problem.objective, problem.start)
+    assert (objective.numbers, objective.graphs) == (numbers, 6 - numbers)
+    for name in ("actions", "best_actions", "values", "history"):
+        assert torch.equal(getattr(solution, name), getattr(expected, name))
+    if mode != "none":
+        gradients = problem.gradients(expected.actions)
+        for name, gradient in problem.gradients(solution.actions).items():
+            assert torch.equal(gradient, gradients[name])
+
+
 def test_no_iterations_return_the_start(latent_problem):
     problem = latent_problem()
     for mode in ("unroll", "truncated"):
@@ -242,12 +278,23 @@ def test_gradient_into_a_wall_does_not_shorten_the_step_along_it():
 
 def test_the_start_is_the_answer_where_clamping_costs_what_the_ascent_gained():
     # A wave: the free step lands on the next crest, at 1.88; the wall lies in the trough between.
-    optimizer = TrajectoryOptimizer(max_iterations=1, step_size=1.9657e-3, bounds=None)
+    optimizer = TrajectoryOptimizer(max_iterations=1, step_size=1.9657e-3, damping=1e-2, bounds=None)
     start = torch.zeros(1, 1, 1)
     solution = optimizer(lambda actions: torch.cos(3.5 * actions - 0.3).sum(dim=(1, 2)), start)
     assert solution.history[0, 1] > solution.history[0, 0]
     assert torch.equal(solution.best_actions, start)
     assert torch.equal(solution.values, solution.history[:, 0])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_never_the_best(bad):
+    optimizer = TrajectoryOptimizer(max_iterations=5, step_size=2e-4, damping=1.0)  # steps of 0.1
+    start = torch.tensor([0.0, 0.9]).view(2, 1, 1)
+    solution = optimizer(lambda actions: torch.where(actions > 0.35, bad, actions).sum(dim=(1, 2)), start)
+    torch.testing.assert_close(solution.best_actions[0].item(), 0.3, rtol=0, atol=1e-3)
+    torch.testing.assert_close(solution.values[0].item(), 0.3, rtol=0, atol=1e-3)
+    assert torch.equal(solution.best_actions[1], start[1])  # nothing finite was seen: the start
+    assert solution.num_failed == 2
 
 
 def test_an_offset_below_the_objective_turns_steps_round_but_never_the_best(latent_problem):

@@ -103,7 +103,9 @@ def test_executed_actions_are_drawn_in_proportion_to_the_weights():
 
 
 def test_objectives_may_be_huge_without_losing_the_weights():
-    solution = MPPI(lambda actions: 1e37 * actions.sum(dim=(1, 2)), torch.zeros(2, 1, 1), generator=seeded())
+    solution = MPPI.replace(temperature=10.0)(
+        lambda actions: 1e38 * actions.sum(dim=(1, 2)), torch.zeros(2, 1, 1), generator=seeded()
+    )
     assert solution.num_failed == 0
     assert torch.equal(solution.best_actions, torch.ones(2, 1, 1))
     assert (solution.mean > 0.9).all()

@@ -110,6 +110,18 @@ def test_objectives_without_a_gradient_are_refused(mode):
         optimizer(total, torch.zeros(2, 3, 1))
 
 
+def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
+    class Objective:
+        def __call__(self, actions):
+            return total(actions)
+
+        def value_and_gradient(self, actions):
+            return total(actions), torch.ones(2, 3)
+
+    with pytest.raises(ValueError, match=r"gradient of shape \[2, 3, 1\], got \[2, 3\]"):
+        TrajectoryOptimizer(backward_mode="none")(Objective(), torch.zeros(2, 3, 1))
+
+
 def test_candidates_need_a_sampling_solver_and_the_right_shape():
     start = torch.zeros(2, 3, 1)
     with pytest.raises(ValueError, match=r"candidates are for the sampling solvers \['mppi'\], got solver='lm'"):

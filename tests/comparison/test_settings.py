@@ -1,0 +1,154 @@
+"""What a comparison accepts, and what it refuses before anything starts."""
+
+import copy
+import sys
+
+import pytest
+
+from difftori_gym.baselines.methods import METHODS
+from difftori_gym.comparison import ComparisonSettings, plan_runs
+from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.envs import make_vec_env
+
+
+def settings(tmp_path, **changes):
+    asked = dict(methods=("sac", "ppo"), tasks=("Pendulum-v1",), seeds=(0, 1), frames=1000, out=tmp_path)
+    return ComparisonSettings(**{**asked, **changes})
+
+
+def test_runs_are_methods_times_tasks_times_seeds(tmp_path):
+    runs = plan_runs(settings(tmp_path, tasks=("Pendulum-v1", "MountainCarContinuous-v0")))
+    assert [run.name for run in runs] == [
+        f"{method}-{task}-seed{seed}"
+        for task in ("Pendulum-v1", "MountainCarContinuous-v0")
+        for method in ("sac", "ppo")
+        for seed in (0, 1)
+    ]
+    assert {run.eval_freq for run in runs} == {100}
+    assert {run.suite for run in runs} == {"gymnasium"}
+
+
+def test_frames_are_environment_frames(tmp_path):
+    pytest.importorskip("dm_control")
+    (run,) = plan_runs(settings(tmp_path, methods=("sac",), tasks=("dm_control/ball_in_cup-catch",), seeds=(0,)))
+    assert (run.suite, run.task, run.action_repeat, run.frames, run.agent_steps) == (
+        "dm_control",
+        "cup-catch",
+        2,
+        1000,
+        500,
+    )
+    assert run.name == "sac-cup-catch-seed0"
+
+
+def test_presets_overrides_and_fixed_values_come_together(tmp_path):
+    runs = plan_runs(settings(tmp_path, overrides={"sac": {"learning_rate": 5e-4}}))
+    sac, ppo = runs[0].hyperparameters, runs[2].hyperparameters
+    assert sac["learning_rate"] == 5e-4
+    assert sac["batch_size"] == METHODS["sac"].default["batch_size"]
+    assert ppo["gamma"] == 0.9  # Pendulum's own line
+    assert METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk")["pg_coef"] == 0.0
+    with pytest.raises(ValueError, match=r"difftori_nopg is defined by pg_coef=0\.0, got 1\.0"):
+        METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk", {"pg_coef": 1.0})
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "ppo"])
+def test_building_a_learner_leaves_its_presets_alone(name):
+    method = METHODS[name]
+    before = copy.deepcopy(method.hyperparameters("dm_control/walker-walk"))
+    env = make_vec_env("Pendulum-v1", seed=0)
+    model = method.build(env, seed=0, device="cpu", hyperparameters=method.hyperparameters("dm_control/walker-walk"))
+    assert model.learning_rate == before["learning_rate"]
+    assert method.hyperparameters("dm_control/walker-walk") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("sac", "sax")}, r"Unknown method 'sax'\. Methods: difftori, "),
+        ({"tasks": ("Pendulm-v1",)}, r"Unknown environment 'Pendulm-v1'\. Choices: Pendulum-v1"),
+        ({"tasks": ("CartPole-v1",)}, "CartPole-v1 has Discrete actions; only tasks with Box actions"),
+        ({"obs": "pixels"}, "sac learns from state observations, got obs='pixels'"),
+        ({"device": "tpu"}, "--device must be auto, cpu or cuda, got 'tpu'"),
+        (
+            {"overrides": {"sac": {"learning_rat": 1}}},
+            r"no hyper-parameter 'learning_rat'\. Did you mean: learning_rate",
+        ),
+        (
+            {"methods": ("tdmpc",), "overrides": {"tdmpc": {"horizn": 3}}},
+            r"tdmpc has no hyper-parameter 'horizn'\. Did .* horizon",
+        ),
+        ({"tasks": ("Pendulum-v1", "gymnasium/Pendulum-v1")}, "--tasks needs different tasks"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_starts(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan_runs(settings(tmp_path, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unbounded_actions_are_refused(tmp_path):
+    pytest.importorskip("dm_control")
+    with pytest.raises(ValueError, match="lqr-lqr-2-1 has unbounded actions"):
+        plan_runs(settings(tmp_path, tasks=("dm_control/lqr-lqr_2_1",)))
+
+
+def test_a_missing_suite_names_its_install_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    with pytest.raises(ImportError, match=r"difftori-gym\[dm_control\]"):
+        plan_runs(settings(tmp_path, tasks=("dm_control/walker-walk",)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frames": 0}, "--frames must be at least 1, got 0"),
+        ({"jobs": 0}, "--jobs must be at least 1, got 0"),
+        ({"eval_freq": 0}, "--eval-freq must be at least 1, got 0"),
+        ({"eval_episodes": 0}, "--eval-episodes must be at least 1, got 0"),
+        ({"n_envs": 0}, "--n-envs must be at least 1, got 0"),
+        ({"seeds": (1, 1)}, "--seeds needs one or more different values"),
+        ({"seeds": ()}, "--seeds needs one or more different values"),
+        ({"seeds": (-1,)}, "--seeds must be at least 0, got -1"),
+        ({"overrides": {"td3": {}}}, "--set names 'td3', which is not among the methods sac, ppo"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path, **changes)
+
+
+def remember(out, run):
+    directory = out / "runs" / run.name
+    directory.mkdir(parents=True)
+    (directory / "args.json").write_text(run.to_json())
+
+
+def test_settings_survive_the_disk(tmp_path):
+    (run, *_) = plan_runs(settings(tmp_path))
+    remember(tmp_path, run)
+    assert RunSettings.read(tmp_path / "runs" / run.name / "args.json") == run
+
+
+def test_a_folder_is_continued_with_its_own_settings_only(tmp_path):
+    (run, *_) = plan_runs(settings(tmp_path))
+    remember(tmp_path, run)
+    more = plan_runs(settings(tmp_path, frames=5000, device="cpu", video=False))
+    assert {run.eval_freq for run in more} == {100}  # not a tenth of the new frames
+    with pytest.raises(
+        ValueError, match=r"sac-Pendulum-v1-seed0 was made with other settings: batch_size was 256, now 8"
+    ):
+        plan_runs(settings(tmp_path, overrides={"sac": {"batch_size": 8}}))
+    with pytest.raises(ValueError, match="n_envs was 1, now 2"):
+        plan_runs(settings(tmp_path, n_envs=2))
+    with pytest.raises(ValueError, match="eval_freq was 100, now 50"):
+        plan_runs(settings(tmp_path, eval_freq=50))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"frames": 3}'])
+def test_a_broken_folder_is_told_by_name(tmp_path, text):
+    (run, *_) = plan_runs(settings(tmp_path))
+    remember(tmp_path, run)
+    (tmp_path / "runs" / run.name / "args.json").write_text(text)
+    with pytest.raises(ValueError, match=r"args\.json"):
+        plan_runs(settings(tmp_path))

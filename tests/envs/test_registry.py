@@ -1,0 +1,126 @@
+"""Environments by name: what is accepted, what is refused, how seeds and frames behave."""
+
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from difftori_gym.envs import make_env, make_vec_env, parse_task
+
+
+def test_importing_costs_no_suite():
+    code = (
+        "import sys, difftori_gym.envs, difftori_gym.video\n"
+        "print(sorted({'dm_control', 'mujoco', 'shimmy', 'imageio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_any_registered_id_is_a_task():
+    assert str(parse_task("Pendulum-v1")) == "gymnasium/Pendulum-v1"
+    assert parse_task("gymnasium/Pendulum-v1") == parse_task("Pendulum-v1")
+
+
+def test_an_id_that_a_user_registered_is_a_task():
+    gym.register("Own/Swing-v3", entry_point="gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=11)
+    try:
+        task = parse_task("Own/Swing-v3")
+        assert (task.suite, task.task, task.slug) == ("gymnasium", "Own/Swing-v3", "Own_Swing-v3")
+        env = make_env("Own/Swing-v3", seed=0)
+        env.reset()
+        steps = [env.step(env.action_space.sample()) for _ in range(11)]
+        assert steps[-1][3]
+    finally:
+        del gym.registry["Own/Swing-v3"]
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("Pendulm-v1", r"^Unknown environment 'Pendulm-v1'\. Choices: Pendulum-v1, "),
+        ("walker-walk", r"^Unknown environment 'walker-walk'\. Choices: dm_control/walker-walk, "),
+        ("dmcontrol/walker-walk", r"^Unknown suite 'dmcontrol' in .*\. Suites: dm_control, gymnasium"),
+        ("gymnasium/Pendulm-v1", r"^Unknown task 'Pendulm-v1' of gymnasium\. Choices: Pendulum-v1, "),
+    ],
+)
+def test_unknown_names_are_told_with_the_closest_first(id, message):
+    with pytest.raises(ValueError, match=message):
+        make_env(id)
+    with pytest.raises(ValueError, match=message):
+        make_vec_env(id)
+
+
+def test_only_state_observations_so_far():
+    with pytest.raises(ValueError, match="only obs='state' is available so far"):
+        make_env("Pendulum-v1", obs="pixels")
+
+
+def test_a_suite_that_is_not_installed_names_its_install_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    with pytest.raises(ImportError, match=r'Run: pip install "difftori-gym\[dm_control\]"') as caught:
+        make_env("dm_control/walker-walk")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert caught.value.__cause__.name == "dm_control"
+
+
+def test_bad_numbers_are_refused():
+    with pytest.raises(ValueError, match="num_repeats >= 1, got 0"):
+        make_env("Pendulum-v1", action_repeat=0)
+    with pytest.raises(ValueError, match="n_envs >= 1, got 0"):
+        make_vec_env("Pendulum-v1", 0)
+    with pytest.raises(ValueError, match="seed >= 0, got -1"):
+        make_env("Pendulum-v1", seed=-1)
+
+
+def test_an_environment_passes_sb3_own_checks():
+    check_env(make_env("Pendulum-v1", seed=0), warn=False)
+
+
+def test_action_repeat_shortens_the_episode_in_agent_steps():
+    env = make_env("Pendulum-v1", seed=0, action_repeat=8)
+    env.reset()
+    frames, over = [], False
+    while not over:
+        _, _, terminated, truncated, info = env.step(env.action_space.sample())
+        frames.append(info["frames"])
+        over = terminated or truncated
+    assert len(frames) == 25
+    assert sum(frames) == 200
+    assert truncated
+    assert not terminated
+
+
+def test_there_is_no_repeat_where_no_task_asks_for_it():
+    env = make_env("Pendulum-v1", seed=0)
+    env.reset()
+    assert env.step(env.action_space.sample())[-1]["frames"] == 1
+
+
+def test_vec_env_seeds_follow_each_other_and_monitor_reports():
+    vec_env = make_vec_env("Pendulum-v1", 3, seed=5)
+    observations = vec_env.reset()
+    for index in range(3):
+        np.testing.assert_array_equal(observations[index], make_env("Pendulum-v1", seed=5 + index).reset()[0])
+    for _ in range(200):
+        _, _, dones, infos = vec_env.step(np.zeros((3, 1)))
+    assert dones.all()
+    assert [info["episode"]["l"] for info in infos] == [200] * 3
+    assert all(info["TimeLimit.truncated"] for info in infos)
+
+
+def test_vec_env_in_processes_equals_the_one_in_this_process():
+    here = make_vec_env("Pendulum-v1", 2, seed=3)
+    there = make_vec_env("Pendulum-v1", 2, seed=3, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
+    try:
+        np.testing.assert_array_equal(here.reset(), there.reset())
+        action = np.full((2, 1), 0.5, dtype=np.float32)
+        for _ in range(5):
+            for mine, other in zip(here.step(action)[:2], there.step(action)[:2], strict=True):
+                np.testing.assert_allclose(mine, other, rtol=1e-6)
+    finally:
+        there.close()
