@@ -12,11 +12,11 @@ STAMP := $(VENV)/.complete
 METHODS ?= difftori tdmpc sac
 TASKS ?= dm_control/cartpole-swingup
 SEEDS ?= 0 1
-FRAMES ?= 40000
+FRAMES ?= 32000
 OBS ?= state
 JOBS ?= 2
 OUT ?= results/demo
-COMPARE_ARGS ?=
+COMPARE_ARGS ?= --eval-freq 8000 --eval-episodes 3
 
 TEST_JOBS ?= 2
 TEST_ARGS ?=

@@ -56,6 +56,8 @@ SMALL: dict[str, dict[str, int]] = {
     "DiffTORI": dict(learning_starts=100, batch_size=32, pg_batch_size=8, max_iterations=3),
     "TDMPC": dict(learning_starts=100, batch_size=32, num_samples=32, num_elites=8, max_iterations=2),
 }
+# What the tests call critic: what takes observations and is trained beside the encoder, where there is such a network.
+CRITIC = {"DiffTORI": "raw_critic", "TDMPC": "encoder"}
 # Written beside the tests, which import the algorithm from it.
 SUBJECT = '''
 import {module}
@@ -86,7 +88,7 @@ class Edit(NamedTuple):
 
     :param where: file, or file::function, or file::first function, second function
     :param old: regular expression
-    :param new: replacement; ``ALGO`` stands for the algorithm's name
+    :param new: replacement; ``ALGO`` stands for the algorithm's name, ``CRITIC`` for what the table of that name says
     :param reason: for the report
     """
 
@@ -101,7 +103,7 @@ CONTINUOUS = "an environment with continuous actions"
 ON_POLICY_ARGUMENTS = "argument of on-policy algorithms"
 ROLLOUT_SIZE = "replay of images instead of a rollout of images"
 SPACE_ERROR = "an unsupported space is a ValueError here"
-NAMES = "names of the networks: encoder for actor, Q-tilde (raw_critic) for critic, the same for their targets"
+NAMES = "names of the networks: encoder for actor, CRITIC for critic, the same for their targets"
 ZERO_VALUES = "values start at zero here, and this environment's rewards are zero, too"
 
 EDITS = (
@@ -133,7 +135,7 @@ EDITS = (
     Edit("test_spaces::test_action_spaces", r"raises\(AssertionError\)", "raises(ValueError)", SPACE_ERROR),
     Edit("test_identity::test_continuous", r"dict\(net_arch=\[64, 64\]\),", r"\g<0> **FULL,", "default settings"),
     Edit("test_train_eval_mode", r"model\.actor(_target)?\.", r"model.policy.encoder\1.", NAMES),
-    Edit("test_train_eval_mode", r"model\.critic(_target)?\.", r"model.policy.raw_critic\1.", NAMES),
+    Edit("test_train_eval_mode", r"model\.critic(_target)?\.", r"model.policy.CRITIC\1.", NAMES),
     Edit("test_callbacks::test_callbacks_can_cancel_runs", r"\bSAC\b", "ALGO", SHARED),
     Edit("test_callbacks::test_eval_callback_logs_are_written_with_the_correct_timestep", r"DQN", "ALGO", SHARED),
     Edit("test_callbacks::test_eval_friendly_error", r"A2C(.*)n_steps=50, ", r"ALGO\1", ON_POLICY_ARGUMENTS),
@@ -183,7 +185,7 @@ EDITS = (
     Edit(
         "test_cnn",
         r"model\.(?:policy\.)?critic(_target)?\.(?=features|parameters)",
-        r"model.policy.raw_critic\1.",
+        r"model.policy.CRITIC\1.",
         NAMES,
     ),
 )
@@ -229,6 +231,10 @@ NOT_APPLICABLE = {
     "test_cnn::test_features_extractor_target_net?True-ALGO?": SHARED_EXTRACTOR,
     "test_vec_normalize::test_her_normalization": HINDSIGHT,
 }
+NOT_APPLICABLE_TO: dict[str, dict[str, str]] = {
+    "DiffTORI": {},
+    "TDMPC": {"test_cnn::test_features_extractor_target_net*": "two networks that take observations: it has one"},
+}
 
 
 def fetch_tests(sdist: Path | None, work: Path) -> Path:
@@ -270,7 +276,7 @@ def edited(name: str, text: str, algorithm: str) -> str:
                 raise SystemExit(f"error: expected {edit.old!r} in {file}::{function}, found nothing to edit.")
             text = text[:begin] + part + text[end:]
     imports = "from sb3_subject import ALGO, FULL, wake_values  # noqa: F401\n"
-    return (imports + text).replace("ALGO", algorithm)
+    return (imports + text).replace("ALGO", algorithm).replace("CRITIC", CRITIC[algorithm])
 
 
 def run(folder: Path, algorithm: str, files: list[str]) -> dict[str, Any]:
@@ -330,6 +336,10 @@ def report(outcomes: dict[str, dict[str, Any]]) -> str:
         lines += ["", "## Failed", "", *failed]
     lines += ["", "## Not applicable", "", "| tests | reason |", "|---|---|"]
     lines += [f"| `{show(pattern)}` | {reason} |" for pattern, reason in NOT_APPLICABLE.items()]
+    for name in outcomes:
+        lines += [f"| `{show(test)}`, {name} | {reason} |" for test, reason in NOT_APPLICABLE_TO[name].items()]
+    found = {reason for name in outcomes for file in files for reason in outcomes[name][file]["not_applicable"]}
+    lines += [f"| a test that skips itself | {each} |" for each in sorted(found) if each.startswith("Skipped: ")]
     lines += [
         "",
         "## What is changed in the tests",
@@ -337,7 +347,9 @@ def report(outcomes: dict[str, dict[str, Any]]) -> str:
         "Everywhere, the algorithm stands in the place of `TD3`. Where a test says nothing else, it is built with "
         + "; ".join(f"`{', '.join(f'{k}={v}' for k, v in kw.items())}` ({name})" for name, kw in SMALL.items())
         + ": the tests count on the 100 random steps of SAC and TD3 before the first update, and small batches save "
-        "time. Besides:",
+        "time. CRITIC is "
+        + ", ".join(f"`{network}` ({name})" for name, network in CRITIC.items())
+        + ": what takes observations and is trained. Besides:",
         "",
         "| where | what becomes what | reason |",
         "|---|---|---|",
@@ -408,10 +420,11 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     algorithm = os.environ["SB3_SUBJECT"]
     for item in items:
         _outcomes.setdefault(item.path.stem, Outcomes([], [], Counter()))
+    table = {**NOT_APPLICABLE, **NOT_APPLICABLE_TO[algorithm]}
     kept, variants = [], []
     for item in items:
         name = f"{item.path.stem}::{item.name.replace(algorithm, 'ALGO')}"
-        reasons = [reason for pattern, reason in NOT_APPLICABLE.items() if fnmatch.fnmatchcase(name, pattern)]
+        reasons = [reason for pattern, reason in table.items() if fnmatch.fnmatchcase(name, pattern)]
         arguments = item.callspec.params.values() if hasattr(item, "callspec") else []
         named = [value.__name__ for value in arguments if isinstance(value, type)]
         source = inspect.getsource(item.function)

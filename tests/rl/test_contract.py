@@ -363,3 +363,25 @@ def test_correlated_exploration(learner, several, weights, differing):
     short = dict(exploration_correlation=0.9, seed=3)
     runs = [learner.make(several(2), **short).learn(40) for _ in range(2)]
     assert differing(weights(runs[0]), weights(runs[1])) == []
+
+
+@pytest.mark.parametrize("learner", ["difftori", "warm"], indirect=True)  # TD-MPC explores with its samples
+def test_collection_carries_plans_within_episodes_only(learner, several):
+    """Without noise, the collected actions are what ``predict`` answers when it is handed its own state."""
+    quiet = dict(exploration_initial_std=0.0, exploration_final_std=0.0)
+    settings = dict(learning_starts=0, gradient_steps=0, horizon_initial=3)
+    model = learner.make(several(2, steps=4), **settings, **quiet)
+    torch.manual_seed(0)
+    for parameter in model.policy.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    model.learn(22)
+    model.learn(6)  # starts anew in the middle of an episode
+    buffer = model.replay_buffer
+    state, starts = None, np.ones(2, dtype=bool)
+    for t in range(buffer.pos):
+        if t == 11:
+            state, starts = None, np.ones(2, dtype=bool)
+        actions, state = model.predict(buffer.observations[t], state, starts, deterministic=True)
+        np.testing.assert_allclose(buffer.actions[t], model.policy.scale_action(actions), atol=1e-5, err_msg=str(t))
+        starts = buffer.dones[t] > 0
+    assert starts.sum() == 0
