@@ -220,7 +220,7 @@ def test_updates_with_several_environments(learner, several):
         dict(bounds="clamp", backward_mode="unroll"),
         dict(backward_mode="none"),
     ],
-    ids=str,
+    ids="-".join,  # not the values: a function's text has its address, which differs between workers
 )
 def test_settings_run(difftori, point_env, weights, settings):
     model = difftori.make(point_env(steps=3), **settings).learn(26)
