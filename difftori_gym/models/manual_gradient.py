@@ -3,103 +3,136 @@ Gradients of small networks with respect to their input, written out by hand.
 
 A planner asks for the gradient of its objective in the actions, over and over, for one observation at a time. There
 autograd spends most of its time on recording and on gradients nobody asked for; a hand-written backward pass over the
-same kernels is several times faster. Only what :mod:`difftori_gym.models.mlp` builds is covered.
+same kernels is several times faster. What is left is the number of operations: they work in place where they can, and
+on buffers of the caller. Only what :mod:`difftori_gym.models.mlp` builds is covered, and only without autograd, inside
+``torch.inference_mode()`` or ``torch.no_grad()``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Backward = Callable[[Tensor], Tensor]
-Layer = Callable[[Tensor], tuple[Tensor, Backward]]
 
-_aten = torch.ops.aten
+class Backward(Protocol):
+    """Takes the gradient of an output ``[B, m]`` back to the input and adds it to ``onto`` ``[B, n]``."""
+
+    def __call__(self, gradient: Tensor, onto: Tensor) -> None: ...
+
+
+class Network(Protocol):
+    """Input ``x`` ``[B, n]`` -> output, written to ``out`` ``[B, m]``, and its backward pass."""
+
+    def __call__(self, x: Tensor, out: Tensor) -> Backward: ...
+
+
+LayerBackward = Callable[[Tensor], Tensor]
+Layer = Callable[[Tensor], tuple[Tensor, LayerBackward]]
+
+# With the overload named, it need not be found at every call.
+_elu_backward = torch.ops.aten.elu_backward.default
+_threshold_backward = torch.ops.aten.threshold_backward.default
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+tanh_backward = torch.ops.aten.tanh_backward.default
+"""Gradient of a tanh's output, and that output -> gradient of the input."""
 
 
 def _linear(module: nn.Linear) -> Layer:
-    weight, bias = module.weight.detach(), module.bias.detach()
-    return lambda x: (F.linear(x, weight, bias), lambda gradient: gradient @ weight)
+    weight, bias = module.weight, module.bias
+    return lambda x: (F.linear(x, weight, bias), lambda gradient: torch.mm(gradient, weight))
+
+
+def _layer_norm(module: nn.LayerNorm) -> Layer:
+    shape, weight, bias, eps = list(module.normalized_shape), module.weight, module.bias, module.eps
+    wanted = [True, False, False]  # of input, weight, bias
+
+    def layer(x: Tensor) -> tuple[Tensor, LayerBackward]:
+        y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+        return y, lambda gradient: _layer_norm_backward(gradient, x, shape, mean, rstd, weight, bias, wanted)[0]
+
+    return layer
 
 
 def _elu(module: nn.ELU) -> Layer:
     alpha = module.alpha
 
-    def layer(x: Tensor) -> tuple[Tensor, Backward]:
-        y = F.elu(x, alpha)
-        return y, lambda gradient: _aten.elu_backward(gradient, alpha, 1.0, 1.0, True, y)
+    def layer(x: Tensor) -> tuple[Tensor, LayerBackward]:
+        y = F.elu_(x, alpha)
+        return y, lambda gradient: _elu_backward(gradient, alpha, 1.0, 1.0, True, y)
 
     return layer
 
 
-def _relu(module: nn.ReLU) -> Layer:
-    def layer(x: Tensor) -> tuple[Tensor, Backward]:
-        y = F.relu(x)
-        return y, lambda gradient: _aten.threshold_backward(gradient, y, 0.0)
-
-    return layer
+def _relu(x: Tensor) -> tuple[Tensor, LayerBackward]:
+    y = x.relu_()
+    return y, lambda gradient: _threshold_backward(gradient, y, 0.0)
 
 
-def tanh(x: Tensor) -> tuple[Tensor, Backward]:
-    """Hyperbolic tangent and its backward pass."""
-    y = torch.tanh(x)
-    return y, lambda gradient: _aten.tanh_backward(gradient, y)
-
-
-def _layer_norm(module: nn.LayerNorm) -> Layer:
-    shape = list(module.normalized_shape)
-    weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
-    wanted = [True, False, False]  # of input, weight, bias
-
-    def layer(x: Tensor) -> tuple[Tensor, Backward]:
-        y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        return y, lambda gradient: _aten.native_layer_norm_backward(
-            gradient, x, shape, mean, rstd, weight, bias, wanted
-        )[0]
-
-    return layer
+def _tanh(x: Tensor) -> tuple[Tensor, LayerBackward]:
+    y = x.tanh_()
+    return y, lambda gradient: tanh_backward(gradient, y)
 
 
 _LAYERS: dict[type[nn.Module], Callable[..., Layer]] = {
     nn.Linear: _linear,
-    nn.ELU: _elu,
-    nn.ReLU: _relu,
-    nn.Tanh: lambda module: tanh,
     nn.LayerNorm: _layer_norm,
+    nn.ELU: _elu,
+    nn.ReLU: lambda module: _relu,
+    nn.Tanh: lambda module: _tanh,
 }
+_IN_PLACE = (nn.ELU, nn.ReLU, nn.Tanh)
 
 
-def with_backward(network: nn.Module) -> Layer | None:
+def _layers_of(network: nn.Module) -> Iterator[nn.Module]:
+    if type(network) is nn.Sequential and not (network._forward_hooks or network._forward_pre_hooks):
+        for child in network:
+            yield from _layers_of(child)
+    else:
+        yield network
+
+
+def _covers(modules: list[nn.Module]) -> bool:
+    if any(type(module) not in _LAYERS or module._forward_hooks or module._forward_pre_hooks for module in modules):
+        return False
+    # An activation overwrites its input, which the backward pass of an activation before it would still need.
+    in_place = [isinstance(module, _IN_PLACE) for module in modules]
+    return not any(before and after for before, after in pairwise(in_place))
+
+
+def with_backward(network: nn.Module) -> Network | None:
     """
-    :param network: nested ``Sequential`` of linear layers, ELU, ReLU, tanh and LayerNorm; it must outlive the result
-        unchanged
-    :return: input ``[B, n]`` -> output ``[B, m]`` and the function that takes the output's gradient to the input's;
-        None if the network holds anything else
+    :param network: nested ``Sequential`` of linear layers, LayerNorm, ELU, ReLU and tanh; the first and the last layer
+        linear, the last with a bias, no two activations in a row. It must outlive the result unchanged.
+    :return: the network with its backward pass; None if the network is not of this kind
     """
-    layers = []
-    for module in network.modules():
-        if isinstance(module, nn.Sequential):
-            continue
-        build = _LAYERS.get(type(module))
-        if build is None or module._forward_hooks or module._forward_pre_hooks:
-            return None
-        layers.append(build(module))
+    modules = list(_layers_of(network))
+    if not modules or not _covers(modules):
+        return None
+    first, last = modules[0], modules[-1]
+    if not isinstance(first, nn.Linear) or not isinstance(last, nn.Linear) or last.bias is None:
+        return None
+    body = [_LAYERS[type(module)](module) for module in modules[:-1]]
+    first_weight, last_weight, bias = first.weight, last.weight, last.bias
+    transposed = last_weight.t()
 
-    def run(x: Tensor) -> tuple[Tensor, Backward]:
-        backwards = []
-        for layer in layers:
+    def run(x: Tensor, out: Tensor) -> Backward:
+        backwards: list[LayerBackward] = []
+        for layer in body:
             x, backward = layer(x)
             backwards.append(backward)
-        backwards.reverse()
+        torch.addmm(bias, x, transposed, out=out)
+        backwards.append(lambda gradient: torch.mm(gradient, last_weight))
 
-        def run_backward(gradient: Tensor) -> Tensor:
-            for backward in backwards:
+        def run_backward(gradient: Tensor, onto: Tensor) -> None:
+            for backward in backwards[:0:-1]:  # the first layer's is one with the sum
                 gradient = backward(gradient)
-            return gradient
+            onto.addmm_(gradient, first_weight)
 
-        return x, run_backward
+        return run_backward
 
     return run

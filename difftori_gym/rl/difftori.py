@@ -67,7 +67,8 @@ class DiffTORI(OffPolicyAlgorithm):
     :param horizon: steps that are planned, and transitions in a training window
     :param horizon_initial: planned steps at the start; grows linearly to ``horizon``
     :param exploration_initial_std: exploration noise at the start, in units of the [-1, 1] box; falls linearly
-    :param exploration_final_std: exploration noise at the end of the schedule; also smooths the value targets
+    :param exploration_final_std: exploration noise at the end of the schedule; also smooths the value targets. Four
+        times TD-MPC's, because this planner's actions have no spread of their own as MPPI's elites do.
     :param exploration_correlation: correlation of exploration noise between consecutive steps, in [0, 1). 0 is white
         noise and uniformly random first actions, as published; near 1 the noise, and the first actions, swing slowly,
         which finds rewards that need momentum (pendulum-swingup) far sooner.
@@ -131,7 +132,7 @@ class DiffTORI(OffPolicyAlgorithm):
         horizon: int = 5,
         horizon_initial: int = 1,
         exploration_initial_std: float = 0.5,
-        exploration_final_std: float = 0.05,
+        exploration_final_std: float = 0.2,
         exploration_correlation: float = 0.0,
         schedule_steps: int = 25_000,
         solver: Solver = "lm",

@@ -2,78 +2,186 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from difftori_gym.models import LatentModel, LatentObjective
 from difftori_gym.models.manual_gradient import with_backward
 
+Z, A = 6, 2
 
-def make_model(arch: tuple[int, ...], n_critics: int = 2, activation_fn: type[nn.Module] = nn.ELU) -> LatentModel:
+
+def make_model(arch: tuple[int, ...] = (8,), dtype: torch.dtype = torch.float64, **settings: Any) -> LatentModel:
     torch.manual_seed(0)
-    model = LatentModel(
-        6,
-        2,
-        dynamics_arch=arch,
-        reward_arch=arch,
-        qf_arch=arch,
-        pi_arch=arch,
-        n_critics=n_critics,
-        activation_fn=activation_fn,
-    ).double()
+    archs = {f"{name}_arch": arch for name in ("dynamics", "reward", "qf", "pi")}
+    model = LatentModel(Z, A, **{**archs, **settings}).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():  # the last layers start at zero, where a gradient could hide
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model
 
 
+def make_objective(model: LatentModel, batch: int) -> LatentObjective:
+    dtype = next(model.parameters()).dtype
+    return LatentObjective(model, torch.randn(batch, Z, dtype=dtype), discount=0.97)
+
+
+def make_actions(objective: LatentObjective, horizon: int) -> torch.Tensor:
+    return 2 * torch.rand(len(objective.z0), horizon, A, dtype=objective.z0.dtype) - 1
+
+
 def by_autograd(objective: LatentObjective, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    point = actions.clone().requires_grad_()
-    value = objective(point)
-    return value.detach(), torch.autograd.grad(value.sum(), point)[0]
+    with torch.enable_grad():
+        point = actions.clone().requires_grad_()
+        value = objective(point)
+        return value.detach(), torch.autograd.grad(value.sum(), point)[0]
+
+
+def assert_equals_autograd(objective: LatentObjective, actions: torch.Tensor) -> None:
+    value, gradient = objective.value_and_gradient(actions)
+    expected_value, expected_gradient = by_autograd(objective, actions)
+    assert gradient.abs().max() > 1e-3
+    tolerance = 1e-10 if actions.dtype == torch.float64 else 1e-5
+    for number, expected in ((value, expected_value), (gradient, expected_gradient)):
+        torch.testing.assert_close(number, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+        assert not number.requires_grad
+        assert not number.is_inference()
+        assert number.is_contiguous()
 
 
 @pytest.mark.parametrize("arch", [(), (8,), (8, 9), (8, 9, 7)])
 @pytest.mark.parametrize("n_critics", [1, 2, 3])
 @pytest.mark.parametrize("activation_fn", [nn.ELU, nn.ReLU, nn.Tanh])
-@pytest.mark.parametrize(("batch", "horizon"), [(1, 1), (5, 4)])
+@pytest.mark.parametrize(("batch", "horizon"), [(1, 1), (1, 3), (5, 4)])
 def test_equals_autograd(
     arch: tuple[int, ...], n_critics: int, activation_fn: type[nn.Module], batch: int, horizon: int
 ) -> None:
-    model = make_model(arch, n_critics, activation_fn)
-    objective = LatentObjective(model, torch.randn(batch, 6, dtype=torch.float64), discount=0.97)
-    assert objective._layers, "this model is meant to take the hand-written path"
-    actions = 2 * torch.rand(batch, horizon, 2, dtype=torch.float64) - 1
-    value, gradient = objective.value_and_gradient(actions)
+    objective = make_objective(make_model(arch, n_critics=n_critics, activation_fn=activation_fn), batch)
+    assert objective._networks, "this model is meant to take the hand-written path"
+    assert_equals_autograd(objective, make_actions(objective, horizon))
+
+
+@pytest.mark.parametrize("batch", [1, 70])
+@pytest.mark.parametrize("arch", [(), (32,), (64, 64)])
+def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int) -> None:
+    objective = make_objective(make_model(arch, torch.float32), batch)
+    assert_equals_autograd(objective, make_actions(objective, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize(
+    "archs",
+    [
+        {"dynamics_arch": (7, 9)},
+        {"reward_arch": ()},
+        {"reward_arch": (5, 6, 7), "pi_arch": ()},
+        {"dynamics_arch": (), "qf_arch": (9,)},
+    ],
+)
+def test_networks_may_differ(archs: dict[str, tuple[int, ...]], batch: int) -> None:
+    objective = make_objective(make_model((8, 8), **archs), batch)
+    assert objective._networks
+    assert_equals_autograd(objective, make_actions(objective, 3))
+
+
+def test_samples_together_equal_each_alone() -> None:
+    """Of one sample alone only the least critic is differentiated, of many all are."""
+    objective = make_objective(make_model(n_critics=3), 40)
+    model, z, actions = objective.model, objective.z0, make_actions(objective, 1)
+    with torch.no_grad():
+        final, _ = model.next(z, actions[:, 0])
+        values = model.Q(final, model.pi(final))  # [3, 40]
+        for member, offset in zip(model.critic.members, values.median(dim=1).values, strict=True):
+            member[-1].bias.sub_(offset)  # so that each is the least of some sample
+        assert set(model.Q(final, model.pi(final)).argmin(dim=0).tolist()) == {0, 1, 2}
+    together = objective.value_and_gradient(actions)
+    alone = [
+        LatentObjective(model, z[i : i + 1], discount=0.97).value_and_gradient(actions[i : i + 1]) for i in range(40)
+    ]
+    for number, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(number, torch.cat(parts), rtol=1e-10, atol=1e-12)
+
+
+def test_a_broken_sample_stays_alone() -> None:
+    objective = make_objective(make_model(), 4)
+    actions = make_actions(objective, 3)
     expected_value, expected_gradient = by_autograd(objective, actions)
-    assert gradient.abs().max() > 1e-3
-    torch.testing.assert_close(value, expected_value, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+    actions[2, 1] = torch.nan
+    value, gradient = objective.value_and_gradient(actions)
+    assert value[2].isnan()
+    for number, expected in ((value, expected_value), (gradient, expected_gradient)):
+        torch.testing.assert_close(number[[0, 1, 3]], expected[[0, 1, 3]])
+
+
+def test_calls_do_not_disturb_each_other() -> None:
+    objective = make_objective(make_model((8, 8)), 3)
+    first, second, longer = (make_actions(objective, horizon) for horizon in (2, 2, 4))
+    kept = first.clone()
+    value, gradient = objective.value_and_gradient(first)
+    results = value.clone(), gradient.clone()
+    gradient.add_(1.0)  # the caller's own
+    for actions in (second, longer, second):
+        assert_equals_autograd(objective, actions)
+    torch.testing.assert_close(objective.value_and_gradient(first), results, rtol=0, atol=0)
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
+    torch.testing.assert_close(value, results[0], rtol=0, atol=0)
+    torch.testing.assert_close(gradient, results[1] + 1.0, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_needs_no_graph_and_keeps_none(mode: Any) -> None:
+    objective = make_objective(make_model((8, 8)), 1)
+    objective.z0.requires_grad_()
+    actions = make_actions(objective, 3).requires_grad_()
+    expected = by_autograd(objective, actions.detach())
+    with mode():
+        value, gradient = objective.value_and_gradient(actions)
+    torch.testing.assert_close((value, gradient), expected)
     assert not value.requires_grad
     assert not gradient.requires_grad
+    assert all(parameter.grad is None for parameter in objective.model.parameters())
+    if mode is not torch.inference_mode:  # may take part in what is differentiated
+        (actions * gradient).sum().backward()
+        torch.testing.assert_close(actions.grad, gradient)
 
 
-@pytest.mark.parametrize("case", ["unknown activation", "episodic", "hooked"])
+@pytest.mark.parametrize("case", ["unknown activation", "episodic", "hooked", "hooked as a whole"])
 def test_falls_back_to_autograd(case: str) -> None:
-    model = make_model((8,), activation_fn=nn.SiLU if case == "unknown activation" else nn.ELU)
+    model = make_model(activation_fn=nn.SiLU if case == "unknown activation" else nn.ELU)
     model.episodic = case == "episodic"
-    if case == "hooked":
-        model.dynamics[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    objective = LatentObjective(model, torch.randn(3, 6, dtype=torch.float64), discount=0.97)
-    assert not objective._layers
-    actions = 2 * torch.rand(3, 2, 2, dtype=torch.float64) - 1
+    if case.startswith("hooked"):
+        module = model.dynamics[0] if case == "hooked" else model.dynamics
+        module.register_forward_hook(lambda module, inputs, output: 2 * output)
+    objective = make_objective(model, 3)
+    assert not objective._networks
+    actions = make_actions(objective, 2)
     with torch.no_grad():
-        value, gradient = objective.value_and_gradient(actions)
-    expected_value, expected_gradient = by_autograd(objective, actions)
-    torch.testing.assert_close(value, expected_value)
-    torch.testing.assert_close(gradient, expected_gradient)
+        assert_equals_autograd(objective, actions)
+
+
+def test_autocast_is_autograd_s() -> None:
+    objective = make_objective(make_model(dtype=torch.float32), 2)
+    actions = make_actions(objective, 2)
+    objective.value_and_gradient(actions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(
+            objective.value_and_gradient(actions), by_autograd(objective, actions), rtol=0, atol=0
+        )
+
+
+def test_states_and_actions_of_unequal_number_are_refused() -> None:
+    objective = make_objective(make_model(), 1)
+    with pytest.raises(RuntimeError, match=r"[Ss]izes"):
+        objective.value_and_gradient(torch.zeros(3, 2, A, dtype=torch.float64))
 
 
 def test_follows_the_weights() -> None:
-    model = make_model((8,))
-    z = torch.randn(2, 6, dtype=torch.float64)
-    actions = torch.zeros(2, 3, 2, dtype=torch.float64)
+    model = make_model()
+    z, actions = torch.randn(2, Z, dtype=torch.float64), torch.zeros(2, 3, A, dtype=torch.float64)
     before = LatentObjective(model, z, discount=0.9).value_and_gradient(actions)[0]
     with torch.no_grad():
         model.reward[0].weight.mul_(2.0)
@@ -83,6 +191,49 @@ def test_follows_the_weights() -> None:
     torch.testing.assert_close(after, objective(actions).detach())
 
 
-def test_with_backward_refuses_what_it_does_not_know() -> None:
-    assert with_backward(nn.Sequential(nn.Linear(2, 2), nn.Dropout())) is None
-    assert with_backward(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))) is None
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Linear(3, 2)],
+        [nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)],
+        [nn.Linear(3, 4, bias=False), nn.LayerNorm(4, elementwise_affine=False), nn.Tanh(), nn.Linear(4, 2)],
+        [nn.Linear(3, 4), nn.ELU(0.5), nn.LayerNorm(4), nn.LayerNorm(4), nn.ELU(), nn.Linear(4, 2)],
+        [nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU())), nn.Sequential(), nn.Linear(4, 2)],
+    ],
+)
+def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(*layers).double()
+    x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, 2, 2, 3))
+    given, onto = x.clone(), start.clone()
+    with torch.inference_mode():
+        run = with_backward(network)
+        assert run is not None
+        run(x, out)(gradient, onto)
+    point = given.clone().requires_grad_()
+    expected = network(point)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(onto - start, torch.autograd.grad(expected, point, gradient)[0])
+    torch.testing.assert_close(x, given, rtol=0, atol=0)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * F.linear(x, self.weight, self.bias)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        [nn.ELU(), nn.Linear(2, 2)],
+        [nn.Linear(2, 2), nn.ELU()],
+        [nn.Linear(2, 2), nn.ELU(), nn.Tanh(), nn.Linear(2, 2)],
+        [nn.Linear(2, 2), nn.Linear(2, 2, bias=False)],
+        [nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2)],
+        [nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)],
+        [Doubled(2, 2)],
+    ],
+)
+def test_with_backward_refuses_what_it_does_not_cover(layers: list[nn.Module]) -> None:
+    assert with_backward(nn.Sequential(*layers)) is None
