@@ -33,6 +33,13 @@ class LatentObjective:
         """
         return latent_return(self.model, self.z0, actions, discount=self.discount)
 
+    def repeat(self, n: int) -> LatentObjective:
+        """
+        :param n: number of copies, at least 1
+        :return: the objective of ``n`` copies of the batch, one after the other
+        """
+        return LatentObjective(self.model, self.z0.repeat(n, 1), discount=self.discount)
+
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """
         :param actions: ``[B, H, A]`` in [-1, 1]

@@ -144,5 +144,6 @@ def join_solutions(rows: Sequence[Solution]) -> Solution:
     :return: the solution of all these samples
     """
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}
+    columns = {name: parts for name, parts in columns.items() if parts[0] is not None}
     num_failed = torch.stack(columns.pop("num_failed")).sum()
     return type(rows[0])(**{name: torch.cat(parts) for name, parts in columns.items()}, num_failed=num_failed)

@@ -135,7 +135,7 @@ class IterateRecord:
             failed = self._failed | ~finite(history).all(1)
             if self._usable:
                 failed = failed | ~torch.stack(self._usable).all(0)
-            return Solution(last, best, values, history, failed.sum())
+            return Solution(last, best, values, history, failed.sum(), failed=failed)
 
     def _inside(self, objective: Objective, best: Tensor, start_values: Tensor) -> tuple[Tensor, Tensor]:
         # Clamping can cost more than the ascent gained; then the start is the better answer, if it lies in the box.

@@ -6,7 +6,13 @@ of one residual has rank one, so by Sherman-Morrison the damped step needs no fa
 
     (g g^T + damping I) delta = r g   =>   delta = r g / (damping + |g|^2),   g = dG/da
 
-Source: DiffTORI (arXiv 2402.05421), released code; Theseus's Levenberg-Marquardt with constant damping.
+With ``adaptive_damping`` each sample has a damping of its own, which shrinks after a step that improved it and grows
+after one that did not, and which is then taken back.
+
+Source: DiffTORI (arXiv 2402.05421), released code; Theseus's Levenberg-Marquardt with constant damping. The factors of
+the adaptive damping and its limits are those of Theseus's ``adaptive_damping`` (Gavin, The Levenberg-Marquardt method
+for nonlinear least squares); what differs is that a step counts as good if it improves. Theseus asks for a tenth of
+what the model predicts of the whole step, which a ``step_size`` below 0.05 cannot give.
 """
 
 from __future__ import annotations
@@ -16,11 +22,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import HIGH, LOW, IterateRecord, finite, finite_start, free_gradient, project
+from difftori_gym.trajopt.ascent import Point, Trial, ascend
+from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start, free_gradient, project
+from difftori_gym.trajopt.linearization import linearize, value_of
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+SHRINKAGE, GROWTH = 9.0, 11.0
+LEAST_DAMPING, GREATEST_DAMPING = 1e-7, 1e7
 
 
 def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
@@ -29,10 +40,12 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
 
     :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions
     :param actions: start ``[B, H, A]``
-    :param settings: uses ``max_iterations, step_size, damping, residual_offset, bounds, wall_gradient,
-        backward_mode, backward_num_iterations``
+    :param settings: uses ``max_iterations, step_size, damping, adaptive_damping, residual_offset, bounds,
+        wall_gradient, backward_mode, backward_num_iterations``
     :return: the solution; ``actions`` carries the graph of the iterations that ``backward_mode`` asks for
     """
+    if settings.adaptive_damping:
+        return ascend(objective, actions, settings, _AdaptiveDamping(objective, settings))
     with torch.enable_grad():
         current, failed = finite_start(actions, settings.bounds)
         record = IterateRecord(failed)
@@ -44,43 +57,6 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
         return record.solution(objective, last, settings.bounds)
 
 
-def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
-    """
-    :param objective: ``[B, H, A]`` -> ``[B]``
-    :param actions: iterate ``[B, H, A]``
-    :param settings: with ``bounds="clamp"`` the objective sees clamped actions, as in the released code, while the
-        iterate itself may drift away
-    :return: objective ``[B]``
-    """
-    return objective(actions.clamp(LOW, HIGH) if settings.bounds == "clamp" else actions)
-
-
-def linearize(
-    objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, differentiate: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Value and gradient of the objective at an iterate.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted
-    :param actions: iterate ``[B, H, A]``
-    :param settings: treatment of the box
-    :param differentiate: whether the gradient gets a graph of its own
-    :return: the iterate ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``; with a graph if ``differentiate``
-    :raises ValueError: if the objective does not depend on the actions
-    """
-    fast = getattr(objective, "value_and_gradient", None)
-    if fast is not None and not differentiate and settings.bounds != "clamp":
-        return actions.detach(), *fast(actions.detach())
-    point = actions if actions.requires_grad else actions.detach().requires_grad_()
-    value = value_of(objective, point, settings)
-    (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=differentiate, allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            "An objective needs to depend on the actions, got values that do not: use the argument it is called with."
-        )
-    return point, value, gradient
-
-
 def _step(
     objective: Objective, current: Tensor, settings: TrajectoryOptimizer, record: IterateRecord, differentiate: bool
 ) -> Tensor:
@@ -88,7 +64,7 @@ def _step(
     record.add(point, value)
 
     with torch.no_grad():
-        proposal = _ascend(point, value, gradient, settings)
+        proposal = _ascend(point, value, gradient, settings, settings.damping)
         usable = finite(proposal.flatten(1).sum(1))  # [B]
         record.add_step(usable)
     keep = usable[:, None, None]
@@ -98,15 +74,43 @@ def _step(
     # the parameters that all samples share.
     value = torch.where(usable, value, settings.residual_offset)
     gradient = torch.where(keep, gradient, 0.0)
-    return _bounded(_ascend(point, value, gradient, settings), settings)
+    return _bounded(_ascend(point, value, gradient, settings, settings.damping), settings)
 
 
-def _ascend(point: Tensor, value: Tensor, gradient: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def _ascend(
+    point: Tensor, value: Tensor, gradient: Tensor, settings: TrajectoryOptimizer, damping: float | Tensor
+) -> Tensor:
     free = free_gradient(point, gradient) if settings.bounds == "project" else gradient
     curvature = free.square().sum(dim=(1, 2))  # [B], the one nonzero eigenvalue of J^T J
-    gain = settings.step_size * (settings.residual_offset - value) / (settings.damping + curvature)
+    gain = settings.step_size * (settings.residual_offset - value) / (damping + curvature)
     return point + gain[:, None, None] * gradient
 
 
 def _bounded(proposal: Tensor, settings: TrajectoryOptimizer) -> Tensor:
     return project(proposal, settings.wall_gradient) if settings.bounds == "project" else proposal
+
+
+class _AdaptiveDamping:
+    stops_early = False
+
+    def __init__(self, objective: Objective, settings: TrajectoryOptimizer) -> None:
+        self._objective, self._settings = objective, settings
+        self._damping: Tensor | None = None  # [B]
+
+    def propose(self, point: Point) -> Trial:
+        if self._damping is None:
+            self._damping = torch.full_like(point.value, self._settings.damping)
+        proposal = _ascend(point.actions, point.value, point.gradient, self._settings, self._damping)
+        return Trial(proposal, (self._damping,))
+
+    def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
+        assert self._damping is not None
+        damping = torch.where(accepted, self._damping / SHRINKAGE, self._damping * GROWTH)
+        self._damping = damping.clamp(LEAST_DAMPING, GREATEST_DAMPING)
+
+    def repeat(self, actions: Tensor, parameters: tuple[Tensor, ...], takes: Tensor) -> Tensor:
+        point, value, gradient = linearize(self._objective, actions, self._settings, differentiate=True)
+        (damping,) = parameters
+        value = torch.where(takes, value, self._settings.residual_offset)
+        gradient = torch.where(takes[:, None, None], gradient, 0.0)
+        return _ascend(point, value, gradient, self._settings, damping)

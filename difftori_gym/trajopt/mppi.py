@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import finite_start
+from difftori_gym.trajopt.sampling import refit_to_elites
 from difftori_gym.trajopt.solution import Objective, SampledSolution
 
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
 
 
-@torch.no_grad()
 def solve(
     objective: Objective,
     actions: Tensor,
@@ -27,7 +26,7 @@ def solve(
     generator: torch.Generator | None = None,
 ) -> SampledSolution:
     """
-    Refit a Gaussian over action sequences to the best of ``num_samples`` draws, ``max_iterations`` times.
+    Refit a Gaussian to its elites, the better ones counting more.
 
     :param objective: ``[B, H, A]`` -> ``[B]``; called under ``torch.vmap`` over the samples
     :param actions: initial mean ``[B, H, A]``
@@ -38,49 +37,14 @@ def solve(
     :return: ``best_actions`` is the best sequence seen, ``actions`` one elite of the last iteration drawn in proportion
         to its weight (what TD-MPC executes while it explores); nothing is differentiable
     """
-    mean, failed = finite_start(actions.detach(), "project")
-    std = torch.full_like(mean, settings.max_std)
-    fixed = mean.new_zeros(0, *mean.shape) if candidates is None else candidates.detach().nan_to_num().clamp(-1, 1)
-    num_draws = max(settings.num_samples - fixed.shape[0], 1)
-    value_of = torch.vmap(objective, randomness="different")
-
-    best, best_values, history = mean, value_of(mean[None])[0], []
-    history.append(best_values)
-    failed = failed | ~torch.isfinite(best_values)
-    best_values = best_values.masked_fill(~torch.isfinite(best_values), -torch.inf)
-    drawn = mean
-    for _ in range(settings.max_iterations):
-        noise = torch.randn(num_draws, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
-        samples = torch.cat([(mean + std * noise).clamp(-1.0, 1.0), fixed])  # [N, B, H, A]
-        values = value_of(samples)  # [N, B]
-        finite = torch.isfinite(values)
-        failed = failed | ~finite.all(0)
-        values = values.masked_fill(~finite, -torch.inf)
-
-        elite_values, index = values.topk(min(settings.num_elites, values.shape[0]), dim=0)  # [E, B]
-        elites = samples.gather(0, index[:, :, None, None].expand(-1, -1, *mean.shape[1:]))  # [E, B, H, A]
-        # Where every draw failed the weights are nan; such a sample keeps its mean and the best it had.
-        usable = torch.isfinite(elite_values[0])
-        advantage = elite_values - elite_values[0]  # at most 0, so that no temperature makes it overflow
-        weights = torch.softmax(settings.temperature * advantage, dim=0).nan_to_num()  # [E, B]
-        w = weights[:, :, None, None]
-        new_mean = (w * elites).sum(0)
-        spread = (w * (elites - new_mean).square()).sum(0).sqrt()
-        keep = ~usable[:, None, None]
-        std = torch.where(keep, std, spread.clamp(settings.min_std, settings.max_std))
-        drawn = torch.where(keep, drawn, _draw(elites, weights, generator))
-        mean = torch.where(keep, mean, settings.momentum * mean + (1 - settings.momentum) * new_mean)
-
-        better = elite_values[0] > best_values
-        best_values = torch.where(better, elite_values[0], best_values)
-        best = torch.where(better[:, None, None], elites[0], best)
-        history.append(elite_values[0])
-    return SampledSolution(drawn, best, best_values, torch.stack(history, 1), failed.sum(), mean, std)
+    return refit_to_elites(objective, actions, settings, candidates, generator, exponential_weights)
 
 
-def _draw(elites: Tensor, weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One of the elites ``[E, B, H, A]`` per sample, with probability ``weights`` ``[E, B]`` -> ``[B, H, A]``."""
-    probabilities = weights.T + torch.finfo(weights.dtype).tiny  # multinomial refuses a row of zeros
-    chosen = torch.multinomial(probabilities, 1, generator=generator)  # [B, 1]
-    index = chosen[:, 0][None, :, None, None].expand(1, -1, *elites.shape[2:])
-    return elites.gather(0, index)[0]
+def exponential_weights(elite_values: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+    """
+    :param elite_values: values of the elites ``[E, B]``, best first, ``-inf`` where broken
+    :param settings: uses ``temperature``
+    :return: weights ``[E, B]``, softmax of the values; nan where even the best is broken
+    """
+    advantage = elite_values - elite_values[0]  # at most 0, so that no temperature makes it overflow
+    return torch.softmax(settings.temperature * advantage, dim=0)

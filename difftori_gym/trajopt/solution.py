@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 Objective = Callable[[Tensor], Tensor]
 """What to maximise: action sequences ``[B, H, A]`` -> values ``[B]``, sample by sample."""
 
-BackwardMode = Literal["unroll", "truncated", "none"]
+BackwardMode = Literal["unroll", "truncated", "implicit", "none"]
 Bounds = Literal["project", "clamp"]
 WallGradient = Literal["exact", "inward"]
 
@@ -27,6 +27,13 @@ class Solution:
     :param history: objective per iterate ``[B, K + 1]``, detached
     :param num_failed: number of samples (integer tensor ``[]``, left on the device) for which the start, the objective
         or a step was not finite at least once; such a sample stays where it was and gets no gradient from that step
+    :param failed: which samples these are, mask ``[B]``
+    :param stationarity: how far from a maximum ``actions`` are ``[B]``, for ``backward_mode="implicit"``: the gradient
+        over the actions that no wall holds, in the metric of the curvature there, |H_FF^-1 g_F|, which is the length of
+        the Newton step that is left, in units of actions and whatever the scale of the objective; infinite where -H_FF
+        is not positive definite
+    :param stationary: mask ``[B]``, whether that is at most ``stationarity_tolerance``, for ``"implicit"``; a sample
+        that is not stationary gets no gradient
     """
 
     actions: Tensor
@@ -34,6 +41,9 @@ class Solution:
     values: Tensor
     history: Tensor
     num_failed: Tensor
+    failed: Tensor = field(kw_only=True)
+    stationarity: Tensor | None = field(default=None, kw_only=True)
+    stationary: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start
-from difftori_gym.trajopt.levenberg_marquardt import linearize, value_of
+from difftori_gym.trajopt.linearization import linearize, value_of
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:

@@ -237,3 +237,12 @@ class Doubled(nn.Linear):
 )
 def test_with_backward_refuses_what_it_does_not_cover(layers: list[nn.Module]) -> None:
     assert with_backward(nn.Sequential(*layers)) is None
+
+
+def test_copies_of_the_batch_have_the_same_values():
+    objective = make_objective(make_model(), batch=3)
+    actions = make_actions(objective, horizon=2)
+    value, gradient = objective.value_and_gradient(actions)
+    values, gradients = objective.repeat(4).value_and_gradient(actions.repeat(4, 1, 1))
+    torch.testing.assert_close(values, value.repeat(4))
+    torch.testing.assert_close(gradients, gradient.repeat(4, 1, 1))

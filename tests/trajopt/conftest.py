@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from difftori_gym.trajopt import TrajectoryOptimizer, ascent
+from difftori_gym.trajopt.iterates import IterateRecord
+
 
 class LatentNetworks(nn.Module):
     """Dynamics, reward and value networks, smooth in everything, so that finite differences mean something."""
@@ -51,7 +54,42 @@ class LatentProblem:
         weights = torch.randn(solution_actions.shape, generator=generator, dtype=torch.float64)
         leaves = {**self.captured, **({"start": self.start} if of_start else {})}
         loss = (weights.to(solution_actions) * solution_actions).sum()
-        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        # Most solvers do not see a constant added to the objective: the derivative by the last biases is then zero.
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True))
+
+
+def numerical_derivative(function: Callable[[], Tensor], tensor: Tensor, direction: Tensor, epsilon: float) -> Tensor:
+    """Central difference of a scalar function along a direction of a tensor it depends on."""
+    with torch.no_grad():
+        origin = tensor.clone()
+        values = []
+        for sign in (1.0, -1.0):
+            tensor.copy_(origin + sign * epsilon * direction)
+            values.append(function().detach())
+        tensor.copy_(origin)
+        return (values[0] - values[1]) / (2 * epsilon)
+
+
+def assert_matches_finite_differences(
+    problem: LatentProblem,
+    gradients: dict[str, Tensor],
+    solve: Callable[[], Tensor],
+    *,
+    tolerance: float = 1e-6,
+    epsilon: float = 1e-6,
+) -> None:
+    """Each of :meth:`LatentProblem.gradients` against the central difference of ``solve`` in a random direction."""
+    generator = torch.Generator().manual_seed(5)
+    actions = solve().detach()
+    weights = torch.randn(actions.shape, generator=generator, dtype=torch.float64)
+    leaves = {**problem.captured, "start": problem.start}
+    for name, gradient in gradients.items():
+        direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        numerical = numerical_derivative(lambda: (weights * solve()).sum(), leaves[name], direction, epsilon)
+        torch.testing.assert_close(
+            (gradient * direction).sum(), numerical, rtol=tolerance, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def make_problem(
@@ -74,3 +112,48 @@ def make_problem(
 @pytest.fixture(scope="session")
 def latent_problem() -> Callable[..., LatentProblem]:
     return make_problem
+
+
+@pytest.fixture(scope="session")
+def finite_differences() -> Callable[..., None]:
+    return assert_matches_finite_differences
+
+
+@pytest.fixture
+def frozen_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[LatentProblem, TrajectoryOptimizer], None]:
+    """Check a derivative against differences of the accepted steps, with all that the search chose held fixed."""
+
+    def check(problem: LatentProblem, optimizer: TrajectoryOptimizer) -> None:
+        seen: list[tuple[list[ascent.Step], TrajectoryOptimizer, ascent.Rule]] = []
+        search = ascent.search
+
+        def spy(
+            objective: ascent.Objective,
+            start: Tensor,
+            settings: TrajectoryOptimizer,
+            rule: ascent.Rule,
+            record: IterateRecord,
+        ) -> tuple[Tensor, list[ascent.Step]]:
+            found, steps = search(objective, start, settings, rule, record)
+            seen.append((steps, settings, rule))
+            return found, steps
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ascent, "search", spy)
+            solution = optimizer(problem.objective, problem.start)
+        ((steps, settings, rule),) = seen
+        accepted = torch.stack([step.accepted for step in steps])
+        assert accepted.any(0).all(), "a sample took no step"
+        assert not accepted.all(), "no step was taken back"
+
+        def repeated() -> Tensor:
+            with torch.enable_grad():
+                return ascent.repeat(problem.start, steps, settings, rule).detach()
+
+        torch.testing.assert_close(repeated(), solution.actions.detach(), rtol=1e-10, atol=1e-12)
+        gradients = problem.gradients(solution.actions, of_start=optimizer.backward_mode == "unroll")
+        constant = {"reward.2.bias", "value.2.bias"}  # these only add to the objective
+        assert all(gradient.abs().max() > 0 for name, gradient in gradients.items() if name not in constant)
+        assert_matches_finite_differences(problem, gradients, repeated)
+
+    return check

@@ -16,14 +16,20 @@ def total(actions):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(solver="adam"), r"solver to be one of 'lm', 'theseus', 'mppi', got 'adam'"),
+        (dict(solver="adam"), r"solver to be one of 'lm', 'theseus', 'gradient', 'newton', 'mppi', 'cem', got 'adam'"),
         (dict(bounds="box"), r"bounds to be one of None, 'project', 'clamp', got 'box'"),
         (dict(wall_gradient="none"), r"wall_gradient to be one of 'exact', 'inward', got 'none'"),
-        (dict(backward_mode="implicit"), r"backward_mode to be one of 'unroll', 'truncated', 'none', got 'implicit'"),
+        (dict(backward_mode="all"), r"backward_mode to be one of 'unroll', 'truncated', 'implicit', 'none', got 'all'"),
+        (dict(solver="mppi", backward_mode="implicit"), r"backward_mode='none' for .* 'mppi', got 'implicit': .* Use"),
+        (dict(solver="cem", backward_mode="implicit"), r"backward_mode='none' for .* 'cem', got 'implicit': .* Use"),
+        (dict(adaptive_damping=None), r"adaptive_damping to be one of False, True, got None"),
+        (dict(solver="theseus", bounds=None, adaptive_damping=True), r"adaptive_damping=False for solver='theseus'"),
+        (dict(stationarity_tolerance=0.0), r"finite number stationarity_tolerance > 0, got 0.0"),
         (dict(max_iterations=-1), r"integer max_iterations >= 0, got -1"),
         (dict(max_iterations=2.0), r"integer max_iterations >= 0, got 2.0"),
         (dict(max_iterations=True), r"integer max_iterations >= 0, got True"),
         (dict(backward_num_iterations=0), r"integer backward_num_iterations >= 1, got 0"),
+        (dict(num_starts=0), r"integer num_starts >= 1, got 0"),
         (dict(num_samples=0), r"integer num_samples >= 1, got 0"),
         (dict(num_elites=0), r"integer num_elites >= 1, got 0"),
         (dict(step_size=0.0), r"finite number step_size > 0, got 0.0"),
@@ -59,7 +65,7 @@ def test_settings_are_frozen_and_copied():
         optimizer.replace(iterations=3)
 
 
-@pytest.mark.parametrize("solver", ["lm", "mppi"])
+@pytest.mark.parametrize("solver", ["lm", "mppi", "cem"])
 @pytest.mark.parametrize(
     "start",
     [
@@ -79,7 +85,7 @@ def test_starts_of_another_shape_or_dtype_are_refused(solver, start):
         TrajectoryOptimizer(solver=solver)(total, start)
 
 
-@pytest.mark.parametrize("solver", ["lm", "theseus", "mppi"])
+@pytest.mark.parametrize("solver", ["lm", "theseus", "mppi", "cem"])
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
@@ -122,19 +128,18 @@ def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
         TrajectoryOptimizer(backward_mode="none")(Objective(), torch.zeros(2, 3, 1))
 
 
-def test_candidates_need_a_sampling_solver_and_the_right_shape():
+@pytest.mark.parametrize("solver", ["lm", "gradient", "mppi", "cem"])
+def test_candidates_need_the_right_shape(solver):
     start = torch.zeros(2, 3, 1)
-    with pytest.raises(ValueError, match=r"candidates are for the sampling solvers \['mppi'\], got solver='lm'"):
-        TrajectoryOptimizer()(total, start, candidates=torch.zeros(1, 2, 3, 1))
     for shape in ((2, 3, 1), (5, 2, 4, 1)):
         with pytest.raises(ValueError, match=r"candidates need shape \[N, 2, 3, 1\], got"):
-            TrajectoryOptimizer(solver="mppi")(total, start, candidates=torch.zeros(shape))
+            TrajectoryOptimizer(solver=solver)(total, start, candidates=torch.zeros(shape))
 
 
 def test_errors_of_the_objective_itself_pass_through():
     def broken(actions):
         raise RuntimeError("the model's own error")
 
-    for solver in ("lm", "mppi"):
+    for solver in ("lm", "mppi", "cem"):
         with pytest.raises(RuntimeError, match="the model's own error"):
             TrajectoryOptimizer(solver=solver)(broken, torch.zeros(2, 3, 1))

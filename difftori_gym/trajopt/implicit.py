@@ -1,0 +1,125 @@
+"""
+Differentiation of a solution by the implicit function theorem, whatever solver found it.
+
+At a maximum the gradient g(a, theta) vanishes in the free actions F, those that no wall holds, and stays zero when
+theta changes: H_FF da_F + dg_F/dtheta dtheta = 0. So da_F/dtheta = -H_FF^-1 dg_F/dtheta, and an action held by a wall
+does not move. The cost does not depend on how many iterations the solver took; the result is right only at a maximum.
+
+Whether it is one is measured by the Newton step that is left, -H_FF^-1 g_F: about how far the maximum is. A sample for
+which it is too long, or whose -H_FF is not positive definite, is flagged and gets no gradient.
+
+Source: Amos et al. 2018 (arXiv 1810.13400) for control; Nocedal and Wright 2006, chapter 7, for Newton-CG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt.conjugate_gradient import conjugate_gradient
+from difftori_gym.trajopt.iterates import HIGH, finite, free_gradient
+from difftori_gym.trajopt.linearization import hessian, linearize, second_derivative
+from difftori_gym.trajopt.solution import Objective, Solution
+
+if TYPE_CHECKING:
+    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+DENSE_LIMIT = 64
+"""Up to so many actions H * A per sample the Hessian is written out; beyond, only products with it are computed."""
+
+Inverse = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""``[B, n]`` -> (-H_FF)^-1 times its free part ``[B, n]``, zero elsewhere; mask ``[B]`` of samples that have one."""
+
+
+def differentiate(objective: Objective, solution: Solution, settings: TrajectoryOptimizer) -> Solution:
+    """
+    Give ``solution.actions`` the derivative of the maximum, and measure whether it is one.
+
+    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions
+    :param solution: what a solver found, without a graph
+    :param settings: uses ``bounds, stationarity_tolerance``
+    :return: the same numbers; ``actions`` with a graph, ``stationarity`` and ``stationary`` set
+    """
+    with torch.enable_grad():
+        point, _, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
+        with torch.no_grad():
+            free = _free(point, gradient, settings).flatten(1)  # [B, n]
+            inverse = _inverse(gradient, point, free)
+            step, maximum = inverse(gradient.flatten(1))
+            distance = torch.where(maximum, step.square().sum(1).sqrt(), torch.inf).nan_to_num(torch.inf)
+            stationary = distance <= settings.stationarity_tolerance
+        # What is broken must not enter the graph: in its backward 0 * nan would reach what all samples share.
+        safe = torch.where(stationary[:, None], gradient.flatten(1), 0.0)
+        actions: Tensor = _AtMaximum.apply(  # type: ignore[no-untyped-call]
+            solution.actions.detach(), safe, inverse, stationary
+        )
+    return replace(solution, actions=actions, stationarity=distance, stationary=stationary)
+
+
+def _free(point: Tensor, gradient: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+    """Mask ``[B, H, A]`` of actions that no wall holds."""
+    if settings.bounds == "project":
+        return (free_gradient(point, gradient) != 0) | (gradient == 0)
+    if settings.bounds == "clamp":
+        return point.abs() <= HIGH  # the objective does not depend on what lies outside
+    return torch.ones_like(point, dtype=torch.bool)
+
+
+def _inverse(gradient: Tensor, point: Tensor, free: Tensor) -> Inverse:
+    if free.shape[1] <= DENSE_LIMIT:
+        return _dense_inverse(hessian(gradient, point, differentiate=False), free)
+    return _matrix_free_inverse(gradient, point, free)
+
+
+def _dense_inverse(second: Tensor, free: Tensor) -> Inverse:
+    usable = finite(second).flatten(1).all(1)
+    pairs = free[:, :, None] & free[:, None, :] & usable[:, None, None]
+    factor, info = torch.linalg.cholesky_ex(torch.where(pairs, -second, 0.0) + torch.diag_embed((~free).to(second)))
+    # Pivots that differ by all the digits there are: what is left of the smaller ones is rounding.
+    pivots = factor.diagonal(dim1=1, dim2=2).masked_fill(~free, torch.nan).square()
+    least, largest = pivots.nan_to_num(torch.inf).amin(1), pivots.nan_to_num(0.0).amax(1)
+    definite = usable & (info == 0) & (least > free.shape[1] * torch.finfo(second.dtype).eps * largest)
+
+    def solve(right: Tensor) -> tuple[Tensor, Tensor]:
+        right = torch.where(free & definite[:, None], right, 0.0)
+        found = torch.cholesky_solve(right[:, :, None], factor).squeeze(2)
+        return torch.where(free & definite[:, None], found, 0.0), definite
+
+    return solve
+
+
+def _matrix_free_inverse(gradient: Tensor, point: Tensor, free: Tensor) -> Inverse:
+    def product(vector: Tensor) -> Tensor:
+        masked = torch.where(free, vector, 0.0).view_as(point)
+        return torch.where(free, -second_derivative(gradient, point, masked).flatten(1), 0.0)
+
+    # Conjugate gradients meet negative curvature only in directions that the right-hand side contains; a generic one
+    # contains all, and cannot be solved for while one of them is negative.
+    generic = torch.cos(1.7 * torch.arange(1, free.shape[1] + 1, dtype=point.dtype, device=point.device))
+    _, definite = conjugate_gradient(product, torch.where(free, generic, 0.0))
+
+    def solve(right: Tensor) -> tuple[Tensor, Tensor]:
+        found, solved = conjugate_gradient(product, torch.where(free & definite[:, None], right, 0.0))
+        return torch.where((solved & definite)[:, None], found, 0.0), solved & definite
+
+    return solve
+
+
+class _AtMaximum(torch.autograd.Function):
+    """The actions, whose derivative by the gradient is (-H_FF)^-1, the inverse applied when it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, actions: Tensor, gradient: Tensor, inverse: Inverse, stationary: Tensor) -> Tensor:
+        ctx.inverse, ctx.stationary = inverse, stationary
+        return actions.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, incoming: Tensor) -> tuple[None, Tensor, None, None]:
+        wanted = torch.where(ctx.stationary[:, None], incoming.flatten(1), 0.0)
+        found, _ = ctx.inverse(wanted)
+        return None, torch.where(ctx.stationary[:, None], found, 0.0), None, None

@@ -1,0 +1,89 @@
+"""Several starts per sample, the best solution of each kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt.iterates import finite
+from difftori_gym.trajopt.solution import Objective, Solution
+
+if TYPE_CHECKING:
+    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+Solve = Callable[[Objective, Tensor, "TrajectoryOptimizer"], Solution]
+
+
+def gather_starts(
+    actions: Tensor, candidates: Tensor | None, num_starts: int, generator: torch.Generator | None
+) -> Tensor:
+    """
+    The given start, the candidates, zero, and random ones, in this order, until there are enough.
+
+    A random start is drawn once and serves every sample, so that solving a batch equals solving each sample alone.
+
+    :param actions: the given start ``[B, H, A]``
+    :param candidates: further starts ``[N, B, H, A]``, all of them used; an entry that is not finite, as in a warm
+        start that a sample does not have, is taken from the given start
+    :param num_starts: least number of starts, at least 1
+    :param generator: randomness of the random ones, uniform in [-1, 1]
+    :return: starts ``[S, B, H, A]``, with the graph of the given one
+    """
+    starts = [actions[None]]
+    if candidates is not None:
+        candidates = candidates.detach()
+        starts.append(torch.where(finite(candidates), candidates, actions.detach()))
+    missing = num_starts - sum(len(each) for each in starts)
+    if missing > 0:
+        starts.append(torch.zeros_like(actions.detach())[None])
+    if missing > 1:
+        shape = (missing - 1, 1, *actions.shape[1:])
+        drawn = torch.rand(shape, dtype=actions.dtype, device=actions.device, generator=generator)
+        starts.append((2.0 * drawn - 1.0).expand(-1, *actions.shape))
+    return torch.cat(starts)
+
+
+def solve(solver: Solve, objective: Objective, starts: Tensor, settings: TrajectoryOptimizer) -> Solution:
+    """
+    Solve from every start and keep, per sample, the solution with the greatest ``values``.
+
+    With a backward mode the winning start is solved once more, so that a graph is kept for one start only.
+
+    :param solver: solves from one start per sample
+    :param objective: ``[B, H, A]`` -> ``[B]``; if it offers ``repeat``, all starts are solved as one batch
+    :param starts: ``[S, B, H, A]``
+    :param settings: passed to ``solver``
+    :return: as that of ``solver`` from the winning start, the first of equals; ``num_failed`` counts samples for which
+        any start failed
+    """
+    each = _solve_all(solver, objective, starts, settings.replace(backward_mode="none"))
+    values = each["values"]  # [S, B]
+    winner = values.masked_fill(~finite(values), -torch.inf).argmax(dim=0)  # [B]
+    chosen = {name: _take(column, winner) for name, column in each.items() if name != "failed"}
+    failed = each["failed"].any(0)
+    if settings.backward_mode == "none":
+        return Solution(**chosen, num_failed=failed.sum(), failed=failed)
+    solution = solver(objective, _take(starts, winner), settings)
+    # With a graph the gradient may be computed by other kernels; what was found stands, to the last bit.
+    kept = {name: chosen[name] for name in ("best_actions", "values")}
+    return replace(solution, **kept, num_failed=failed.sum(), failed=failed)
+
+
+def _solve_all(solver: Solve, objective: Objective, starts: Tensor, settings: TrajectoryOptimizer) -> dict[str, Tensor]:
+    """The columns of the solutions from every start, each ``[S, B, ...]``."""
+    names = ("actions", "best_actions", "values", "history", "failed")
+    repeat: Any = getattr(objective, "repeat", None)
+    if repeat is not None:
+        joint = solver(repeat(len(starts)), starts.flatten(0, 1), settings)
+        return {name: getattr(joint, name).unflatten(0, starts.shape[:2]) for name in names}
+    solutions = [solver(objective, start, settings) for start in starts]
+    return {name: torch.stack([getattr(solution, name) for solution in solutions]) for name in names}
+
+
+def _take(column: Tensor, winner: Tensor) -> Tensor:
+    """Of each sample the winner's row: ``[S, B, ...]`` -> ``[B, ...]``."""
+    return column[winner, torch.arange(len(winner), device=winner.device)]

@@ -1,0 +1,207 @@
+"""
+Newton's method with the exact Hessian, in a trust region and in the box, for every sample on its own.
+
+A step maximises the damped quadratic model g.d - d.(-H + shift I).d / 2 over the box. ``shift`` is 0 where -H is
+positive definite and the step is short enough; otherwise it is the least one that makes the matrix positive definite
+and the step as long as the trust region allows (More and Sorensen 1983), so that negative curvature is ascended along
+like anything else. Which actions end at a wall is found by a primal-dual active set method on the model, without asking
+the objective (Hintermueller, Ito, Kunisch 2003). A trial that does not improve is taken back; the trust region follows
+the ratio of actual to predicted improvement (Nocedal and Wright 2006, chapter 4).
+
+On a linear-quadratic problem the first step is the solution of the Riccati recursion.
+
+The Hessian takes H * A products with it, all at once: this is a solver for small H * A. Where gradient and Hessian
+vanish without a maximum, at a saddle for instance, it stays.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt.ascent import ROUNDING, Point, Trial, ascend
+from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_gradient
+from difftori_gym.trajopt.linearization import hessian, linearize
+from difftori_gym.trajopt.solution import Objective, Solution
+
+if TYPE_CHECKING:
+    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+ACTIVE_SET_ROUNDS = 6
+SHIFT_ROUNDS = 10
+LONGEST = 100.0
+"""First trust radius, per action: a solution that is not absurdly far outside the box is reached in one step."""
+FLAT = 1e-6
+"""A Hessian smaller than this, relative to the gradient and for actions of size one, counts as zero."""
+
+
+def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
+    """
+    Ascend ``objective`` with at most ``settings.max_iterations`` Newton steps per sample.
+
+    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions, three times for ``"unroll"`` and
+        ``"truncated"``
+    :param actions: start ``[B, H, A]``
+    :param settings: uses ``max_iterations, bounds, backward_mode, backward_num_iterations``
+    :return: the solution; the derivative of ``actions`` takes trust region and active walls for constants, and
+        includes that of the Hessian
+    """
+    return ascend(objective, actions, settings, _TrustRegion(objective, settings))
+
+
+class _TrustRegion:
+    stops_early = True
+
+    def __init__(self, objective: Objective, settings: TrajectoryOptimizer) -> None:
+        self._objective, self._settings = objective, settings
+        self._radius: Tensor | None = None  # [B]
+        self._hessian: Tensor | None = None  # [B, n, n], at the current iterate
+
+    def propose(self, point: Point) -> Trial:
+        actions, gradient = point.actions.flatten(1).double(), point.gradient.flatten(1).double()
+        if self._hessian is None:
+            with torch.enable_grad():
+                self._hessian = self._linearize(point.actions, differentiate=False)[1]
+        if self._radius is None:
+            self._radius = torch.full_like(actions[:, 0], LONGEST * math.sqrt(actions.shape[1]))
+
+        usable = finite(self._hessian).flatten(1).all(1) & point.usable()  # eigh raises on the rest
+        matrix = torch.where(usable[:, None, None], -self._hessian.double(), 0.0)
+        gradient = torch.where(usable[:, None], gradient, 0.0)
+        moves, wall = self._first_active_set(point)
+        matrix, gradient, scale = _scaled(matrix, gradient, moves)
+        shift = _shift(matrix, gradient, self._radius)
+        matrix = matrix + torch.diag_embed(shift[:, None].expand_as(gradient))
+        rounds = ACTIVE_SET_ROUNDS if self._settings.bounds == "project" else 1
+        step, moves, wall = _step_in_box(matrix, gradient, actions, moves, wall, rounds)
+
+        proposal = self._held(actions + step, actions, moves, wall)
+        proposal = proposal.masked_fill(~usable[:, None], torch.nan).view_as(point.actions).to(point.actions.dtype)
+        return Trial(proposal, ((shift * scale).to(proposal.dtype), moves, wall.to(proposal.dtype)))
+
+    def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
+        assert self._hessian is not None
+        assert self._radius is not None
+        step, gradient = (trial.actions - point.actions).flatten(1), point.gradient.flatten(1)
+        curved = torch.einsum("bi,bij,bj->b", step, self._hessian, step)
+        predicted, actual = (gradient * step).sum(1) + 0.5 * curved, trial.value - point.value
+        ratio = actual / predicted
+        told = actual.abs() > ROUNDING * torch.finfo(actual.dtype).eps * point.value.abs()  # else it is rounding
+
+        length = step.double().square().sum(1).sqrt()
+        shorter = ~accepted | (told & ~(ratio > 0.25))
+        longer = accepted & told & (ratio > 0.75) & (length > 0.7 * self._radius)
+        radius = torch.where(longer, 2.0 * self._radius, self._radius)
+        self._radius = torch.where(shorter, 0.25 * length, radius).clamp_min(1e-12)
+        if bool(accepted.any()):
+            self._hessian = None
+
+    def repeat(self, actions: Tensor, parameters: tuple[Tensor, ...], takes: Tensor) -> Tensor:
+        shift, moves, wall = parameters
+        gradient, second = self._linearize(actions, differentiate=True)
+        # Masked before the solve: what is broken must not enter it, nor what is not positive definite.
+        matrix = torch.where(takes[:, None, None], -second, 0.0)
+        matrix = matrix + torch.diag_embed(torch.where(takes, shift, 1.0)[:, None].expand_as(moves))
+        gradient = torch.where(takes[:, None], gradient.flatten(1), 0.0)
+        flat = actions.flatten(1)
+        held = self._held(flat, flat, moves, wall)
+        step = _free_step(matrix, gradient, moves, held - flat)
+        return self._held(flat + step, flat, moves, wall).view_as(actions)
+
+    def _linearize(self, actions: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
+        """Gradient ``[B, H, A]`` and Hessian ``[B, n, n]``."""
+        point, _, gradient = linearize(self._objective, actions, self._settings, differentiate=True)
+        second = hessian(gradient, point, differentiate)
+        return gradient, second
+
+    def _first_active_set(self, point: Point) -> tuple[Tensor, Tensor]:
+        """Which actions may move, mask ``[B, n]``, and the wall -1 or 1 of the others, ``[B, n]``."""
+        if self._settings.bounds == "project":
+            moves = (free_gradient(point.actions, point.gradient) != 0) | (point.gradient == 0)
+        elif self._settings.bounds == "clamp":
+            moves = point.actions.abs() <= HIGH  # the objective does not depend on what lies outside
+        else:
+            moves = torch.ones_like(point.actions, dtype=torch.bool)
+        return moves.flatten(1), torch.where(moves, 0.0, point.actions.sign()).flatten(1).double()
+
+    def _held(self, moved: Tensor, actions: Tensor, moves: Tensor, wall: Tensor) -> Tensor:
+        """Moved actions ``[B, n]``, the others at their wall or, where there are none, where they are."""
+        return torch.where(moves, moved, wall if self._settings.bounds == "project" else actions)
+
+
+def _scaled(matrix: Tensor, gradient: Tensor, moves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The model of the actions that move, the others decoupled, all of it in units of its largest entry."""
+    matrix = torch.where(moves[:, :, None] & moves[:, None, :], matrix, 0.0)
+    gradient = torch.where(moves, gradient, 0.0)
+    largest = torch.maximum(matrix.abs().amax(dim=(1, 2)), FLAT * gradient.abs().amax(dim=1))
+    scale = largest.clamp_min(torch.finfo(largest.dtype).tiny)  # [B]
+    matrix = matrix / scale[:, None, None] + torch.diag_embed((~moves).to(matrix.dtype))
+    return matrix, gradient / scale[:, None], scale
+
+
+def _shift(matrix: Tensor, gradient: Tensor, radius: Tensor) -> Tensor:
+    """
+    What to add to the diagonal so that the step has its length, if it needs anything.
+
+    :param matrix: ``[B, n, n]``, symmetric
+    :param gradient: ``[B, n]``
+    :param radius: longest step ``[B]``; a matrix that is not positive definite is trusted no further than the box
+    :return: shift ``[B]``, at least 0
+    """
+    n = gradient.shape[1]
+    eigenvalues, vectors = torch.linalg.eigh(matrix)  # ascending
+    along = (vectors.mT @ gradient[:, :, None]).squeeze(2)  # [B, n]
+    largest, least = eigenvalues.abs().amax(dim=1), eigenvalues[:, 0]
+    definite = least > n * torch.finfo(largest.dtype).eps * largest
+    radius = torch.where(definite, radius, radius.clamp(max=math.sqrt(n)))
+    shift = torch.where(definite, 0.0, (1e-4 * largest - least).clamp_min(1e-12))
+    # Newton's method on 1 / length, which rises to the solution and does not pass it.
+    for _ in range(SHIFT_ROUNDS):
+        damped = eigenvalues + shift[:, None]
+        squares = (along / damped).square()
+        length, slope = squares.sum(1).sqrt(), (squares / damped).sum(1)
+        change = (length / radius - 1.0) * length.square() / slope
+        shift = shift + change.clamp_min(0.0).nan_to_num(0.0, posinf=0.0)
+    return shift
+
+
+def _step_in_box(
+    matrix: Tensor, gradient: Tensor, actions: Tensor, moves: Tensor, wall: Tensor, rounds: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Maximise gradient.d - d.matrix.d / 2 with actions + d in the box.
+
+    :param matrix: ``[B, n, n]``, positive definite
+    :param gradient: ``[B, n]``
+    :param actions: ``[B, n]``
+    :param moves: actions that may move, mask ``[B, n]``; no other one starts to
+    :param wall: -1 or 1 for the others ``[B, n]``
+    :param rounds: guesses of the active set; the last is used even if it is not the right one
+    :return: step ``[B, n]``, and ``moves`` and ``wall`` that it was computed with
+    """
+    may_move = moves
+    for index in range(rounds):
+        offset = torch.where(moves | ~may_move, 0.0, wall - actions)
+        step = _free_step(matrix, gradient, moves, offset)
+        if index == rounds - 1:
+            break
+        reached = actions + step
+        push = gradient - (matrix @ step[:, :, None]).squeeze(2)  # what holds an action at its wall
+        high = may_move & torch.where(moves, reached > HIGH, (wall > 0) & (push > 0))
+        low = may_move & torch.where(moves, reached < LOW, (wall < 0) & (push < 0))
+        moves = may_move & ~high & ~low
+        wall = torch.where(may_move, high.to(wall.dtype) - low.to(wall.dtype), wall)
+    return step, moves, wall
+
+
+def _free_step(matrix: Tensor, gradient: Tensor, moves: Tensor, offset: Tensor) -> Tensor:
+    """The step ``[B, n]`` that is stationary in the moving actions while the others move by ``offset``."""
+    offset = torch.where(moves, 0.0, offset)
+    right = torch.where(moves, gradient - (matrix @ offset[:, :, None]).squeeze(2), 0.0)
+    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    matrix = torch.where(moves[:, :, None] & moves[:, None, :], matrix, identity)
+    step: Tensor = torch.linalg.solve_ex(matrix, right[:, :, None]).result.squeeze(2)
+    return offset + step
