@@ -12,11 +12,11 @@ STAMP := $(VENV)/.complete
 METHODS ?= difftori tdmpc sac
 TASKS ?= dm_control/cartpole-swingup
 SEEDS ?= 0 1
-FRAMES ?= 32000
+FRAMES ?= 30000
 OBS ?= state
 JOBS ?= 2
 OUT ?= results/demo
-COMPARE_ARGS ?= --eval-freq 8000 --eval-episodes 3
+COMPARE_ARGS ?= --eval-freq 7500 --eval-episodes 3
 
 TEST_JOBS ?= 2
 TEST_ARGS ?=
