@@ -45,12 +45,13 @@ def differentiate(objective: Objective, solution: Solution, settings: Trajectory
     :return: the same numbers; ``actions`` with a graph, ``stationarity`` and ``stationary`` set
     """
     with torch.enable_grad():
-        point, _, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
+        point, value, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
         with torch.no_grad():
             free = _free(point, gradient, settings).flatten(1)  # [B, n]
             inverse = _inverse(gradient, point, free)
             step, maximum = inverse(gradient.flatten(1))
-            distance = torch.where(maximum, step.square().sum(1).sqrt(), torch.inf).nan_to_num(torch.inf)
+            length = step.square().sum(1).sqrt()
+            distance = torch.where(maximum & finite(value) & finite(length), length, torch.inf)
             stationary = distance <= settings.stationarity_tolerance
         # What is broken must not enter the graph: in its backward 0 * nan would reach what all samples share.
         safe = torch.where(stationary[:, None], gradient.flatten(1), 0.0)

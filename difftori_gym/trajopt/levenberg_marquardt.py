@@ -9,10 +9,11 @@ of one residual has rank one, so by Sherman-Morrison the damped step needs no fa
 With ``adaptive_damping`` each sample has a damping of its own, which shrinks after a step that improved it and grows
 after one that did not, and which is then taken back.
 
-Source: DiffTORI (arXiv 2402.05421), released code; Theseus's Levenberg-Marquardt with constant damping. The factors of
-the adaptive damping and its limits are those of Theseus's ``adaptive_damping`` (Gavin, The Levenberg-Marquardt method
-for nonlinear least squares); what differs is that a step counts as good if it improves. Theseus asks for a tenth of
-what the model predicts of the whole step, which a ``step_size`` below 0.05 cannot give.
+Source: DiffTORI (arXiv 2402.05421), released code; Theseus's Levenberg-Marquardt with constant damping. The adaptive
+damping follows Theseus's ``adaptive_damping`` (Gavin, The Levenberg-Marquardt method for nonlinear least squares) in
+its growth and its limits. It differs in what counts as a good step: one that improves, where Theseus asks for a tenth
+of what the model predicts of the whole step, which a ``step_size`` below 0.05 cannot give. It also shrinks by 2 where
+Theseus shrinks by 9, because with one residual the edge of what improves is soon reached.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from difftori_gym.trajopt.solution import Objective, Solution
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
 
-SHRINKAGE, GROWTH = 9.0, 11.0
+SHRINKAGE, GROWTH = 2.0, 11.0
 LEAST_DAMPING, GREATEST_DAMPING = 1e-7, 1e7
 
 
