@@ -163,7 +163,8 @@ class TrajectoryOptimizer:
 
         :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only.
             It may offer ``value_and_gradient``: actions -> values ``[B]`` and their gradient ``[B, H, A]`` without a
-            graph, used wherever no graph is needed. It may offer ``repeat``: n -> the same objective for n copies of
+            graph, used wherever no graph is needed, and ``differentiable_value_and_gradient``: the same with a graph
+            that can be differentiated once, or None. It may offer ``repeat``: n -> the same objective for n copies of
             the batch, one after the other, ``[n * B, H, A]`` -> ``[n * B]``; then several starts are solved as one
             batch.
         :param actions: start ``[B, H, A]``; for ``backward_mode="unroll"`` the solution is differentiable in it too
@@ -222,6 +223,11 @@ class _CheckedObjective:
     def value_and_gradient(self) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
         """Numbers without a graph, from an objective that computes them faster than autograd does."""
         return self._value_and_gradient if hasattr(self._objective, "value_and_gradient") else None
+
+    @property
+    def differentiable_value_and_gradient(self) -> Callable[[Tensor], tuple[Tensor, Tensor] | None] | None:
+        """The same numbers with a graph for one backward pass."""
+        return getattr(self._objective, "differentiable_value_and_gradient", None)
 
     @property
     def repeat(self) -> Callable[[int], _CheckedObjective] | None:
