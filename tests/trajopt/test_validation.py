@@ -66,9 +66,7 @@ def test_broken_numbers_in_a_start_are_data(number):
             solution = TrajectoryOptimizer(solver=solver, bounds=bounds, max_iterations=0)(hill, start)
             assert solution.failed.tolist() == [False, True, False]
             assert solution.best_actions.flatten().tolist() == [0.5, 0.0, 0.5]
-    with_candidates = TrajectoryOptimizer(max_iterations=0)(
-        hill, torch.full((3, 1, 1), -0.25), candidates=start[None]
-    )
+    with_candidates = TrajectoryOptimizer(max_iterations=0)(hill, torch.full((3, 1, 1), -0.25), candidates=start[None])
     assert with_candidates.num_failed == 0
     assert with_candidates.best_actions.flatten().tolist() == [0.5, -0.25, 0.5]
 
