@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import finite, sound
+from difftori_gym.trajopt.iterates import HIGH, LOW, finite, sound
 from difftori_gym.trajopt.solution import Bounds, Objective, Solution, Solve
 
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+NEAR_STD = 0.3
+"""Spread of the random starts around the given one."""
 
 
 def gather_starts(
@@ -31,7 +34,7 @@ def gather_starts(
     :param candidates: further starts ``[N, B, H, A]``, all of them used; an entry that is not finite, as in a warm
         start that a sample does not have, is taken from the given start, and so is one absurdly far from the box
     :param num_starts: least number of starts, at least 1
-    :param generator: randomness of the random ones, uniform in [-1, 1]
+    :param generator: randomness of the random ones, half of them around the given start, half uniform in [-1, 1]
     :param bounds: treatment of the box
     :return: starts ``[S, B, H, A]``, with the graph of the given one
     """
@@ -43,8 +46,12 @@ def gather_starts(
     if missing > 0:
         starts.append(torch.zeros_like(actions.detach())[None])
     if missing > 1:
-        shape = (missing - 1, 1, *actions.shape[1:])
-        drawn = torch.rand(shape, dtype=actions.dtype, device=actions.device, generator=generator)
+        shape = (1, *actions.shape[1:])
+        near, anywhere = missing // 2, (missing - 1) // 2
+        options = dict(dtype=actions.dtype, device=actions.device, generator=generator)
+        noise = torch.randn(near, *shape, **options)
+        starts.append((actions.detach() + NEAR_STD * noise).clamp(LOW, HIGH))
+        drawn = torch.rand(anywhere, *shape, **options)
         starts.append((2.0 * drawn - 1.0).expand(-1, *actions.shape))
     return torch.cat(starts)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt import cem, gradient, implicit, levenberg_marquardt, mppi, multi_start, newton
+from difftori_gym.trajopt import adam, cem, gradient, implicit, levenberg_marquardt, mppi, multi_start, newton
 from difftori_gym.trajopt.solution import BackwardMode, Bounds, Objective, Solution, Solve, WallGradient
 from difftori_gym.trajopt.validation import (
     CheckedObjective,
@@ -19,7 +19,7 @@ from difftori_gym.trajopt.validation import (
     check_start,
 )
 
-SolverName = Literal["lm", "theseus", "gradient", "newton", "mppi", "cem"]
+SolverName = Literal["lm", "theseus", "gradient", "adam", "newton", "mppi", "cem"]
 Solver = SolverName | Solve
 
 
@@ -33,6 +33,7 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "lm": levenberg_marquardt.solve,
     "theseus": _theseus,
     "gradient": gradient.solve,
+    "adam": adam.solve,
     "newton": newton.solve,
     "mppi": mppi.solve,
     "cem": cem.solve,
@@ -52,6 +53,7 @@ class TrajectoryOptimizer:
 
     :param solver: ``"lm"`` closed-form Levenberg-Marquardt; ``"theseus"`` the same iteration by Theseus (the extra
         ``difftori-gym[theseus]``); ``"gradient"`` projected gradient ascent with a step of its own for each sample;
+        ``"adam"`` the same with momentum and shrinking steps, which also closes in on creases;
         ``"newton"`` with the exact Hessian in a trust region; ``"mppi"`` and ``"cem"`` sampling, not differentiable;
         or a solver of your own, a function ``(objective, actions, settings) -> Solution`` (docs/solvers.md)
     :param max_iterations: iterations of the solver, at least 0 (then the start is the answer)

@@ -11,12 +11,14 @@ CONVERGED = {
     "lm adaptive": dict(solver="lm", adaptive_damping=True, max_iterations=400, step_size=1e-2, damping=20.0),
     "theseus": dict(solver="theseus", max_iterations=400, step_size=1e-2, damping=20.0, residual_offset=100.0),
     "gradient": dict(solver="gradient", max_iterations=80),
+    "adam": dict(solver="adam", max_iterations=240, step_size=0.5),
     "newton": dict(solver="newton", max_iterations=20),
 }
 # A few iterations that do not get there, whose own derivative it is that counts.
 SHORT = {
     "lm": dict(solver="lm", max_iterations=5, step_size=2e-3, damping=3.0),
     "theseus": dict(solver="theseus", max_iterations=5, step_size=2e-3, damping=3.0),
+    "adam": dict(solver="adam", max_iterations=5, step_size=0.2),
 }
 MODES = ["unroll", "truncated", "implicit", "none"]
 BOUNDS = [None, "clamp", "project"]

@@ -21,6 +21,7 @@ SOLVERS = {
     "lm adaptive": dict(solver="lm", adaptive_damping=True),
     "theseus": dict(solver="theseus"),
     "gradient": dict(solver="gradient"),
+    "adam": dict(solver="adam"),
     "newton": dict(solver="newton"),
     "mppi": dict(solver="mppi"),
     "cem": dict(solver="cem"),
