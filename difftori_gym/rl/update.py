@@ -219,10 +219,13 @@ def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
 def _clip(gradients: list[Tensor], max_norm: float | Tensor | None) -> Tensor:
     """Clip in place to a joint norm; a gradient that is not finite becomes zero. Returns the norm before ``[]``."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if not torch.isfinite(norm):
+    if norm.device.type != "cpu":  # not asked whether it is finite, because the answer had to be waited for
+        usable = torch.isfinite(norm)
+        gradients[:] = [torch.where(usable, gradient, 0.0) for gradient in gradients]
+    elif not torch.isfinite(norm):
         torch._foreach_zero_(gradients)
-    elif max_norm is not None:
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm.nan_to_num() + 1e-6)).clamp(max=1.0))
     return norm
 
 
