@@ -33,6 +33,7 @@ def total(actions):
         (dict(num_samples=0), r"integer num_samples >= 1, got 0"),
         (dict(num_elites=0), r"integer num_elites >= 1, got 0"),
         (dict(step_size=0.0), r"finite number step_size > 0, got 0.0"),
+        (dict(step_size=-1e-3), r"finite number step_size > 0, got -0.001"),
         (dict(step_size=float("nan")), r"finite number step_size > 0, got nan"),
         (dict(step_size="1e-3"), r"finite number step_size > 0, got '1e-3'"),
         (dict(damping=-1e-3), r"finite number damping > 0, got -0.001"),
@@ -104,10 +105,11 @@ def test_objectives_of_another_shape_are_refused(solver, objective, message):
         TrajectoryOptimizer(solver=solver, bounds=bounds)(objective, torch.zeros(2, 3, 1))
 
 
-@pytest.mark.parametrize("mode", ["truncated", "none"])
-def test_objectives_without_a_gradient_are_refused(mode):
+@pytest.mark.parametrize("mode", ["unroll", "truncated", "implicit", "none"])
+@pytest.mark.parametrize("solver", ["lm", "gradient", "newton"])
+def test_objectives_without_a_gradient_are_refused(solver, mode):
     weight = torch.ones(2, requires_grad=True)
-    optimizer = TrajectoryOptimizer(backward_mode=mode)
+    optimizer = TrajectoryOptimizer(solver=solver, backward_mode=mode)
     with pytest.raises(ValueError, match=r"differentiable in the actions, got values without a graph"):
         optimizer(lambda actions: total(actions.detach()), torch.zeros(2, 3, 1))
     with pytest.raises(ValueError, match=r"depend on the actions"):
