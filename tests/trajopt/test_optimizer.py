@@ -126,8 +126,12 @@ def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
         def value_and_gradient(self, actions):
             return total(actions), torch.ones(2, 3)
 
-    with pytest.raises(ValueError, match=r"gradient of shape \[2, 3, 1\], got \[2, 3\]"):
-        TrajectoryOptimizer(backward_mode="none")(Objective(), torch.zeros(2, 3, 1))
+        def differentiable_value_and_gradient(self, actions):
+            return self.value_and_gradient(actions)
+
+    for mode, method in (("none", "value_and_gradient"), ("unroll", "differentiable_value_and_gradient")):
+        with pytest.raises(ValueError, match=rf"'s {method} .* gradient of shape \[2, 3, 1\], got \[2, 3\]"):
+            TrajectoryOptimizer(backward_mode=mode)(Objective(), torch.zeros(2, 3, 1))
 
 
 @pytest.mark.parametrize("solver", ["lm", "gradient", "mppi", "cem"])
