@@ -30,9 +30,13 @@ class LatentObjective:
     def __call__(self, actions: Tensor) -> Tensor:
         """
         :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: returns ``[B]``, differentiable in ``z0``, ``actions`` and the model's parameters
+        :return: returns ``[B]``, differentiable in ``z0``, ``actions`` and the model's parameters; nan for a latent
+            state that is not finite, which gets no gradient and gives none
         """
-        return latent_return(self.model, self.z0, actions, discount=self.discount)
+        # Kept out of the networks: in their backward 0 * nan would otherwise reach the weights all samples share.
+        z0 = torch.where(self._whole[:, None], self.z0, 0.0)
+        values = latent_return(self.model, z0, actions, discount=self.discount)
+        return torch.where(self._whole, values, torch.nan)
 
     def repeat(self, n: int) -> LatentObjective:
         """
@@ -67,6 +71,11 @@ class LatentObjective:
         if not self._networks or torch.is_autocast_enabled(actions.device.type):
             return None
         return linearize_latent_return(self.model, self.z0, actions, discount=self.discount)
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        """Mask ``[B]`` of latent states that are finite."""
+        return torch.isfinite(self.z0.detach()).all(-1)
 
     @cached_property
     def _networks(self) -> list[Network]:

@@ -169,7 +169,7 @@ class CheckedObjective:
     @property
     def differentiable_value_and_gradient(self) -> Callable[[Tensor], tuple[Tensor, Tensor] | None] | None:
         """The same numbers with a graph that can be differentiated once, or None."""
-        return getattr(self._objective, "differentiable_value_and_gradient", None)
+        return self._differentiable if hasattr(self._objective, "differentiable_value_and_gradient") else None
 
     @property
     def repeat(self) -> Callable[[int], CheckedObjective] | None:
@@ -189,15 +189,28 @@ class CheckedObjective:
     def _value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         values, gradient = self._objective.value_and_gradient(actions)  # type: ignore[attr-defined]
         self._check(values, actions)
-        if gradient.shape != actions.shape:
-            raise ValueError(
-                f"An objective's value_and_gradient needs to return a gradient of shape {list(actions.shape)}, got "
-                f"{list(gradient.shape)}: one number per action."
-            )
+        self._check_gradient("value_and_gradient", gradient, actions)
+        return values, gradient
+
+    def _differentiable(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
+        found = self._objective.differentiable_value_and_gradient(actions)  # type: ignore[attr-defined]
+        if found is None:
+            return None
+        values, gradient = found
+        self._check(values, actions)
+        self._check_gradient("differentiable_value_and_gradient", gradient, actions)
         return values, gradient
 
     def _repeat(self, n: int) -> CheckedObjective:
         return CheckedObjective(self._objective.repeat(n))  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _check_gradient(method: str, gradient: Tensor, actions: Tensor) -> None:
+        if gradient.shape != actions.shape:
+            raise ValueError(
+                f"An objective's {method} needs to return a gradient of shape {list(actions.shape)}, got "
+                f"{list(gradient.shape)}: one number per action."
+            )
 
     @staticmethod
     def _check(values: Tensor, actions: Tensor) -> None:

@@ -351,3 +351,27 @@ def test_a_broken_sample_does_not_reach_the_shared_gradient(latent_problem, name
     expected = gradients((weights[[0, 2]] * alone).sum())
     for one, other in zip(gradients((weights * solution.actions).sum()), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["lm", "lm adaptive", "gradient", "newton", "several starts"])
+@pytest.mark.parametrize("mode", ["truncated", "implicit"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_broken_latent_state_does_not_reach_the_weights_through_gradients_written_by_hand(name, mode, bad):
+    problem = Latent(BATCH, 2, 2, torch.float64, 0)
+    parameters = [each for each in problem.model.parameters() if each.requires_grad]
+    optimizer = make_optimizer(name, "project", damping=3.0, backward_mode=mode)
+
+    def gradients(part, rows):
+        solution = optimizer(part.objective, part.start, generator=torch.Generator().manual_seed(0))
+        weights = torch.arange(1.0, 5.0, dtype=torch.float64).view(2, 2)
+        loss = (weights * solution.actions[rows]).sum()
+        return solution, torch.autograd.grad(loss, parameters, materialize_grads=True)
+
+    _, expected = gradients(problem.rows(torch.tensor([0, 2])), slice(None))
+    problem.z0[1, 0] = bad
+    solution, found = gradients(problem, [0, 2] if abs(bad) == 1e30 else slice(None))
+    assert solution.actions.isfinite().all()
+    assert solution.failed.tolist()[::2] == [False, False]
+    assert bool(solution.failed[1]) or abs(bad) == 1e30
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
