@@ -12,13 +12,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.metaworld import MetaWorld
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
 from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation
 
 Observation = Literal["state"]
 OBSERVATIONS: tuple[str, ...] = get_args(Observation)
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Gymnasium())}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), MetaWorld(), Gymnasium())}
 
 
 def parse_task(id: str) -> TaskId:
