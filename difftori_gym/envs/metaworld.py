@@ -13,6 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from difftori_gym.envs.mujoco_cameras import MujocoCameras
+from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite, closest_first
 from difftori_gym.wrappers.cameras import CameraId
@@ -41,6 +42,9 @@ MAX_EPISODE_STEPS = 500
 
 #: Position of camera ``corner2`` in the paper and in DP3, metres.
 CORNER2_POSITION = (0.75, 0.075, 0.7)
+
+#: Crop box of the clouds.
+CROP_LOW, CROP_HIGH = (-0.7, 0.3, 0.005), (0.7, 1.1, 0.8)
 
 # MetaWorld mounts these cameras upside down.
 _UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
@@ -259,6 +263,18 @@ class MetaWorld(Suite):
         self.require()
         name = task.removesuffix("-v3").replace("_", "-")
         return name if name in _classes() else None
+
+    def preset(self, task: str, obs: Observation) -> Preset | None:
+        """
+        :param task: canonical name
+        :param obs: kind of observation
+        :return: camera ``corner2`` for images; for clouds the same camera, 512 points and DP3's crop box
+        """
+        if obs == "pixels":
+            return PixelPreset(camera="corner2")
+        if obs == "pointcloud":
+            return PointCloudPreset(cameras=("corner2",), num_points=512, crop_low=CROP_LOW, crop_high=CROP_HIGH)
+        return super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """
