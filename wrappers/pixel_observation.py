@@ -21,7 +21,9 @@ StateBeside = Literal["none", "observation", "agent"]
 
 class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstructorArgs):
     """
-    Replace the observation by an image ``[3, height, width]``, uint8, as Stable-Baselines3's CNNs take it.
+    Replace the observation by an image ``[C, height, width]``, uint8, as Stable-Baselines3's CNNs take it.
+
+    C is 3 per camera, the cameras in the order they are given.
 
     With a state beside it the observation is a dict of ``pixels`` and ``state`` (float32 ``[N]``). Frames are stacked
     by ``gymnasium.wrappers.FrameStackObservation`` or ``stable_baselines3.common.vec_env.VecFrameStack`` with
@@ -29,7 +31,8 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
 
     :param env: environment; one that has no cameras of its own needs ``render_mode="rgb_array"``
     :param size: height and width in pixels, or one number for both
-    :param camera: name or number of the camera. None: what ``env.render()`` shows, resized by averaging over areas
+    :param camera: name or number of a camera, or several. None: what ``env.render()`` shows, resized by averaging
+        over areas
     :param state: ``none``; ``observation``, the wrapped environment's, which must be one float vector; ``agent``, the
         agent's own position as the suite gives it (no objects)
     :raises ValueError: on a size below 1, an unknown camera, or an environment that cannot give what is asked for
@@ -41,23 +44,24 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         env: gym.Env[Any, ActType],
         *,
         size: int | tuple[int, int] = 84,
-        camera: CameraId | None = None,
+        camera: CameraId | tuple[CameraId, ...] | None = None,
         state: StateBeside = "none",
     ) -> None:
         RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state)
         gym.ObservationWrapper.__init__(self, env)
         self._size = image_size(size, "PixelObservation")
-        self._camera = camera
         self._state = state
-        self._cameras = None if camera is None else cameras_of(env, "PixelObservation")
-        if self._cameras is not None and camera is not None:
-            self._cameras.image(camera, *self._size)  # a wrong name or a missing driver is told now
+        self._views = () if camera is None else camera if isinstance(camera, tuple) else (camera,)
+        self._cameras = cameras_of(env, "PixelObservation") if self._views else None
+        if self._cameras is not None:
+            for view in self._views:  # a wrong name or a missing driver is told now
+                self._cameras.image(view, *self._size)
         elif env.render_mode != "rgb_array":
             raise ValueError(
                 f"PixelObservation without a camera needs an environment made with render_mode='rgb_array', got "
                 f"render_mode={env.render_mode!r}. Use make_env(id, obs='pixels') or name a camera."
             )
-        pixels = spaces.Box(0, 255, (3, *self._size), np.uint8)
+        pixels = spaces.Box(0, 255, (3 * max(1, len(self._views)), *self._size), np.uint8)
         beside = self._state_space(env)
         self.observation_space = pixels if beside is None else spaces.Dict({"pixels": pixels, "state": beside})
 
@@ -86,7 +90,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         Draw the environment as it stands.
 
         :param observation: observation of the wrapped environment
-        :return: image ``[3, height, width]``, or a dict of it and the state
+        :return: image ``[C, height, width]``, or a dict of it and the state
         """
         pixels = self._draw()
         if self._state == "none":
@@ -94,12 +98,12 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         return {"pixels": pixels, "state": read_agent_position(self.env) if self._state == "agent" else observation}
 
     def _draw(self) -> NDArray[np.uint8]:
-        """:return: image ``[3, height, width]``"""
-        if self._cameras is not None and self._camera is not None:
-            image = self._cameras.image(self._camera, *self._size)
+        """:return: image ``[C, height, width]``"""
+        if self._cameras is None:
+            images = [resize(np.asarray(self.env.render()), self._size)]
         else:
-            image = resize(np.asarray(self.env.render()), self._size)
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+            images = [self._cameras.image(view, *self._size) for view in self._views]
+        return np.concatenate([image.transpose(2, 0, 1) for image in images])
 
 
 def image_size(size: int | tuple[int, int], wanted_by: str) -> tuple[int, int]:

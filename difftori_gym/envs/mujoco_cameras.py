@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,17 +33,31 @@ def draw_fast(model: Any) -> None:
     model.mat_reflectance[:] = 0
 
 
+_opened: weakref.WeakSet[MujocoCameras] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Give all contexts back before MuJoCo shuts the driver down, which would leave them to fail one by one."""
+    atexit.register(lambda: [cameras.close() for cameras in list(_opened)])
+
+
 class MujocoCameras:
     """
     The cameras of one MuJoCo simulation, as :class:`difftori_gym.wrappers.cameras.Cameras`.
 
     :param simulation: gives the ``MjModel`` and ``MjData`` that are in use now; a suite may replace them at a reset
     :param fast: draw without antialiasing, shadows and reflections
+    :param hidden_groups: groups of shapes (0 to 5) that are not drawn
     """
 
-    def __init__(self, simulation: Callable[[], tuple[Any, Any]], *, fast: bool = True) -> None:
+    def __init__(
+        self, simulation: Callable[[], tuple[Any, Any]], *, fast: bool = True, hidden_groups: tuple[int, ...] = ()
+    ) -> None:
         self._simulation = simulation
         self._fast = fast
+        self._hidden_groups = hidden_groups
+        self._options: Any = None
         self._model: Any = None
         self._renderers: dict[tuple[int, int], Any] = {}
 
@@ -74,7 +91,7 @@ class MujocoCameras:
         index = self.index(camera)
         renderer, data = self._renderer(height, width)
         renderer.disable_depth_rendering()
-        renderer.update_scene(data, camera=index)
+        renderer.update_scene(data, camera=index, scene_option=self._options)
         return renderer.render()
 
     def depth(self, camera: CameraId, height: int, width: int) -> NDArray[np.float32]:
@@ -89,7 +106,7 @@ class MujocoCameras:
         index = self.index(camera)
         renderer, data = self._renderer(height, width)
         renderer.enable_depth_rendering()
-        renderer.update_scene(data, camera=index)
+        renderer.update_scene(data, camera=index, scene_option=self._options)
         depth = renderer.render()
         far = self._model.vis.map.zfar * self._model.stat.extent
         return np.where(depth < _FAR_SHARE * far, depth, np.float32(math.inf))
@@ -131,8 +148,7 @@ class MujocoCameras:
             self._renderers[height, width] = self._open(model, height, width)
         return self._renderers[height, width], data
 
-    @staticmethod
-    def _open(model: Any, height: int, width: int) -> Any:
+    def _open(self, model: Any, height: int, width: int) -> Any:
         """
         :param model: the model to draw
         :param height: pixels
@@ -142,10 +158,16 @@ class MujocoCameras:
         """
         import mujoco
 
+        if self._options is None:
+            self._options = mujoco.MjvOption()
+            self._options.geomgroup[list(self._hidden_groups)] = 0
         whole = model.vis.global_
         whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
         try:
-            return mujoco.Renderer(model, height=height, width=width)
+            renderer = mujoco.Renderer(model, height=height, width=width)
         except Exception as error:  # drawing fails in a different way on every machine
             reason = f"{type(error).__name__}: {error}".rstrip(".")
             raise RuntimeError(f"MuJoCo cannot draw on this machine, got {reason}. {GL_REMEDY}") from error
+        _opened.add(self)
+        _close_at_exit()
+        return renderer

@@ -36,13 +36,13 @@ class PixelPreset:
     """
     Arguments of :class:`~difftori_gym.wrappers.PixelObservation`; the defaults are the paper's.
 
-    :param camera: name or number; None: what ``render()`` shows
+    :param camera: name or number of a camera, or several; None: what ``render()`` shows
     :param size: height and width in pixels, or one number for both
     :param state: what stands beside the image
     :param frame_stack: number of last images seen together, at least 1
     """
 
-    camera: CameraId | None = None
+    camera: CameraId | tuple[CameraId, ...] | None = None
     size: int | tuple[int, int] = 84
     state: StateBeside = "none"
     frame_stack: int = 3

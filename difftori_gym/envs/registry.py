@@ -14,10 +14,11 @@ from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
 from difftori_gym.envs.metaworld import MetaWorld
 from difftori_gym.envs.observations import OBSERVATIONS, Observation, PixelPreset, Preset, adjusted, observe
+from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
 from difftori_gym.wrappers import ActionRepeat, SeedFirstReset
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), MetaWorld(), Gymnasium())}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), MetaWorld(), Robosuite(), Gymnasium())}
 
 
 def parse_task(id: str) -> TaskId:
