@@ -18,7 +18,7 @@ from torch import Tensor
 from .agent_position import agent_position_space, read_agent_position
 from .cameras import CameraId, cameras_of
 from .farthest_point_sampling import farthest_point_sampling
-from .geometry import inside_box, unproject
+from .geometry import CropBox, unproject
 from .pixel_observation import image_size
 
 Corner = tuple[float, float, float]
@@ -40,8 +40,9 @@ class PointCloudObservation(
     :param cameras: names or numbers of the depth cameras, at least one
     :param num_points: points of the cloud, at least 1
     :param size: height and width of the depth images in pixels, or one number for both
-    :param crop_low: lower corner of the crop box in the world, metres. None: no bound
-    :param crop_high: upper corner of the crop box in the world, metres. None: no bound
+    :param crop_low: lower corner of the crop box, metres. None: no bound
+    :param crop_high: upper corner of the crop box, metres. None: no bound
+    :param crop_yaw: how far the crop box is turned about the vertical through the world's origin, degrees
     :param color: add red, green and blue to each point
     :raises ValueError: on numbers below 1, no or unknown cameras, an empty box, or an environment without cameras
     :raises RuntimeError: if nothing can be drawn on this machine
@@ -56,6 +57,7 @@ class PointCloudObservation(
         size: int | tuple[int, int] = 84,
         crop_low: Corner | None = None,
         crop_high: Corner | None = None,
+        crop_yaw: float = 0.0,
         color: bool = False,
     ) -> None:
         cameras = tuple(cameras)
@@ -66,6 +68,7 @@ class PointCloudObservation(
             size=size,
             crop_low=crop_low,
             crop_high=crop_high,
+            crop_yaw=crop_yaw,
             color=color,
         )
         gym.ObservationWrapper.__init__(self, env)
@@ -73,13 +76,10 @@ class PointCloudObservation(
             raise ValueError(f"PointCloudObservation needs num_points >= 1, got {num_points}.")
         if not cameras:
             raise ValueError("PointCloudObservation needs at least one camera, got none.")
-        low, high = crop_low or (-np.inf,) * 3, crop_high or (np.inf,) * 3
-        if not all(a < b for a, b in zip(low, high, strict=True)):
-            raise ValueError(f"PointCloudObservation needs crop_low < crop_high on every axis, got {low} and {high}.")
+        self._box = CropBox(crop_low or CropBox.low, crop_high or CropBox.high, crop_yaw)
         self._num_points = num_points
         self._color = color
         self._size = image_size(size, "PointCloudObservation")
-        self._low, self._high = torch.tensor(low, dtype=torch.float32), torch.tensor(high, dtype=torch.float32)
         self._camera_ids = cameras
         self._cameras = cameras_of(env, "PointCloudObservation")
         for camera in cameras:  # a wrong name or a missing driver is told now
@@ -94,7 +94,7 @@ class PointCloudObservation(
 
     def _cloud_space(self) -> spaces.Box:
         """:return: space of the cloud: the crop box, and [0, 1] for colours"""
-        low, high = self._low.numpy(), self._high.numpy()
+        low, high = (bound.numpy() for bound in self._box.bounds())
         if self._color:
             low, high = np.append(low, np.zeros(3, np.float32)), np.append(high, np.ones(3, np.float32))
         rows = (self._num_points, 1)
@@ -130,7 +130,7 @@ class PointCloudObservation(
             torch.from_numpy(pose.rotation)[None],
             torch.from_numpy(pose.position)[None],
         )[0]
-        inside = inside_box(points, self._low, self._high)  # [height, width]
+        inside = self._box.contains(points)  # [height, width]
         if not self._color:
             return points[inside]
         colors = torch.from_numpy(self._cameras.image(camera, *self._size).copy())
@@ -141,12 +141,11 @@ class PointCloudObservation(
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"PointCloudObservation: cameras {', '.join(map(str, self._camera_ids))} see no point between "
-                f"{self._low.tolist()} and {self._high.tolist()}; the cloud is padded. Check crop_low, crop_high and "
+                f"PointCloudObservation: cameras {', '.join(map(str, self._camera_ids))} see no point in "
+                f"{self._box}; the cloud is padded. Check crop_low, crop_high and "
                 f"cameras if this is not meant. It is said only once.",
                 stacklevel=2,
             )
-        middle = (self._low + self._high) / 2
         cloud = torch.zeros(self._num_points, 6 if self._color else 3)
-        cloud[:, :3] = middle.where(middle.isfinite(), torch.zeros(3).clamp(self._low, self._high))
+        cloud[:, :3] = self._box.middle()
         return cloud

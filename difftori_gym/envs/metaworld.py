@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -43,8 +44,11 @@ MAX_EPISODE_STEPS = 500
 #: Position of camera ``corner2`` in the paper and in DP3, metres.
 CORNER2_POSITION = (0.75, 0.075, 0.7)
 
-#: Crop box of the clouds.
-CROP_LOW, CROP_HIGH = (-0.7, 0.3, 0.005), (0.7, 1.1, 0.8)
+# DP3's crop box. DP3 bounds its clouds by (-0.5, -1.5, -0.795) and (1, -0.4, 100) in axes that start at its camera,
+# (0.6, 0.295, 0.8), and are the world's turned by this angle (and tilted by 0.6 degrees, left out here). Moved to the
+# world's origin the bounds are these; they cut the table top off.
+_CROP_YAW = -129.6
+_CROP_LOW, _CROP_HIGH = (-1.11, -1.225, 0.005), (0.39, -0.125, math.inf)
 
 # MetaWorld mounts these cameras upside down.
 _UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
@@ -273,7 +277,9 @@ class MetaWorld(Suite):
         if obs == "pixels":
             return PixelPreset(camera="corner2")
         if obs == "pointcloud":
-            return PointCloudPreset(cameras=("corner2",), num_points=512, crop_low=CROP_LOW, crop_high=CROP_HIGH)
+            return PointCloudPreset(
+                cameras=("corner2",), num_points=512, crop_low=_CROP_LOW, crop_high=_CROP_HIGH, crop_yaw=_CROP_YAW
+            )
         return super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:

@@ -56,8 +56,9 @@ class PointCloudPreset:
     :param cameras: names or numbers of the depth cameras
     :param num_points: points of the cloud
     :param size: height and width of the depth images in pixels, or one number for both
-    :param crop_low: lower corner of the crop box in the world, metres
-    :param crop_high: upper corner of the crop box in the world, metres
+    :param crop_low: lower corner of the crop box, metres
+    :param crop_high: upper corner of the crop box, metres
+    :param crop_yaw: how far the crop box is turned about the vertical through the world's origin, degrees
     :param color: add red, green and blue to each point
     :param frame_stack: clouds have no order in time that could be stacked: 1
     """
@@ -67,6 +68,7 @@ class PointCloudPreset:
     size: int | tuple[int, int] = 84
     crop_low: tuple[float, float, float] | None = None
     crop_high: tuple[float, float, float] | None = None
+    crop_yaw: float = 0.0
     color: bool = False
     frame_stack: int = 1
 

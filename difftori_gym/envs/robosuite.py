@@ -128,7 +128,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     :param render_mode: None or ``rgb_array``
     :param width: of rendered images, pixels
     :param height: of rendered images, pixels
-    :param camera: camera of rendered images
+    :param camera: camera of rendered images. None: robomimic's first
     :param max_episode_steps: frames after which an episode is truncated, at least 1. None: robomimic's
     :param reward_shaping: robosuite's dense reward; without it 1 at success and 0 otherwise
     :param fast_render: draw without antialiasing, shadows and reflections
@@ -146,7 +146,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         render_mode: str | None = None,
         width: int = 256,
         height: int = 256,
-        camera: CameraId = "agentview",
+        camera: CameraId | None = None,
         max_episode_steps: int | None = None,
         reward_shaping: bool = False,
         fast_render: bool = True,
@@ -165,7 +165,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.cameras = MujocoCameras(
             lambda: (sim.model._model, sim.data._data), fast=fast_render, hidden_groups=(_COLLISION_GROUP,)
         )
-        self._camera = self.cameras.index(camera)
+        self._camera = self.cameras.index(settings.cameras[0] if camera is None else camera)
         self.metadata = {**self.metadata, "render_fps": self._source.control_freq}
 
         self._agent_keys = [
