@@ -65,13 +65,13 @@ class CropBox:
 
     def middle(self) -> Tensor:
         """:return: middle of the box in the world ``[3]``; the origin, or the bound next to it, where it is infinite"""
-        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        low, high = (torch.tensor(corner, dtype=torch.float32) for corner in (self.low, self.high))
         middle = (low + high) / 2
         return self._axes() @ middle.where(middle.isfinite(), torch.zeros(3).clamp(low, high))
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """:return: lower and upper corner ``[3]`` of the upright box in the world around this one"""
-        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        low, high = (torch.tensor(corner, dtype=torch.float32) for corner in (self.low, self.high))
         if not self.yaw:
             return low, high
         if not (low[:2].isfinite().all() and high[:2].isfinite().all()):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from difftori_gym.envs.rendering import GL_REMEDY
 from difftori_gym.wrappers.cameras import CameraId, CameraPose
 
-# Points this close to the far end of what is drawn are the background.
-_FAR_SHARE = 0.999
+# What lies in the last tenth of the range of drawing is the background; numbers are coarse there.
+_FAR_SHARE = 0.9
 
 
 def draw_fast(model: Any) -> None:
@@ -107,9 +107,21 @@ class MujocoCameras:
         renderer, data = self._renderer(height, width)
         renderer.enable_depth_rendering()
         renderer.update_scene(data, camera=index, scene_option=self._options)
+        self._show_sky(renderer, False)  # it is drawn at some distance
         depth = renderer.render()
+        self._show_sky(renderer, True)
         far = self._model.vis.map.zfar * self._model.stat.extent
         return np.where(depth < _FAR_SHARE * far, depth, np.float32(math.inf))
+
+    @staticmethod
+    def _show_sky(renderer: Any, shown: bool) -> None:
+        """
+        :param renderer: MuJoCo's renderer
+        :param shown: whether to draw the sky
+        """
+        import mujoco
+
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = shown
 
     def pose(self, camera: CameraId) -> CameraPose:
         """
