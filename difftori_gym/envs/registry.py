@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
@@ -12,13 +12,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.metaworld import MetaWorld
+from difftori_gym.envs.observations import OBSERVATIONS, Observation, PixelPreset, Preset, adjusted, observe
+from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
-from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation
+from difftori_gym.wrappers import ActionRepeat, SeedFirstReset
 
-Observation = Literal["state"]
-OBSERVATIONS: tuple[str, ...] = get_args(Observation)
-
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Gymnasium())}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), MetaWorld(), Robosuite(), Gymnasium())}
 
 
 def parse_task(id: str) -> TaskId:
@@ -66,12 +66,31 @@ def task_action_repeat(task: TaskId) -> int:
     return SUITES[task.suite].action_repeat(task.task)
 
 
+def _preset(task: TaskId, obs: Observation) -> Preset:
+    """
+    :param task: a task
+    :param obs: kind of observation
+    :return: settings that the task is published with
+    :raises ValueError: if there is no such kind, or the suite does not offer it; lists the choices
+    """
+    if obs not in OBSERVATIONS:
+        raise ValueError(f"Unknown obs {obs!r}. Choices: {', '.join(OBSERVATIONS)}.")
+    offered = {kind: SUITES[task.suite].preset(task.task, kind) for kind in get_args(Observation)}
+    preset = offered[obs]
+    if preset is None:
+        choices = ", ".join(kind for kind, found in offered.items() if found is not None)
+        raise ValueError(f"{task.suite} does not offer obs={obs!r}. Choices: {choices}.")
+    return preset
+
+
 def make_env(
     id: str,
     *,
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    frame_stack: int | None = None,
+    obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     **env_kwargs: Any,
 ) -> gym.Env[Any, Any]:
@@ -81,24 +100,29 @@ def make_env(
     ``info["frames"]`` of each step is the number of environment frames it took.
 
     :param id: ``suite/task``, such as ``dm_control/cup-catch``, or a registered Gymnasium id
-    :param obs: kind of observation; ``state`` is one flat float32 vector
+    :param obs: ``state``: one flat float32 vector; ``pixels``: uint8 images, channels first; ``pointcloud``: a dict of
+        ``point_cloud`` and ``agent_pos``
     :param seed: seed of the first reset, at least 0; later resets continue the stream. None: not seeded
     :param action_repeat: environment frames per agent step, at least 1; None: the task's preset
+    :param frame_stack: number of last observations seen together, at least 1; None: the preset, 3 for images
+    :param obs_kwargs: other settings of the observation in place of the task's preset, such as ``size``, ``camera``
+        and ``state`` of images, ``num_points``, ``cameras``, ``crop_low``, ``crop_high`` and ``color`` of clouds
     :param render_mode: Gymnasium render mode, ``rgb_array`` for films
-    :param env_kwargs: arguments of the suite: ``width``, ``height``, ``camera_id`` in dm_control, those of
-        ``gymnasium.make`` in Gymnasium
+    :param env_kwargs: arguments of the suite, such as ``width`` and ``height`` of rendered images, ``fast_render``;
+        those of ``gymnasium.make`` in Gymnasium
     :return: the environment
-    :raises ValueError: on an unknown suite, task or kind of observation, or ``action_repeat`` below 1
+    :raises ValueError: on an unknown suite, task, camera or kind of observation, or numbers below 1
     :raises ImportError: if the suite is not installed
     """
-    if obs not in OBSERVATIONS:
-        raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
     task = parse_task(id)
+    preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
+    if isinstance(preset, PixelPreset) and preset.camera is None and render_mode is None:
+        render_mode = "rgb_array"
     suite = SUITES[task.suite]
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
     env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
-    env = StateObservation(env)
+    env = observe(env, preset)
     return env if seed is None else SeedFirstReset(env, seed)
 
 
@@ -118,6 +142,8 @@ def make_vec_env(
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    frame_stack: int | None = None,
+    obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     vec_env_cls: Callable[..., VecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
@@ -131,6 +157,8 @@ def make_vec_env(
     :param obs: kind of observation
     :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
     :param action_repeat: environment frames per agent step; None: the task's preset
+    :param frame_stack: number of last observations seen together; None: the preset, 3 for images
+    :param obs_kwargs: other settings of the observation in place of the task's preset
     :param render_mode: Gymnasium render mode
     :param vec_env_cls: ``DummyVecEnv`` (the default, all in this process) or ``SubprocVecEnv``
     :param vec_env_kwargs: arguments of ``vec_env_cls``, such as ``{"start_method": "spawn"}``
@@ -141,7 +169,8 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
-    parse_task(id)  # an unknown name is told here, not from inside a child process
+    # an unknown name is told here, not from inside a child process
+    adjusted(_preset(parse_task(id), obs), frame_stack, obs_kwargs, obs)
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         functools.partial(
             _make_monitored,
@@ -149,6 +178,8 @@ def make_vec_env(
             obs=obs,
             seed=None if seed is None else seed + index,
             action_repeat=action_repeat,
+            frame_stack=frame_stack,
+            obs_kwargs=obs_kwargs,
             render_mode=render_mode,
             **env_kwargs,
         )
