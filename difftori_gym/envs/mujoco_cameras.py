@@ -42,6 +42,18 @@ def _close_at_exit() -> None:
     atexit.register(lambda: [cameras.close() for cameras in list(_opened)])
 
 
+@functools.cache
+def _check_driver() -> None:
+    """
+    Open a small context.
+
+    :raises Exception: if MuJoCo cannot draw on this machine
+    """
+    import mujoco
+
+    mujoco.GLContext(16, 16).free()
+
+
 class MujocoCameras:
     """
     The cameras of one MuJoCo simulation, as :class:`difftori_gym.wrappers.cameras.Cameras`.
@@ -176,6 +188,7 @@ class MujocoCameras:
         whole = model.vis.global_
         whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
         try:
+            _check_driver()  # a renderer that fails leaves a second error behind when it is collected
             renderer = mujoco.Renderer(model, height=height, width=width)
         except Exception as error:  # drawing fails in a different way on every machine
             reason = f"{type(error).__name__}: {error}".rstrip(".")

@@ -162,3 +162,31 @@ def test_without_opengl_training_works_and_films_say_what_to_do():
     assert "trained" in done.stdout, done.stderr
     assert "MUJOCO_GL" in done.stdout
     assert "libegl1" in done.stdout
+
+
+@pytest.mark.parametrize("obs", ["pixels", "pointcloud"])
+def test_without_opengl_images_say_which_variable_and_package(obs):
+    done = run_python(
+        "from difftori_gym.envs import make_env\n"
+        f"try:\n    make_env('dm_control/cartpole-swingup', obs={obs!r})\n"
+        "except RuntimeError as error:\n    print(error)\n",
+        MUJOCO_GL="disabled",
+    )
+    assert done.stdout.startswith("MuJoCo cannot draw on this machine"), done.stderr
+    assert "libegl1" in done.stdout
+    assert "environment variable MUJOCO_GL" in done.stdout
+    assert not done.stderr
+
+
+def test_pretty_pictures_have_shadows_and_fast_ones_do_not():
+    def picture(**arguments):
+        env = make_env("dm_control/walker-walk", seed=0, **arguments)
+        env.reset()
+        image = env.get_wrapper_attr("cameras").image("side", 120, 120)
+        shadows = env.get_wrapper_attr("cameras")._simulation()[0].vis.quality.shadowsize
+        env.close()
+        return image, shadows
+
+    fast, pretty = picture(), picture(fast_render=False)
+    assert fast[1] == 0 < pretty[1]
+    assert np.abs(fast[0].astype(int) - pretty[0]).mean() > 1.0
