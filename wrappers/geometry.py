@@ -24,15 +24,14 @@ def unproject(depth: Tensor, fovy: Tensor, rotation: Tensor, position: Tensor) -
     :return: points ``[B, H, W, 3]``, metres; not finite where the depth is not
     """
     height, width = depth.shape[1:]
-    like = {"dtype": depth.dtype, "device": depth.device}
-    tangent = torch.tan(torch.deg2rad(fovy.to(**like)) / 2)  # [B]
-    columns = (torch.arange(width, **like) - (width - 1) / 2) / (height / 2)  # [W]
-    rows = -(torch.arange(height, **like) - (height - 1) / 2) / (height / 2)  # [H]
+    tangent = torch.tan(torch.deg2rad(fovy.to(depth)) / 2)  # [B]
+    columns = (torch.arange(width).to(depth) - (width - 1) / 2) / (height / 2)  # [W]
+    rows = -(torch.arange(height).to(depth) - (height - 1) / 2) / (height / 2)  # [H]
     right = (columns[None, :] * tangent[:, None])[:, None, :].expand_as(depth)  # [B, H, W]
     up = (rows[None, :] * tangent[:, None])[:, :, None].expand_as(depth)
     rays = torch.stack((right, up, torch.full_like(depth, -1.0)), dim=-1)  # [B, H, W, 3]
-    points = torch.einsum("bhwc,bxc->bhwx", rays, rotation.to(**like)) * depth[..., None]
-    return points + position.to(**like)[:, None, None, :]
+    points = torch.einsum("bhwc,bxc->bhwx", rays, rotation.to(depth)) * depth[..., None]
+    return points + position.to(depth)[:, None, None, :]
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,13 @@ class PointCloudObservation(
         for camera in cameras:  # a wrong name or a missing driver is told now
             self._cameras.depth(camera, *self._size)
         self._warned = False
-        self.observation_space = spaces.Dict(
+        observed: spaces.Space[Any] = spaces.Dict(
             {
                 "point_cloud": self._cloud_space(),
                 "agent_pos": agent_position_space(env, "PointCloudObservation"),
             }
         )
+        self.observation_space = observed
 
     def _cloud_space(self) -> spaces.Box:
         """:return: space of the cloud: the crop box, and [0, 1] for colours"""

@@ -36,10 +36,16 @@ def draw_fast(model: Any) -> None:
 _opened: weakref.WeakSet[MujocoCameras] = weakref.WeakSet()
 
 
+def _close_all() -> None:
+    """Give all contexts back."""
+    for cameras in list(_opened):
+        cameras.close()
+
+
 @functools.cache
 def _close_at_exit() -> None:
-    """Give all contexts back before MuJoCo shuts the driver down, which would leave them to fail one by one."""
-    atexit.register(lambda: [cameras.close() for cameras in list(_opened)])
+    """Close before MuJoCo shuts the driver down, which would leave the contexts to fail one by one."""
+    atexit.register(_close_all)
 
 
 @functools.cache
