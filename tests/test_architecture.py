@@ -50,6 +50,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sapien": ("envs.maniskill",),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
+    "h5py": ("il.hdf5",),
     "imageio": ("video",),
     "matplotlib": ("comparison",),
     "pandas": ("comparison",),
