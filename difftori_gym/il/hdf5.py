@@ -49,7 +49,9 @@ def read_array(group: Group, name: str, where: str) -> np.ndarray:
     :raises ValueError: if there is none of that name, or its values cannot be read
     """
     if name not in group or not hasattr(group[name], "shape"):
-        raise ValueError(f"{where}: expected a dataset {name!r}, got {', '.join(sorted(group)) or 'nothing'}.")
+        above = name.rpartition("/")[0]
+        beside = group.get(above, group)
+        raise ValueError(f"{where}: expected a dataset {name!r}, got {', '.join(sorted(beside)) or 'nothing'}.")
     try:
         return np.asarray(group[name][()])
     except OSError as error:

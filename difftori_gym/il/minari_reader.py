@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations, Episode, check_spaces, items
 from difftori_gym.il.hdf5 import Group, open_hdf5, read_array
+from difftori_gym.il.inferred_spaces import naming
 from difftori_gym.il.minari_layout import DATA_FILE, METADATA_FILE, data_folder, read_metadata
 from difftori_gym.il.pictures import decode, is_picture
 from difftori_gym.il.space_json import space_from_json
@@ -100,19 +101,16 @@ def _read_episode(group: Group, space: spaces.Space, storage: ObservationStorage
     success = group.attrs.get("success")
     if success is None and "infos" in group and "success" in group["infos"]:
         success = np.asarray(group["infos"]["success"][()]).any()
-    try:
+    with naming(where):
         return Episode(
             observations=storage.append(observations, where),
             actions=actions,
             rewards=read_array(group, "rewards", where),
-            terminated=bool(ends[0][-1]),
-            truncated=bool(ends[1][-1]),
+            terminated=bool(ends[0][-1:].any()),
+            truncated=bool(ends[1][-1:].any()),
             success=None if success is None else bool(success),
             seed=None if seed is None else int(seed),
         )
-    except (ValueError, IndexError) as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
 def _read_observation(group: Group, name: str, space: spaces.Space, where: str) -> np.ndarray:

@@ -182,9 +182,11 @@ def _write_episode(group: Group, episode: Episode, observation_space: spaces.Spa
 
 
 def _write_observation(group: Group, name: str, value: np.ndarray, space: spaces.Space) -> None:
-    if not is_picture(space):
-        group.create_dataset(name, data=value.astype(space.dtype, copy=False))
-    elif value.ndim == 3 or value.shape[-1] in PICTURE_CHANNELS:
+    if is_picture(space) and (value.ndim == 3 or value.shape[-1] in PICTURE_CHANNELS):
         write_variable_bytes(group, name, [encode(image) for image in value])
-    else:  # stacked frames have more channels than a picture can hold: only ours opens these
+    elif value.dtype == np.uint8 and value.ndim > 2:
+        # Channels first, which Minari takes for an array, or stacked frames, more channels than a picture can hold:
+        # with the channels last, only ours opens these.
         group.create_dataset(name, data=value, chunks=(1, *value.shape[1:]), compression="gzip", compression_opts=1)
+    else:
+        group.create_dataset(name, data=value.astype(space.dtype, copy=False))
