@@ -1,0 +1,6 @@
+"""Collecting demonstrations from experts."""
+
+from difftori_gym.collection.collect import CollectionReport, CollectionSettings, collect
+from difftori_gym.collection.experts import EXPERT_SUITES, Expert, make_expert
+
+__all__ = ["EXPERT_SUITES", "CollectionReport", "CollectionSettings", "Expert", "collect", "make_expert"]
