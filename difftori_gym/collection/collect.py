@@ -123,8 +123,8 @@ def collect(
             if report.attempts == limit:
                 raise ValueError(
                     f"{settings.out}: expected {settings.episodes} episodes within {limit} attempts, got "
-                    f"{len(writer)}: the expert solved {report.successes} of {report.attempts}. Raise max_attempts or max_steps, or "
-                    "keep failures."
+                    f"{len(writer)}: the expert solved {report.successes} of {report.attempts}. "
+                    "Raise max_attempts or max_steps, or keep failures."
                 )
             success = _play(env, expert, next(seeds), steps, settings.steps_after_success)
             if success is not False or settings.keep_failures:
