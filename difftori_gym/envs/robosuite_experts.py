@@ -24,6 +24,8 @@ class PickTask:
     """
     What an expert has to know of a task; lengths in metres, positions in the world.
 
+    :param object_at: where the object's position stands in the state, its quaternion behind it; ``object-state`` of the
+        can begins with its pose relative to the gripper, which is zero in the first observation
     :param align: turn the fingers parallel to the object's sides
     :param grasp_height: of the gripper over the object's centre when it closes
     :param held_width: distance of the fingers below which the object counts as held
@@ -32,6 +34,7 @@ class PickTask:
     :param release_height: height of the gripper at which it lets go
     """
 
+    object_at: int
     align: bool
     grasp_height: float
     held_width: float
@@ -43,8 +46,9 @@ class PickTask:
 # The can belongs in the far right quarter of the bin at (0.1, 0.28), which is 0.39 x 0.49 wide
 # (robosuite/environments/manipulation/pick_place.py).
 TASKS: dict[str, PickTask] = {
-    "Lift": PickTask(align=True, grasp_height=0.0, held_width=0.048, carry_height=0.95),
+    "Lift": PickTask(object_at=9, align=True, grasp_height=0.0, held_width=0.048, carry_height=0.95),
     "Can": PickTask(
+        object_at=16,
         align=False,
         grasp_height=0.01,
         held_width=0.056,
@@ -79,8 +83,9 @@ def scripted_expert(task: str) -> Expert:
         """
         state = np.asarray(state, dtype=np.float64)
         gripper, rotation, width = state[0:3], _matrix(state[3:7]), state[7] - state[8]
-        target, finger_action = _aim(settings, gripper, float(width), state[9:12])
-        turn = _turn(rotation, _matrix(state[12:16]) if settings.align else None)
+        thing = state[settings.object_at : settings.object_at + 7]
+        target, finger_action = _aim(settings, gripper, float(width), thing[:3])
+        turn = _turn(rotation, _matrix(thing[3:]) if settings.align else None)
         # Twice the distance: the controller's springs stop short of where they are told to go.
         move = 2.0 * (target - gripper) / _MOVE_SCALE
         action = np.concatenate([move, turn / _TURN_SCALE, [finger_action]])
