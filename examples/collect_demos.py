@@ -3,10 +3,10 @@ Collect demonstrations of a task from an expert.
 
     python examples/collect_demos.py --task metaworld/sweep-into --episodes 10 --obs state --out demos/sweep-into
 
-MetaWorld's tasks, and Lift and Can of robosuite, have scripted experts. Any other task is demonstrated by a trained
-model: --policy FILE --algorithm sac. Only successful episodes are kept. Each is on the disk when it is done: after an
-interruption the same command with --append goes on. Exit code: 0 when all is done, 1 when the expert fails too often,
-2 when the request cannot be carried out, 130 when it was interrupted.
+MetaWorld's tasks, and Lift and Can of robosuite, have scripted experts; ManiSkill has a motion planner. Any other
+task is demonstrated by a trained model: --policy FILE --algorithm sac. Only successful episodes are kept. Each is on
+the disk when it is done: after an interruption the same command with --append goes on. Exit code: 0 when all is done,
+1 when the expert fails too often, 2 when the request cannot be carried out, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--task", required=True, help="metaworld/TASK, robosuite/Lift, robosuite/Can; any other with --policy")
+    add("--task", required=True, help="metaworld/TASK, robosuite/Lift, maniskill/PickCube, ...; any with --policy")
     add("--episodes", type=int, default=10, help="episodes that the data set shall hold, default: 10")
     add("--obs", default="state", choices=("state", "pixels", "pointcloud"), help="default: state")
     add("--out", type=Path, required=True, help="folder of the data set, in Minari's layout")

@@ -47,7 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "shimmy": ("envs.dm_control",),
     "mujoco": MUJOCO_SUITES,
     "metaworld": ("envs.metaworld",),
-    "mani_skill": ("envs.maniskill",),
+    "mani_skill": ("envs.maniskill", "envs.maniskill_experts"),
     "sapien": ("envs.maniskill",),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),

@@ -103,7 +103,7 @@ def collect(
         What was collected before stays
     """
     task = parse_task(settings.env_id)
-    env = EpisodeRecorder(make_env(settings.env_id, obs=settings.obs, **settings.env_kwargs))
+    env = EpisodeRecorder(make_env(settings.env_id, obs=settings.obs, **{**expert.env_kwargs, **settings.env_kwargs}))
     try:
         assert isinstance(env.action_space, spaces.Box)
         writer = MinariWriter(
@@ -127,12 +127,12 @@ def collect(
                     "Raise max_attempts or max_steps, or keep failures."
                 )
             success = _play(env, expert, next(seeds), steps, settings.steps_after_success)
-            if success is not False or settings.keep_failures:
+            if env.num_steps and (success is not False or settings.keep_failures):  # a planner may find no path
                 writer.append(env.episode())
             report = CollectionReport(
                 len(writer),
                 report.attempts + 1,
-                report.successes + (success is not False),
+                report.successes + (env.num_steps > 0 and success is not False),
                 report.tells_success and success is not None,
             )
             on_attempt(report)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.collection.recording import EpisodeRecorder
-from difftori_gym.envs import metaworld, robosuite_experts
+from difftori_gym.envs import maniskill_experts, metaworld, robosuite_experts
 from difftori_gym.envs.suite import TaskId
 
 #: Plays from the first observation until the episode is to end; the recorder has been reset.
 Play = Callable[[EpisodeRecorder, Any, Callable[[], bool]], None]
 
 #: Suites with experts of their own.
-EXPERT_SUITES: tuple[str, ...] = ("metaworld", "robosuite")
+EXPERT_SUITES: tuple[str, ...] = ("metaworld", "robosuite", "maniskill")
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,12 @@ class Expert:
 
     :param name: told in the data set
     :param play: plays one episode: given the recorder, its first observation, and when to stop
+    :param env_kwargs: arguments of ``make_env`` that it needs
     """
 
     name: str
     play: Play
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_expert(task: TaskId, policy: Path | None = None, algorithm: str | None = None) -> Expert:
@@ -50,6 +52,9 @@ def make_expert(task: TaskId, policy: Path | None = None, algorithm: str | None 
         return Expert("MetaWorld's scripted policy", _following(metaworld.scripted_expert(task.task)))
     if task.suite == "robosuite":
         return Expert("difftori-gym's scripted policy", _following(robosuite_experts.scripted_expert(task.task)))
+    if task.suite == "maniskill":
+        plan = maniskill_experts.motion_planner(task.task)
+        return Expert("ManiSkill's motion planner", lambda env, _, stop: plan(env, stop), maniskill_experts.ENV_KWARGS)
     raise ValueError(
         f"{task} has no scripted expert: expected a suite of {', '.join(EXPERT_SUITES)}, or a trained model. "
         "Pass --policy FILE --algorithm NAME."
