@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from difftori_gym.il.demonstrations import Demonstrations, Episode
+from difftori_gym.il.demonstrations import Demonstrations, Episode, items
 
 TensorObs = Tensor | dict[str, Tensor]
 CloudScaling = Literal["axes", "none"]
@@ -178,7 +178,7 @@ def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) ->
     shape = tuple(normalizer.scale.shape)
     lows, highs = [], []
     for episode in episodes:
-        value = episode.observations if key is None else episode.observations[key]  # type: ignore[index]
+        value = dict(items(episode.observations))[key]
         flat = np.asarray(value[:-1]).reshape(-1, *shape)
         lows.append(flat.min(axis=0))
         highs.append(flat.max(axis=0))

@@ -39,7 +39,9 @@ class ObservationStorage:
             else:
                 path = folder / f"observations_{number}.npy"
                 path.unlink(missing_ok=True)
-                self._arrays[key] = np.lib.format.open_memmap(path, mode="w+", dtype=entry.dtype, shape=shape)
+                self._arrays[key] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                    path, mode="w+", dtype=entry.dtype, shape=shape
+                )
 
     def append(self, observations: ArrayObs, where: str) -> ArrayObs:
         """

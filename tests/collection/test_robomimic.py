@@ -9,6 +9,7 @@ robosuite 1.2 to 1.4 that the published data sets have.
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -83,7 +84,9 @@ def write_demo(group, env, seed: int) -> None:
     for name in ("obs", "next_obs"):
         for key in steps[name][0]:
             group[f"{name}/{key}"] = np.array([each[key] for each in steps[name]])
-    group.attrs["model_file"] = source.sim.model.get_xml()
+    with warnings.catch_warnings():  # robosuite leaves the temporary file of its XML open
+        warnings.simplefilter("ignore", ResourceWarning)
+        group.attrs["model_file"] = source.sim.model.get_xml()
     group.attrs["num_samples"] = len(steps["actions"])
 
 
