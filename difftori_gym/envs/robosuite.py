@@ -214,6 +214,11 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """:return: for every arm the gripper's position (3), its quaternion (4) and its fingers (2) ``[9 per arm]``"""
         return np.concatenate([self._last[key] for key in self._agent_keys]).astype(np.float32)
 
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """State observation ``[N]`` of this moment, whatever the agent sees: what scripted experts read."""
+        return self._observation()
+
     def _observation(self) -> NDArray[np.float32]:
         """:return: the arms and the objects ``[N]``"""
         return np.concatenate([self.agent_position(), self._last["object-state"].astype(np.float32)])

@@ -1,0 +1,117 @@
+"""What happened in an episode, as a demonstration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from difftori_gym.il import Episode
+
+
+class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Remember the observations, actions and rewards of the running episode.
+
+    Actions are clipped to the box before they are executed, and remembered so: an expert may ask for more than the
+    environment does.
+
+    :param env: environment with a ``Box`` of actions
+    :raises ValueError: for other actions
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        if not isinstance(env.action_space, spaces.Box):
+            raise ValueError(f"Demonstrations need continuous actions: expected a Box, got {env.action_space}.")
+        self._box = env.action_space
+        self._seed: int | None = None
+        self._observations: list[Any] = []
+        self._actions: list[np.ndarray] = []
+        self._rewards: list[float] = []
+        self._terminated = self._truncated = False
+        self._success: bool | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        Forget the last episode and start another.
+
+        :param seed: see Gymnasium
+        :param options: see Gymnasium
+        :return: observation and info
+        """
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._seed = seed
+        self._observations, self._actions, self._rewards = [_copied(observation)], [], []
+        self._terminated = self._truncated = False
+        self._success = None
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        Execute an action, clipped.
+
+        :param action: finite, of the box's shape
+        :return: observation, reward, terminated, truncated and info
+        :raises ValueError: if the action is not finite
+        """
+        action = np.asarray(action)
+        if not np.isfinite(action).all():
+            raise ValueError(
+                f"seed {self._seed}, step {len(self._actions)}: expected finite actions from the expert, got {action}."
+            )
+        executed = np.clip(action, self._box.low, self._box.high).astype(self._box.dtype)
+        observation, reward, terminated, truncated, info = self.env.step(executed)
+        self._observations.append(_copied(observation))
+        self._actions.append(executed)
+        self._rewards.append(float(reward))
+        self._terminated, self._truncated = bool(terminated), bool(truncated)
+        if "is_success" in info or "success" in info:
+            # Once solved, solved: some suites tell of the frame only.
+            self._success = bool(self._success) or bool(info.get("is_success", info.get("success")))
+        return observation, reward, terminated, truncated, info
+
+    @property
+    def num_steps(self) -> int:
+        """Actions of the episode so far."""
+        return len(self._actions)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the environment ended the episode."""
+        return self._terminated or self._truncated
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the task was solved in this episode; None when the environment does not tell."""
+        return self._success
+
+    def episode(self) -> Episode:
+        """
+        :return: the episode so far; cut, if the environment did not end it
+        :raises ValueError: if nothing was done in it
+        """
+        first = self._observations[0]
+        observations = (
+            {key: np.stack([each[key] for each in self._observations]) for key in first}
+            if isinstance(first, dict)
+            else np.stack(self._observations)
+        )
+        return Episode(
+            observations=observations,
+            actions=np.stack(self._actions) if self._actions else np.empty((0, *self._box.shape)),
+            rewards=np.array(self._rewards),
+            terminated=self._terminated,
+            truncated=self._truncated or not self._terminated,
+            success=self._success,
+            seed=self._seed,
+        )
+
+
+def _copied(observation: Any) -> Any:
+    """:return: an observation that the environment will not write into"""
+    if isinstance(observation, dict):
+        return {key: np.array(value) for key, value in observation.items()}
+    return np.array(observation)

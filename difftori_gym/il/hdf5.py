@@ -1,0 +1,81 @@
+"""HDF5 files with errors that name the file. The only module that imports h5py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Group = Any  # h5py.Group; h5py has no types
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, mode: Literal["r", "a", "w-"] = "r") -> Iterator[Group]:
+    """
+    Open a file, and close it at the end.
+
+    :param path: the file
+    :param mode: ``r`` to read, ``a`` to read and write, ``w-`` to create
+    :return: the file's root
+    :raises ImportError: if h5py is not installed; names the command that installs it
+    :raises ValueError: if there is no such file, or it is not a whole HDF5 file
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ImportError('HDF5 files need the package h5py. Run: pip install "difftori-gym[imitation]"') from error
+    if mode == "r" and not path.is_file():
+        raise ValueError(f"{path}: expected a file, found none.")
+    try:
+        file = h5py.File(path, mode)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: expected a whole HDF5 file, got one that does not open ({error}). "
+            "It may be truncated: fetch it again, or collect it again."
+        ) from error
+    with file:
+        yield file
+
+
+def read_array(group: Group, name: str, where: str) -> np.ndarray:
+    """
+    :param group: a group of a file
+    :param name: path of a dataset below it
+    :param where: file and episode, for error messages
+    :return: the dataset's values
+    :raises ValueError: if there is none of that name, or its values cannot be read
+    """
+    if name not in group or not hasattr(group[name], "shape"):
+        above = name.rpartition("/")[0]
+        beside = group.get(above, group)
+        raise ValueError(f"{where}: expected a dataset {name!r}, got {', '.join(sorted(beside)) or 'nothing'}.")
+    try:
+        return np.asarray(group[name][()])
+    except OSError as error:
+        raise ValueError(
+            f"{where}: cannot read {name!r} ({error}). The file may be damaged: fetch it again."
+        ) from error
+
+
+def write_variable_bytes(group: Group, name: str, rows: list[np.ndarray]) -> None:
+    """
+    :param group: where to put the dataset
+    :param name: its name
+    :param rows: arrays of bytes, each of its own length
+    """
+    import h5py
+
+    dataset = group.create_dataset(name, (len(rows),), dtype=h5py.vlen_dtype(np.uint8))
+    for index, row in enumerate(rows):
+        dataset[index] = row
+
+
+def text_of(value: Any) -> str:
+    """
+    :param value: a string attribute, which some writers store as bytes
+    :return: the string
+    """
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

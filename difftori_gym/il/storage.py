@@ -1,0 +1,74 @@
+"""Observations laid one behind the other, in memory or on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from gymnasium import spaces
+
+from difftori_gym.il.demonstrations import items
+from difftori_gym.il.windows import ArrayObs
+
+
+class ObservationStorage:
+    """
+    Room for the observations of all episodes, one array per key.
+
+    On the disk each array is an uncompressed ``.npy`` file that is read only where a batch needs it: images and clouds
+    of any number of episodes cost no memory. Files that are there already are replaced; whoever reads the old ones
+    keeps them.
+
+    :param space: a ``Box`` or a ``Dict`` of such
+    :param length: number of observations of all episodes, the closing ones counted
+    :param folder: where to lay the files; None keeps the arrays in memory
+    """
+
+    def __init__(self, space: spaces.Space, length: int, folder: Path | None) -> None:
+        self._filled = 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        entries: list[tuple[str | None, spaces.Space]] = (
+            list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
+        )
+        self._arrays: dict[str | None, np.ndarray] = {}
+        for number, (key, entry) in enumerate(entries):
+            shape = (length, *(entry.shape or ()))
+            if folder is None:
+                self._arrays[key] = np.empty(shape, dtype=entry.dtype)
+            else:
+                path = folder / f"observations_{number}.npy"
+                path.unlink(missing_ok=True)
+                self._arrays[key] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                    path, mode="w+", dtype=entry.dtype, shape=shape
+                )
+
+    def append(self, observations: ArrayObs, where: str) -> ArrayObs:
+        """
+        Store an episode's observations.
+
+        :param observations: ``[T + 1, ...]`` or a dictionary of such
+        :param where: file and episode, for error messages
+        :return: the same, as parts of the storage
+        :raises ValueError: if keys, shapes or types of number are not those of the space
+        """
+        found = dict(items(observations))
+        if set(found) != set(self._arrays):
+            raise ValueError(
+                f"{where}: expected observations with keys {list(self._arrays)}, got {list(found)}. "
+                "None stands for an array without a key."
+            )
+        stored: dict[str | None, np.ndarray] = {}
+        for key, array in self._arrays.items():
+            value = found[key]
+            if value.shape[1:] != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, casting="same_kind"):
+                raise ValueError(
+                    f"{where}: expected observations{'' if key is None else f' under key {key!r}'} of shape "
+                    f"{array.shape[1:]} and type {array.dtype}, got {value.shape[1:]} and {value.dtype}."
+                )
+            array[self._filled : self._filled + len(value)] = value
+            stored[key] = array[self._filled : self._filled + len(value)]
+        self._filled += len(next(iter(stored.values())))
+        if isinstance(observations, dict):
+            return {key: stored[key] for key in observations}
+        return stored[None]

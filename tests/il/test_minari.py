@@ -1,0 +1,273 @@
+"""Both directions of Minari's layout, and what happens to files that are not whole."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from difftori_gym.il import Demonstrations, Episode, MinariWriter, read_minari, write_minari
+
+h5py = pytest.importorskip("h5py")
+
+# Written by Minari 0.5.3 itself: tests/il/data/README.md
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def pictures() -> Demonstrations:
+    """Images that Minari keeps as pictures, images that it does not, a vector; real frames of a real task."""
+    env = gym.make("MountainCarContinuous-v0", render_mode="rgb_array")
+    env.action_space.seed(0)
+    episodes = []
+    for seed in range(2):
+        state, _ = env.reset(seed=seed)
+        states, images, actions, rewards = [state], [env.render()], [], []
+        for _ in range(4):
+            actions.append(env.action_space.sample())
+            state, reward, *_ = env.step(actions[-1])
+            states.append(state)
+            images.append(env.render())
+            rewards.append(reward)
+        image = np.stack(images)[:, ::8, ::8]
+        observations = {
+            "image": image,
+            "frames": np.moveaxis(image, -1, 1),
+            "stack": np.tile(image, 3),
+            "state": states,
+        }
+        episodes.append(
+            Episode(
+                {key: np.asarray(value) for key, value in observations.items()},
+                np.stack(actions),
+                np.array(rewards),
+                terminated=False,
+                truncated=True,
+                success=seed == 0,
+                seed=seed,
+            )
+        )
+    env.close()
+    space = spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (50, 75, 3), np.uint8),
+            "frames": spaces.Box(0, 255, (3, 50, 75), np.uint8),
+            "stack": spaces.Box(0, 255, (50, 75, 9), np.uint8),
+            "state": env.observation_space,
+        }
+    )
+    return Demonstrations(tuple(episodes), space, env.action_space, env_id="MountainCarContinuous-v0", obs="pixels")
+
+
+def assert_same(found: Demonstrations, expected: Demonstrations) -> None:
+    assert found.observation_space == expected.observation_space
+    assert found.action_space == expected.action_space
+    assert (found.env_id, found.obs, len(found)) == (expected.env_id, expected.obs, len(expected))
+    for one, other in zip(found.episodes, expected.episodes, strict=True):
+        for field in dataclasses.fields(Episode):
+            np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def test_read_back_what_was_written(numbered, pictures, tmp_path):
+    for name, demonstrations in {"numbers": numbered, "pictures": pictures}.items():
+        write_minari(demonstrations, tmp_path / name, algorithm_name="test")
+        assert_same(read_minari(tmp_path / name), demonstrations)
+        assert_same(read_minari(tmp_path / name / "data" / "main_data.hdf5", num_episodes=1), demonstrations.take(1))
+
+
+def test_observations_on_the_disk(pictures, tmp_path):
+    write_minari(pictures, tmp_path / "pictures")
+    mapped = read_minari(tmp_path / "pictures", memory_map=tmp_path / "cache")
+    assert_same(mapped, pictures)
+    windows = mapped.windows(n_obs_steps=2, horizon=2, n_action_steps=1)
+    expected = pictures.windows(n_obs_steps=2, horizon=2, n_action_steps=1)
+    for array in windows._observations.values():
+        base = array
+        while not isinstance(base, np.memmap):
+            base = base.base
+        assert Path(base.filename).parent == tmp_path / "cache"
+    indices = np.arange(len(windows))
+    for key, value in expected.batch(indices).observations.items():
+        np.testing.assert_array_equal(windows.batch(indices).observations[key], value)
+    # Read again while the first is in use.
+    again = read_minari(tmp_path / "pictures", num_episodes=1, memory_map=tmp_path / "cache")
+    assert len(again) == 1
+    assert_same(mapped, pictures)
+
+
+def test_minaris_own_file_of_vectors():
+    demonstrations = read_minari(DATA / "pendulum-random-v0")
+    assert demonstrations.env_id == "Pendulum-v1"
+    assert demonstrations.seeds == (5, 6)
+    assert [len(each) for each in demonstrations.episodes] == [12, 12]
+    env = gym.make("Pendulum-v1")
+    for episode in demonstrations.episodes:
+        assert (episode.terminated, episode.truncated) == (False, True)
+        observation, _ = env.reset(seed=episode.seed)
+        for t, action in enumerate(episode.actions):
+            np.testing.assert_array_equal(episode.observations[t], observation)
+            observation, reward, *_ = env.step(action)
+            assert episode.rewards[t] == pytest.approx(reward)
+        np.testing.assert_array_equal(episode.observations[-1], observation)
+
+
+def test_minaris_own_file_of_pictures_and_infos():
+    demonstrations = read_minari(DATA / "lamp-v0")
+    assert list(demonstrations.observation_space) == ["image", "light"]
+    for episode in demonstrations.episodes:
+        assert episode.success is True
+        assert (episode.terminated, episode.truncated) == (True, False)
+        np.testing.assert_allclose(episode.observations["light"][:, 0], [0, 0.1, 0.2, 0.3])
+        # JPEG: one-coloured images lose next to nothing
+        np.testing.assert_allclose(episode.observations["image"].mean((1, 2, 3)), [0, 20, 40, 60], atol=1)
+
+
+def test_minari_opens_ours(numbered, pictures, tmp_path):
+    minari = pytest.importorskip("minari")
+    del pictures.observation_space.spaces["stack"]  # nine channels are no picture
+    pictures = dataclasses.replace(
+        pictures,
+        episodes=tuple(
+            dataclasses.replace(each, observations={k: v for k, v in each.observations.items() if k != "stack"})
+            for each in pictures.episodes
+        ),
+    )
+    for name, demonstrations in {"numbers": numbered, "pictures": pictures}.items():
+        write_minari(demonstrations, tmp_path / name, algorithm_name="test")
+        dataset = minari.MinariDataset(tmp_path / name / "data")
+        assert dataset.observation_space == demonstrations.observation_space
+        assert dataset.action_space == demonstrations.action_space
+        assert (dataset.total_episodes, dataset.total_steps) == (len(demonstrations), demonstrations.num_steps)
+        assert dataset.spec.dataset_id == f"{name}-v0"
+        for found, expected in zip(dataset.iterate_episodes(), demonstrations.episodes, strict=True):
+            np.testing.assert_equal(found.observations, expected.observations)
+            np.testing.assert_array_equal(found.actions, expected.actions)
+            np.testing.assert_array_equal(found.rewards, expected.rewards)
+            assert (found.terminations[-1], found.truncations[-1]) == (expected.terminated, expected.truncated)
+        metadata = list(dataset.storage.get_episode_metadata(range(len(demonstrations))))
+        assert [each["seed"] for each in metadata] == list(demonstrations.seeds)
+
+
+def writer_of(numbered: Demonstrations, path: Path, **settings) -> MinariWriter:
+    settings = dict(env_id="numbers", obs="state") | settings
+    return MinariWriter(path, numbered.observation_space, numbered.action_space, **settings)
+
+
+def test_collection_goes_on_after_an_interruption(numbered, tmp_path):
+    writer = writer_of(numbered, tmp_path / "set")
+    writer.append(numbered.episodes[0])
+    assert len(read_minari(tmp_path / "set")) == 1  # while the writer lives
+    with h5py.File(tmp_path / "set" / "data" / "main_data.hdf5", "a") as file:
+        file.create_group("episode_1")["actions"] = np.zeros((3, 1))  # what a killed program may leave behind
+    assert len(read_minari(tmp_path / "set")) == 1
+    writer = writer_of(numbered, tmp_path / "set", append=True)
+    assert (len(writer), writer.seeds) == (1, (0,))
+    writer.append(numbered.episodes[1])
+    expected = dataclasses.replace(numbered.take(2), obs="state")
+    assert_same(read_minari(tmp_path / "set"), expected)
+
+
+def test_an_interruption_while_an_episode_is_written(numbered, tmp_path, monkeypatch):
+    writer = writer_of(numbered, tmp_path / "set")
+    writer.append(numbered.episodes[0])
+
+    original = h5py.Group.__setitem__
+
+    def interrupted(group, name, value):
+        if name == "rewards":
+            raise KeyboardInterrupt
+        original(group, name, value)
+
+    monkeypatch.setattr(h5py.Group, "__setitem__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.append(numbered.episodes[1])
+    monkeypatch.undo()
+    assert len(read_minari(tmp_path / "set")) == 1
+    writer.append(numbered.episodes[1])
+    assert len(read_minari(tmp_path / "set")) == 2
+
+
+def test_an_episode_that_is_refused_changes_nothing(numbered, tmp_path):
+    writer = writer_of(numbered, tmp_path / "set")
+    writer.append(numbered.episodes[0])
+    broken = dataclasses.replace(numbered.episodes[1], actions=np.full((4, 1), 2.0, np.float32))
+    with pytest.raises(ValueError, match=r"set, episode 1: expected actions inside the box"):
+        writer.append(broken)
+    assert len(read_minari(tmp_path / "set")) == 1
+
+
+def test_going_on_with_another_task_is_refused(numbered, tmp_path):
+    writer_of(numbered, tmp_path / "set")
+    with pytest.raises(ValueError, match="expected no dataset, found one"):
+        writer_of(numbered, tmp_path / "set")
+    with pytest.raises(ValueError, match="expected env_id other, got numbers in the dataset that is there"):
+        writer_of(numbered, tmp_path / "set", env_id="other", append=True)
+    with pytest.raises(ValueError, match="expected obs pixels, got state"):
+        writer_of(numbered, tmp_path / "set", obs="pixels", append=True)
+
+
+def test_files_that_are_not_whole(numbered, tmp_path):
+    path = tmp_path / "set"
+    with pytest.raises(ValueError, match=r"set: expected a folder with data/main_data.hdf5"):
+        read_minari(path)
+    writer = writer_of(numbered, path)
+    with pytest.raises(ValueError, match=r"main_data.hdf5: expected at least one episode, got none"):
+        read_minari(path)
+    for episode in numbered.episodes:
+        writer.append(episode)
+    file = path / "data" / "main_data.hdf5"
+    with pytest.raises(ValueError, match="expected at least 4 episodes, got 3"):
+        read_minari(path, num_episodes=4)
+
+    with h5py.File(file, "a") as opened:
+        del opened["episode_2"]
+    with pytest.raises(ValueError, match=r"main_data.hdf5, episode 2: expected a group 'episode_2'.*num_episodes=2"):
+        read_minari(path)
+    assert len(read_minari(path, num_episodes=2)) == 2  # what was collected before
+
+    with h5py.File(file, "a") as opened:
+        del opened["episode_1/rewards"]
+    with pytest.raises(ValueError, match=r"main_data.hdf5, episode 1: expected a dataset 'rewards', got actions"):
+        read_minari(path, num_episodes=2)
+
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(ValueError, match=r"main_data.hdf5: expected a whole HDF5 file.*truncated"):
+        read_minari(path)
+    (path / "data" / "metadata.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metadata.json: expected Minari's metadata in JSON"):
+        read_minari(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("actions", np.full((4, 1), 3.0), "expected actions inside the box"),
+        ("actions", np.full((4, 1), np.nan), "expected actions that are finite"),
+        ("actions", np.zeros((4, 2)), r"expected actions of shape \(1,\), got \(2,\)"),
+        ("observations", np.zeros((5, 3)), r"expected observations of shape \(2,\) and type float32, got \(3,\)"),
+        ("observations", np.zeros((4, 2)), "expected 5 observations, got 4"),
+        ("rewards", np.zeros(2), r"expected rewards of shape \(4,\)"),
+    ],
+)
+def test_wrong_numbers_name_file_and_episode(numbered, tmp_path, name, value, message):
+    write_minari(numbered, tmp_path / "set")
+    with h5py.File(tmp_path / "set" / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_1"][name]
+        file["episode_1"][name] = value
+    with pytest.raises(ValueError, match=r"main_data.hdf5, episode 1: " + message):
+        read_minari(tmp_path / "set")
+
+
+def test_spaces_that_imitation_does_not_know(tmp_path):
+    shutil.copytree(DATA / "pendulum-random-v0", tmp_path / "set")
+    file = tmp_path / "set" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text(encoding="utf-8"))
+    metadata["action_space"] = json.dumps({"type": "Discrete", "dtype": "int64", "start": 0, "n": 2})
+    file.write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"main_data.hdf5: expected spaces made of Box and Dict, got Discrete"):
+        read_minari(tmp_path / "set")
