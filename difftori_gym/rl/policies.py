@@ -10,16 +10,11 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    NatureCNN,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from difftori_gym.models import EnsembleCritic, LatentEncoder, LatentModel
+from difftori_gym.models import CombinedEncoder, EnsembleCritic, ImageEncoder, LatentEncoder, LatentModel
 from difftori_gym.rl.network_arch import NetworkArch
 from difftori_gym.rl.planning import Planner, carried_plan, executed_action, join_solutions
 from difftori_gym.rl.validation import check_action_space, check_finite_observation, check_observation_space
@@ -311,18 +306,18 @@ class DiffTORIPolicy(BasePolicy):
 
 
 class CnnPolicy(DiffTORIPolicy):
-    """:class:`DiffTORIPolicy` for images: Stable-Baselines3's ``NatureCNN`` before the encoder and before Q-tilde."""
+    """:class:`DiffTORIPolicy` for images: the paper's convolutions before the encoder, and others before Q-tilde."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("features_extractor_class", NatureCNN)
+        kwargs.setdefault("features_extractor_class", ImageEncoder)
         super().__init__(*args, **kwargs)
 
 
 class MultiInputPolicy(DiffTORIPolicy):
-    """:class:`DiffTORIPolicy` for dictionaries: ``CombinedExtractor`` before the encoder and before Q-tilde."""
+    """:class:`DiffTORIPolicy` for dictionaries: a network per entry before the encoder, and others before Q-tilde."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("features_extractor_class", CombinedExtractor)
+        kwargs.setdefault("features_extractor_class", CombinedEncoder)
         super().__init__(*args, **kwargs)
 
 
