@@ -13,6 +13,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from difftori_gym.rl.frame_replay import FrameReplay
 from difftori_gym.rl.sum_tree import SumTree
 
 TensorObs = Tensor | dict[str, Tensor]
@@ -178,19 +179,21 @@ class _SequenceSampling:
         return self._tensor(self._normalize_obs(storage[rows, columns], env))
 
 
-class SequenceReplayBuffer(_SequenceSampling, ReplayBuffer):
+class SequenceReplayBuffer(_SequenceSampling, FrameReplay, ReplayBuffer):
     """
-    Prioritised replay of sequences of array observations.
+    Prioritised replay of sequences of array observations; of images, every frame is stored once.
 
-    Takes the arguments of ``stable_baselines3.common.buffers.ReplayBuffer`` and those of :class:`_SequenceSampling`.
+    Takes the arguments of ``stable_baselines3.common.buffers.ReplayBuffer``, those of :class:`_SequenceSampling`, and
+    ``frame_stack`` of :class:`~difftori_gym.rl.frame_replay.FrameReplay`.
     """
 
 
-class DictSequenceReplayBuffer(_SequenceSampling, DictReplayBuffer):
+class DictSequenceReplayBuffer(_SequenceSampling, FrameReplay, DictReplayBuffer):
     """
-    Prioritised replay of sequences of dictionary observations.
+    Prioritised replay of sequences of dictionary observations; of images, every frame is stored once.
 
-    Takes the arguments of ``stable_baselines3.common.buffers.DictReplayBuffer`` and of :class:`_SequenceSampling`.
+    Takes the arguments of ``stable_baselines3.common.buffers.DictReplayBuffer``, of :class:`_SequenceSampling`, and
+    ``frame_stack`` of :class:`~difftori_gym.rl.frame_replay.FrameReplay`.
     """
 
 
