@@ -23,7 +23,7 @@ class ImageEncoder(BaseFeaturesExtractor):
     this size, asking the system for memory is a good part of the time.
 
     :param observation_space: channel-first images ``[C, H, W]``; frames stacked along C
-    :param features_dim: number of features
+    :param features_dim: number of features; None leaves out the linear layer, which gives what the convolutions give
     :param channels: of every convolution
     :param kernels: kernel sizes
     :param strides: strides, one per kernel
@@ -34,14 +34,13 @@ class ImageEncoder(BaseFeaturesExtractor):
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        features_dim: int = 50,
+        features_dim: int | None = 50,
         *,
         channels: int = 32,
         kernels: Sequence[int] = (7, 5, 3, 3),
         strides: Sequence[int] = (2, 2, 2, 2),
         squash: bool = False,
     ) -> None:
-        super().__init__(observation_space, features_dim)
         if len(kernels) != len(strides):
             raise ValueError(f"ImageEncoder needs one stride per kernel, got {len(kernels)} and {len(strides)}.")
         in_channels, height, width = _check_images(observation_space)
@@ -57,10 +56,12 @@ class ImageEncoder(BaseFeaturesExtractor):
             layers += [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU(inplace=True)]
             in_channels = channels
             height, width = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
+        flat_dim = in_channels * height * width
+        super().__init__(observation_space, features_dim or flat_dim)
         self.convolutions = nn.Sequential(*layers)
-        self.linear = nn.Linear(in_channels * height * width, features_dim)
+        self.linear = nn.Identity() if features_dim is None else nn.Linear(flat_dim, features_dim)
         self.apply(orthogonal_init)
-        self.squash = nn.Sequential(nn.LayerNorm(features_dim), nn.Tanh()) if squash else nn.Identity()
+        self.squash = nn.Sequential(nn.LayerNorm(self.features_dim), nn.Tanh()) if squash else nn.Identity()
 
     def forward(self, observations: Tensor) -> Tensor:
         """

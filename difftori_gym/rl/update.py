@@ -8,6 +8,7 @@ import torch
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
+from difftori_gym.rl.images import augmented
 from difftori_gym.rl.losses import (
     LossCoefficients,
     ModelLoss,
@@ -85,10 +86,12 @@ class Updater:
         :return: new priorities of the windows ``[B]``
         """
         policy, settings = self.policy, self.settings
+        batch = augmented(batch, policy.observation_space, policy.image_shift)
         observations = policy.preprocess(batch.observations)
         next_observations = policy.preprocess(flatten_time(batch.next_observations))
         with torch.no_grad():
-            next_z = policy.encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
+            encoder = policy.encoder_target if policy.slow_targets else policy.encoder
+            next_z = encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
 
         loss = self._model_loss(batch, observations, next_observations, next_z)
         gradients = _gradients(loss.total, self._parameters)
@@ -115,7 +118,7 @@ class Updater:
     ) -> ModelLoss:
         policy = self.policy
         with torch.no_grad():
-            next_z_target = policy.encoder_target(next_observations).view_as(next_z)
+            next_z_target = next_z if policy.slow_targets else policy.encoder_target(next_observations).view_as(next_z)
         values = td_target(
             policy.model,
             policy.critic_target,
