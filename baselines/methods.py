@@ -47,18 +47,19 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
     ),
 }
 
-# From images, an update costs a hundred times more, nearly all of it for convolutions. Half the windows, each of three
-# steps, updated on every other agent step, cost a ninth of _PLANNER. 3e-4 is the release's learning rate for images.
+# From images, nearly all of an update's time goes into convolutions. Half the windows, each of three steps, after every
+# fourth agent step: 100,000 frames at an action repeat of 4 are then about an hour on one core (docs/pixels.md). The
+# learning rate is the release's for images.
 _PLANNER_PIXELS: Hyperparameters = dict(
     learning_rate=3e-4,
     buffer_size=100_000,
     batch_size=64,
-    train_freq=2,
+    train_freq=4,
     gradient_steps=1,
     horizon=3,
     pg_batch_size=32,
 )
-# Published for 100,000 to 3,000,000 steps; learning_starts and updates are in agent steps.
+# All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
 _DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
 # One update per agent step whatever the number of environments. Two layers of 256 units are Stable-Baselines3's own

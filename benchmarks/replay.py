@@ -4,9 +4,9 @@ Memory and sampling time of the replay of images, stored frame by frame and as w
     python benchmarks/replay.py --out results/benchmarks
 
 Random images of 84 x 84 in colour, three stacked, in episodes of 250 steps whose first frame is repeated. Memory is
-what the process holds more after filling, so it is measured: at ``--transitions`` for both ways of storing, and, with
-``--full``, at all of 500,000 for single frames. The rest of the 500,000 is arithmetic on the bytes per transition.
-Times are medians of processor time of one batch, read in turns.
+what the process grows by per transition while the second half of ``--transitions`` is stored; for 500,000 transitions
+that number is multiplied. With ``--full``, all of 500,000 are stored as single frames instead (11 GB). Times are
+medians of processor time of one batch, read in turns.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ class WholeStacks(_SequenceSampling, ReplayBuffer):
     """Observations and next observations as they come."""
 
 
-def fill(buffer: Any, transitions: int) -> None:
-    """Random frames, drawn from a pool: drawing new ones would take most of the time."""
-    pool = np.random.default_rng(0).integers(0, 256, (4096, *FRAME), dtype=np.uint8)
-    for t in range(transitions):
+def fill(buffer: Any, start: int, stop: int, pool: np.ndarray) -> None:
+    """Transitions of these numbers, of frames from a pool: drawing new ones would take most of the time."""
+    for t in range(start, stop):
         step = t % EPISODE
         shown = np.maximum(np.arange(step - STACK + 1, step + 2), 0) + t - step  # frames of this and the next stack
         frames = pool[(shown * 7) % len(pool)]
@@ -49,29 +48,36 @@ def fill(buffer: Any, transitions: int) -> None:
         buffer.add(observation, following, np.zeros((1, 1)), np.zeros(1), done, [info])
 
 
-def measured(kind: Any, capacity: int, transitions: int) -> tuple[Any, float]:
-    """:return: a filled buffer, and the GB that the process holds more with it than without"""
+def filled(kind: Any, capacity: int, transitions: int) -> tuple[Any, float]:
+    """:return: a filled buffer, and the bytes that the process grew by per transition of the second half"""
+    pool = np.random.default_rng(0).integers(0, 256, (4096, *FRAME), dtype=np.uint8)
     space = spaces.Box(0, 255, (STACK * FRAME[0], *FRAME[1:]), np.uint8)
-    process = psutil.Process()
-    before = process.memory_info().rss
     buffer = kind(capacity, space, ACTIONS, device="cpu")
-    fill(buffer, transitions)
-    return buffer, (process.memory_info().rss - before) / 1e9
+    half = transitions // 2
+    fill(buffer, 0, half, pool)
+    before = psutil.Process().memory_info().rss
+    fill(buffer, half, transitions, pool)
+    return buffer, (psutil.Process().memory_info().rss - before) / (transitions - half)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder of the tables")
-    parser.add_argument("--transitions", type=int, default=10_000, help="to fill both buffers with")
-    parser.add_argument("--full", action="store_true", help="also fill all 500,000 (needs 11 GB)")
+    parser.add_argument("--transitions", type=int, default=20_000, help="to store in both buffers")
+    parser.add_argument("--full", action="store_true", help="store 500,000 single frames (needs 11 GB)")
     parser.add_argument("--seconds", type=float, default=5.0, help="measuring time per row, about")
     args = parser.parse_args()
 
-    frames, frames_gb = measured(SequenceReplayBuffer, CAPACITY, args.transitions)
-    stacks, stacks_gb = measured(WholeStacks, args.transitions, args.transitions)
-    rows: list[dict[str, object]] = []
-    for what, scale in ((f"GB of {args.transitions:,}", 1.0), (f"GB of {CAPACITY:,}", CAPACITY / args.transitions)):
-        rows.append({"what": what, "frames": frames_gb * scale, "stacks": stacks_gb * scale})
+    frames, frame_bytes = filled(SequenceReplayBuffer, CAPACITY, CAPACITY if args.full else args.transitions)
+    stacks, stack_bytes = filled(WholeStacks, args.transitions, args.transitions)
+    rows: list[dict[str, object]] = [
+        {"what": "bytes per transition", "frames": round(frame_bytes), "stacks": round(stack_bytes)},
+        {
+            "what": f"GB of {CAPACITY:,} transitions",
+            "frames": frame_bytes * CAPACITY / 1e9,
+            "stacks": stack_bytes * CAPACITY / 1e9,
+        },
+    ]
     for batch, horizon in BATCHES:
         jobs = {
             "frames": partial(frames.sample_sequences, batch, horizon),
@@ -79,15 +85,11 @@ def main() -> None:
         }
         times, _ = medians(jobs, args.seconds, 50)
         rows.append({"what": f"ms to sample {batch} windows of {horizon}", **times})
-    if args.full:
-        del frames, stacks, jobs
-        _, full_gb = measured(SequenceReplayBuffer, CAPACITY, CAPACITY)
-        rows.append({"what": f"GB of {CAPACITY:,}, filled", "frames": full_gb, "stacks": None})
     headings = {"what": "what", "frames": "single frames", "stacks": "whole stacks"}
     notes = [
         f"Images {FRAME}, {STACK} stacked, episodes of {EPISODE} steps. GB are 1e9 bytes.",
-        f"GB of {args.transitions:,}: growth of the process. GB of {CAPACITY:,}: that, times {CAPACITY} / "
-        f"{args.transitions}; the row that ends in 'filled' was measured.",
+        f"Measured while transitions {args.transitions // 2:,} to {args.transitions:,} were stored"
+        f"{' (single frames: 250,000 to 500,000)' if args.full else ''}.",
     ]
     print(save_table(rows, headings, notes, args.out, "replay"))
 
