@@ -32,6 +32,8 @@ class FrameReplay:
     buffer_size: int
     n_envs: int
     optimize_memory_usage: bool
+    observation_space: Any
+    obs_shape: Any
     observations: Any
     next_observations: Any
 
@@ -57,7 +59,7 @@ class FrameReplay:
             self._store_frames(key, stack)
 
     def _store_frames(self, key: str | None, stack: int) -> None:
-        space: Any = self.observation_space if key is None else self.observation_space[key]  # type: ignore[index]
+        space = self.observation_space if key is None else self.observation_space[key]
         channels, height, width = space.shape
         # A frame per row, the stacks that are being written, and some room for the first stacks of episodes.
         rows = self.buffer_size + self.buffer_size // 100 + 2 * stack
@@ -91,8 +93,8 @@ def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str
     :return: frames per image, by key of the dictionary that holds it; None is the key of an image by itself
     :raises ValueError: if ``frame_stack`` does not divide the channels
     """
-    entries: dict[str | None, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {None: space}
-    stacks = {}
+    entries: dict[Any, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {None: space}
+    stacks: dict[str | None, int] = {}
     for key, entry in entries.items():
         if observation_kind(entry, key) != "image" or len(entry.shape) != 3:
             continue
