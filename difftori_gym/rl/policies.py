@@ -81,7 +81,7 @@ class DiffTORIPolicy(BasePolicy):
         width, which is 4 at 84 as in the paper; 0 for not at all. Other observations are left alone.
     :param slow_targets: encode next observations once, with the slowly moving encoder, for both kinds of targets.
         False also encodes them with the learned one, for the value targets, as TD-MPC does. None: only if there are
-        images, where it saves about a sixth of the time of an update
+        images, where it saves a sixth of an update and more
     :raises ValueError: for an action space or observation space that cannot be planned with
     """
 
