@@ -48,7 +48,7 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
 }
 
 # From images, nearly all of an update's time goes into convolutions. Half the windows, each of three steps, after every
-# fourth agent step: 100,000 frames at an action repeat of 4 are then about an hour on one core (docs/pixels.md). The
+# fourth agent step: 100,000 frames at an action repeat of 4 are then 70 minutes on one core (docs/pixels.md). The
 # learning rate is the release's for images.
 _PLANNER_PIXELS: Hyperparameters = dict(
     learning_rate=3e-4,
