@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all
 # that lies under them. A package that is not listed may be imported anywhere but in trajopt.
-MUJOCO_SUITES = ("envs.dm_control", "envs.metaworld", "envs.robosuite", "envs.gymnasium")
+MUJOCO_SUITES = ("envs.dm_control", "envs.metaworld", "envs.robosuite", "envs.gymnasium", "envs.playground_batch")
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "theseus": ("trajopt.theseus_backend",),
     "torchlie": ("trajopt.theseus_backend",),
@@ -50,6 +50,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sapien": ("envs.maniskill",),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
+    "mujoco_playground": ("envs.playground",),
+    "jax": ("envs.playground_batch",),
     "imageio": ("video",),
     "matplotlib": ("comparison",),
     "pandas": ("comparison",),

@@ -12,13 +12,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.playground import Playground
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
-from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation
+from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation, TensorVecEnv
 
 Observation = Literal["state"]
 OBSERVATIONS: tuple[str, ...] = get_args(Observation)
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Gymnasium())}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Playground(), Gymnasium())}
 
 
 def parse_task(id: str) -> TaskId:
@@ -126,13 +127,17 @@ def make_vec_env(
     """
     Build ``n_envs`` copies of an environment as one Stable-Baselines3 ``VecEnv``, each with a ``Monitor``.
 
+    A suite that steps in batched tensors gives a :class:`~difftori_gym.wrappers.TensorVecEnv`, unless
+    ``vec_env_cls`` asks for something else.
+
     :param id: ``suite/task`` or a registered Gymnasium id
     :param n_envs: number of environments, at least 1
     :param obs: kind of observation
     :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
     :param action_repeat: environment frames per agent step; None: the task's preset
     :param render_mode: Gymnasium render mode
-    :param vec_env_cls: ``DummyVecEnv`` (the default, all in this process) or ``SubprocVecEnv``
+    :param vec_env_cls: ``DummyVecEnv`` (all in this process) or ``SubprocVecEnv``; None takes the suite's batched
+        environments where it has them, else ``DummyVecEnv``
     :param vec_env_kwargs: arguments of ``vec_env_cls``, such as ``{"start_method": "spawn"}``
     :param env_kwargs: arguments of the suite
     :return: the vectorised environment
@@ -141,7 +146,21 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
-    parse_task(id)  # an unknown name is told here, not from inside a child process
+    task = parse_task(id)  # an unknown name is told here, not from inside a child process
+    suite = SUITES[task.suite]
+    if vec_env_cls is None:
+        with suite.explain_missing():
+            batch = suite.make_batch(
+                task.task,
+                n_envs,
+                obs=obs,
+                seed=seed,
+                action_repeat=task_action_repeat(task) if action_repeat is None else action_repeat,
+                render_mode=render_mode,
+                **env_kwargs,
+            )
+        if batch is not None:
+            return TensorVecEnv(batch, seed=seed)
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         functools.partial(
             _make_monitored,
