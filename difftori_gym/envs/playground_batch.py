@@ -110,7 +110,8 @@ class PlaygroundBatch(BatchedEnv):
         self._drawing: Any = None
         self._progress: _Progress | None = None
         first = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._keys = jax.random.split(jax.random.PRNGKey(first), num_envs)
+        self._device = jax.devices()[0]
+        self._keys = self._put(jax.random.split(jax.random.PRNGKey(first), num_envs))
         self._start = jax.jit(self._start_episodes)
         self._advance = jax.jit(self._advance_episodes)
         self._restart = jax.jit(self._restart_ended)
@@ -157,6 +158,12 @@ class PlaygroundBatch(BatchedEnv):
 
     # What torch sees
 
+    def _put(self, keys: Any) -> Any:
+        """Bind an array to the device: what comes from torch is bound, and a mixture would be compiled twice."""
+        import jax
+
+        return jax.device_put(keys, self._device)
+
     def reset(self, seeds: Sequence[int | None]) -> Tensor:
         """
         Start a new episode in every environment.
@@ -169,7 +176,7 @@ class PlaygroundBatch(BatchedEnv):
         if any(seed is not None for seed in seeds):
             chosen = np.array([0 if seed is None else seed for seed in seeds], dtype=np.uint32)
             given = np.array([seed is not None for seed in seeds])
-            self._keys = _where(given, jax.vmap(jax.random.PRNGKey)(chosen), self._keys)
+            self._keys = self._put(_where(given, jax.vmap(jax.random.PRNGKey)(chosen), self._keys))
         self._progress = self._start(self._keys)
         self._keys = self._progress.keys
         return torch.from_dlpack(self._progress.state.obs)

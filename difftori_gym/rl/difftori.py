@@ -13,7 +13,6 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
@@ -26,8 +25,8 @@ from difftori_gym.rl.sequence_buffer import (
     DictSequenceReplayBuffer,
     SequenceReplayBuffer,
     check_buffer_class,
-    sequence_buffer_class,
 )
+from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
 from difftori_gym.rl.validation import (
     check_action_space,
@@ -42,7 +41,7 @@ from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
 
 
-class DiffTORI(OffPolicyAlgorithm):
+class DiffTORI(TensorCollection):
     """
     Differentiable trajectory optimisation as a policy (Wan et al. 2024, arXiv 2402.05421).
 
@@ -234,7 +233,7 @@ class DiffTORI(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         if self.replay_buffer_class is None:
-            self.replay_buffer_class = sequence_buffer_class(self.observation_space)
+            self.replay_buffer_class = buffer_class_for(self.env, self.observation_space)
         check_buffer_class(self.replay_buffer_class)
         self._follow_attributes()
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
