@@ -158,8 +158,10 @@ class TensorCollection(OffPolicyAlgorithm):
         else:
             self._schedule_step = self.num_timesteps
             self._move_schedules()
-            generator = torch.Generator(device=self.device)
-            generator.manual_seed(int(torch.randint(2**62, ())))
+            generator = None
+            if noise is None or self.policy.planner.samples:  # without one, a sampling planner plans row by row
+                generator = torch.Generator(device=self.device)
+                generator.manual_seed(int(torch.randint(2**62, ())))
             solution = self.policy.plan(observations, previous=self._tensor_plan, generator=generator)
             std = self.policy.exploration_std if noise is None else None
             scaled = executed_action(solution, explore_std=std, generator=generator)
