@@ -47,7 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "mujoco": MUJOCO_SUITES,
     "metaworld": ("envs.metaworld",),
     "mani_skill": ("envs.maniskill",),
-    "sapien": ("envs.maniskill",),
+    "sapien": ("envs.maniskill", "envs.vulkan"),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
     "mujoco_playground": ("envs.playground",),

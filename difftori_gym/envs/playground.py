@@ -107,6 +107,7 @@ class Playground(Suite):
         num_envs: int,
         *,
         obs: str = "state",
+        obs_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
         action_repeat: int = 1,
         render_mode: str | None = None,
@@ -118,14 +119,17 @@ class Playground(Suite):
         :param task: canonical name
         :param num_envs: at least 1
         :param obs: ``state``; Playground draws pixels for learning with a package that is not published
+        :param obs_kwargs: none: there is nothing to set
         :param seed: of environments that are reset without a seed
         :param action_repeat: environment frames per step
         :param render_mode: None or ``rgb_array``
         :param env_kwargs: ``episode_length`` in frames, 1000 by default; ``width``, ``height`` and ``camera_id`` of
             images
         :return: the environments, on the device that JAX computes on
-        :raises ValueError: for another kind of observation
+        :raises ValueError: for another kind of observation, or settings of it
         """
+        if obs_kwargs:
+            raise ValueError(f"playground's states have no settings, got obs_kwargs {', '.join(obs_kwargs)}.")
         if obs != "state":
             raise ValueError(f"playground gives obs='state' only, got {obs!r}. For pixels take dm_control/{task}.")
         source = _control_suite().load(_names()[task])

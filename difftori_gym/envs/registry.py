@@ -12,14 +12,18 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.maniskill import ManiSkill
 from difftori_gym.envs.playground import Playground
+from difftori_gym.envs.pusht import PushT
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
-from difftori_gym.wrappers import ActionRepeat, SeedFirstReset, StateObservation, TensorVecEnv
+from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, StateObservation, TensorVecEnv
 
 Observation = Literal["state"]
 OBSERVATIONS: tuple[str, ...] = get_args(Observation)
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), Playground(), Gymnasium())}
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (DMControl(), Playground(), ManiSkill(), PushT(), Gymnasium())
+}
 
 
 def parse_task(id: str) -> TaskId:
@@ -67,12 +71,28 @@ def task_action_repeat(task: TaskId) -> int:
     return SUITES[task.suite].action_repeat(task.task)
 
 
+def _make_batch(task: TaskId, num_envs: int, action_repeat: int | None, **kwargs: Any) -> BatchedEnv | None:
+    """
+    :param task: task of a suite that steps in batched tensors
+    :param num_envs: at least 1
+    :param action_repeat: environment frames per agent step; None: the task's preset
+    :param kwargs: other arguments of ``Suite.make_batch``
+    :return: the environments; None where the suite has to build several one by one
+    :raises ImportError: if the suite is not installed
+    """
+    suite = SUITES[task.suite]
+    repeat = task_action_repeat(task) if action_repeat is None else action_repeat
+    with suite.explain_missing():
+        return suite.make_batch(task.task, num_envs, action_repeat=repeat, **kwargs)
+
+
 def make_env(
     id: str,
     *,
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     **env_kwargs: Any,
 ) -> gym.Env[Any, Any]:
@@ -85,6 +105,7 @@ def make_env(
     :param obs: kind of observation; ``state`` is one flat float32 vector
     :param seed: seed of the first reset, at least 0; later resets continue the stream. None: not seeded
     :param action_repeat: environment frames per agent step, at least 1; None: the task's preset
+    :param obs_kwargs: settings of the observation
     :param render_mode: Gymnasium render mode, ``rgb_array`` for films
     :param env_kwargs: arguments of the suite: ``width``, ``height``, ``camera_id`` in dm_control, those of
         ``gymnasium.make`` in Gymnasium
@@ -92,10 +113,23 @@ def make_env(
     :raises ValueError: on an unknown suite, task or kind of observation, or ``action_repeat`` below 1
     :raises ImportError: if the suite is not installed
     """
-    if obs not in OBSERVATIONS:
-        raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
     task = parse_task(id)
     suite = SUITES[task.suite]
+    if suite.batched:
+        batch = _make_batch(
+            task, 1, action_repeat, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
+        )
+        assert batch is not None
+        return SingleEnv(batch) if seed is None else SeedFirstReset(SingleEnv(batch), seed)
+    if obs in suite.own_observations:
+        with suite.explain_missing():
+            env = suite.make(
+                task.task, seed=seed, render_mode=render_mode, obs=obs, obs_kwargs=obs_kwargs, **env_kwargs
+            )
+        env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+        return env if seed is None else SeedFirstReset(env, seed)
+    if obs not in OBSERVATIONS:
+        raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
     env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
@@ -119,6 +153,7 @@ def make_vec_env(
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     vec_env_cls: Callable[..., VecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
@@ -135,6 +170,7 @@ def make_vec_env(
     :param obs: kind of observation
     :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
     :param action_repeat: environment frames per agent step; None: the task's preset
+    :param obs_kwargs: settings of the observation
     :param render_mode: Gymnasium render mode
     :param vec_env_cls: ``DummyVecEnv`` (all in this process) or ``SubprocVecEnv``; None takes the suite's batched
         environments where it has them, else ``DummyVecEnv``
@@ -147,18 +183,17 @@ def make_vec_env(
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
-    suite = SUITES[task.suite]
-    if vec_env_cls is None:
-        with suite.explain_missing():
-            batch = suite.make_batch(
-                task.task,
-                n_envs,
-                obs=obs,
-                seed=seed,
-                action_repeat=task_action_repeat(task) if action_repeat is None else action_repeat,
-                render_mode=render_mode,
-                **env_kwargs,
-            )
+    if vec_env_cls is None and SUITES[task.suite].batched:
+        batch = _make_batch(
+            task,
+            n_envs,
+            action_repeat,
+            obs=obs,
+            obs_kwargs=obs_kwargs,
+            seed=seed,
+            render_mode=render_mode,
+            **env_kwargs,
+        )
         if batch is not None:
             return TensorVecEnv(batch, seed=seed)
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
@@ -168,6 +203,7 @@ def make_vec_env(
             obs=obs,
             seed=None if seed is None else seed + index,
             action_repeat=action_repeat,
+            obs_kwargs=obs_kwargs,
             render_mode=render_mode,
             **env_kwargs,
         )

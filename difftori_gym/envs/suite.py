@@ -62,6 +62,8 @@ class Suite(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     #: whether :meth:`make_batch` builds environments that step together in tensors
     batched: ClassVar[bool] = False
+    #: kinds of observation that :meth:`make` builds itself, given ``obs`` and ``obs_kwargs``
+    own_observations: ClassVar[tuple[str, ...]] = ()
 
     def require(self) -> None:
         """
@@ -126,6 +128,7 @@ class Suite(ABC):
         num_envs: int,
         *,
         obs: str = "state",
+        obs_kwargs: dict[str, Any] | None = None,
         seed: int | None = None,
         action_repeat: int = 1,
         render_mode: str | None = None,
@@ -137,6 +140,7 @@ class Suite(ABC):
         :param task: canonical name
         :param num_envs: at least 1
         :param obs: kind of observation
+        :param obs_kwargs: its settings
         :param seed: seed of random choices at construction
         :param action_repeat: environment frames per step
         :param render_mode: Gymnasium render mode
