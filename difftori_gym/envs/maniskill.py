@@ -18,7 +18,50 @@ from difftori_gym.wrappers import BatchedEnv, SingleEnv
 _VIEWS: dict[str, type[View]] = {"state": StateView, "pixels": PixelView, "pointcloud": PointCloudView}
 
 #: Tasks with one robot that need no download, tried one by one with ManiSkill 3.0.1.
-TASKS: tuple[str, ...] = ()
+TASKS: tuple[str, ...] = (
+    "DrawTriangle",
+    "FMBAssembly1Easy",
+    "LiftPegUpright",
+    "MS-AntRun",
+    "MS-AntWalk",
+    "MS-CartpoleBalance",
+    "MS-CartpoleSwingUp",
+    "MS-HopperHop",
+    "MS-HopperStand",
+    "MS-HumanoidRun",
+    "MS-HumanoidStand",
+    "MS-HumanoidWalk",
+    "PegInsertionSide",
+    "PickCube",
+    "PickCubeSO100",
+    "PlaceSphere",
+    "PlugCharger",
+    "PokeCube",
+    "PullCube",
+    "PullCubeTool",
+    "PushCube",
+    "PushT",
+    "RollBall",
+    "RotateSingleObjectInHandLevel0",
+    "RotateSingleObjectInHandLevel1",
+    "RotateValveLevel0",
+    "RotateValveLevel1",
+    "RotateValveLevel2",
+    "RotateValveLevel3",
+    "RotateValveLevel4",
+    "SO100GraspCube",
+    "StackCube",
+    "StackPyramid",
+    "TableTopFreeDraw",
+    "TriFingerRotateCubeLevel0",
+    "TriFingerRotateCubeLevel1",
+    "TriFingerRotateCubeLevel2",
+    "TriFingerRotateCubeLevel3",
+    "TriFingerRotateCubeLevel4",
+    "UnitreeG1PlaceAppleInBowl",
+    "UnitreeG1Stand",
+    "UnitreeG1TransportBox",
+)
 
 
 @functools.cache
@@ -120,7 +163,7 @@ class ManiSkill(Suite):
                 disable_env_checker=True,
                 **env_kwargs,
             )
-        except Exception as error:  # the simulator raises what its C++ parts raise
+        except (Exception, SystemExit) as error:  # what its C++ parts raise; the end after a question answered no
             _explain(task, error)
         return ManiSkillBatch(source, view, action_repeat=action_repeat, render_mode=render_mode)
 
@@ -155,7 +198,7 @@ def _view_of(obs: str, obs_kwargs: dict[str, Any] | None) -> View:
     return _VIEWS[obs](**(obs_kwargs or {}))
 
 
-def _explain(task: str, error: Exception) -> NoReturn:
+def _explain(task: str, error: BaseException) -> NoReturn:
     """
     :param task: canonical name
     :param error: what building it raised
@@ -164,7 +207,7 @@ def _explain(task: str, error: Exception) -> NoReturn:
     """
     if is_vulkan_error(error):
         raise RuntimeError(f"maniskill/{task} found no Vulkan device ({error}). {VULKAN_REMEDY}") from error
-    if isinstance(error, (FileNotFoundError, EOFError)):  # the latter from a question whether to download
+    if isinstance(error, (FileNotFoundError, EOFError, SystemExit)):  # the latter two after a question
         raise FileNotFoundError(
             f"maniskill/{task} needs assets that are not on this machine ({error}). "
             "See: python -m mani_skill.utils.download_asset --help"
