@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
@@ -16,6 +16,7 @@ from difftori_gym.envs.maniskill import ManiSkill
 from difftori_gym.envs.playground import Playground
 from difftori_gym.envs.pusht import PushT
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
+from difftori_gym.envs.worker_processes import NamedSubprocVecEnv
 from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, StateObservation, TensorVecEnv
 
 Observation = Literal["state"]
@@ -179,6 +180,7 @@ def make_vec_env(
     :return: the vectorised environment
     :raises ValueError: as :func:`make_env`, and if ``n_envs`` is below 1
     :raises ImportError: if the suite is not installed
+    :raises RuntimeError: if a process of ``SubprocVecEnv`` fails or is killed, now or later; names the environment
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
@@ -209,4 +211,7 @@ def make_vec_env(
         )
         for index in range(n_envs)
     ]
+    if vec_env_cls is SubprocVecEnv:
+        names = [f"environment {index} ({task})" for index in range(n_envs)]
+        return NamedSubprocVecEnv(makers, names=names, **(vec_env_kwargs or {}))
     return (vec_env_cls or DummyVecEnv)(makers, **(vec_env_kwargs or {}))
