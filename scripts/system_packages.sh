@@ -94,8 +94,8 @@ install_vulkan_from_backports() {
             >"$work/parts/backports.list"
     chmod -R a+rX "$work"
     sources="-o Dir::Etc::SourceParts=$work/parts -o Dir::Etc::SourceList=/dev/null"
-    apt update
-    apt install -y --no-install-recommends -t "$release-backports" libvulkan1 mesa-vulkan-drivers
+    [ -s "$work/parts/backports.list" ] && apt update &&
+        apt install -y --no-install-recommends -t "$release-backports" libvulkan1 mesa-vulkan-drivers
     status=$?
     sources=""
     rm -rf "$work"
