@@ -10,10 +10,13 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
+
+from ..models import observation_kind
 
 Hyperparameters = dict[str, Any]
 
@@ -43,6 +46,21 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
         exploration_correlation=0.95,
     ),
 }
+
+# From images, nearly all of an update's time goes into convolutions. Half the windows, each of three steps, after every
+# fourth agent step: 100,000 frames at an action repeat of 4 are then about an hour on one core (docs/pixels.md). The
+# learning rate is the release's for images.
+_PLANNER_PIXELS: Hyperparameters = dict(
+    learning_rate=3e-4,
+    buffer_size=100_000,
+    batch_size=64,
+    train_freq=4,
+    gradient_steps=1,
+    horizon=3,
+    pg_batch_size=32,
+)
+# All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
+_DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
 # One update per agent step whatever the number of environments. Two layers of 256 units are Stable-Baselines3's own
 # size; one of 128 is three times faster on a CPU and learns the control suite's small tasks as well.
@@ -82,6 +100,7 @@ class Method:
     :param tasks: what differs from ``default``, by ``suite/task``
     :param fixed: hyper-parameters that make the method what it is; they win over everything else
     :param obs: kinds of observation it learns from
+    :param pixels: what differs from ``default`` when it learns from images; wins over ``tasks``
     """
 
     name: str
@@ -91,13 +110,17 @@ class Method:
     tasks: Mapping[str, Hyperparameters] = field(default_factory=dict)
     fixed: Hyperparameters = field(default_factory=dict)
     obs: tuple[str, ...] = ("state",)
+    pixels: Hyperparameters = field(default_factory=dict)
 
-    def hyperparameters(self, task: str, overrides: Mapping[str, Any] | None = None) -> Hyperparameters:
+    def hyperparameters(
+        self, task: str, overrides: Mapping[str, Any] | None = None, obs: str = "state"
+    ) -> Hyperparameters:
         """
         Look up the hyper-parameters of a task.
 
         :param task: ``suite/task``, canonical
         :param overrides: the user's own choices
+        :param obs: kind of observation
         :return: keywords of the learner
         :raises ValueError: on a name that the learner does not have, or one that the method fixes
         """
@@ -109,7 +132,8 @@ class Method:
                 raise ValueError(f"{self.name} has no hyper-parameter {name!r}. Did you mean: {', '.join(close)}?")
             if name in self.fixed and value != self.fixed[name]:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
-        return {**self.default, **self.tasks.get(task, {}), **overrides, **self.fixed}
+        of_obs = self.pixels if obs == "pixels" else {}
+        return {**self.default, **self.tasks.get(task, {}), **of_obs, **overrides, **self.fixed}
 
     def hyperparameter_names(self) -> set[str]:
         """:return: names that :meth:`build` understands"""
@@ -138,7 +162,18 @@ class Method:
             shape = env.action_space.shape
             assert shape is not None
             keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
-        return self.learner()("MlpPolicy", env, seed=seed, device=device, verbose=0, **keywords)
+        policy = policy_name(env.observation_space)
+        return self.learner()(policy, env, seed=seed, device=device, verbose=0, **keywords)
+
+
+def policy_name(space: spaces.Space[Any]) -> str:
+    """
+    :param space: of the observations
+    :return: Stable-Baselines3's name of the policy that reads them
+    """
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if observation_kind(space) == "image" else "MlpPolicy"
 
 
 def _difftori() -> type[BaseAlgorithm]:
@@ -153,12 +188,31 @@ def _tdmpc() -> type[BaseAlgorithm]:
     return TDMPC
 
 
+def _drqv2() -> type[BaseAlgorithm]:
+    from .drqv2 import DrQv2
+
+    return DrQv2
+
+
+# TD-MPC has no policy-gradient loss to set a batch size of.
+_TDMPC_PIXELS = {name: value for name, value in _PLANNER_PIXELS.items() if name != "pg_batch_size"}
+_SEEING: dict[str, Any] = dict(obs=("state", "pixels"), pixels=_PLANNER_PIXELS)
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("difftori", "DiffTORI", _difftori, _PLANNER, _PLANNER_TASKS),
-        Method("difftori_nopg", "DiffTORI, no policy gradient", _difftori, _PLANNER, _PLANNER_TASKS, {"pg_coef": 0.0}),
-        Method("tdmpc", "TD-MPC", _tdmpc, _PLANNER, _PLANNER_TASKS),
+        Method("difftori", "DiffTORI", _difftori, _PLANNER, _PLANNER_TASKS, **_SEEING),
+        Method(
+            "difftori_nopg",
+            "DiffTORI, no policy gradient",
+            _difftori,
+            _PLANNER,
+            _PLANNER_TASKS,
+            {"pg_coef": 0.0},
+            **_SEEING,
+        ),
+        Method("tdmpc", "TD-MPC", _tdmpc, _PLANNER, _PLANNER_TASKS, obs=("state", "pixels"), pixels=_TDMPC_PIXELS),
+        Method("drqv2", "DrQ-v2", _drqv2, _DRQV2, obs=("pixels",)),
         Method("sac", "SAC", lambda: SAC, _SAC),
         Method("td3", "TD3", lambda: TD3, _TD3),
         Method("ppo", "PPO", lambda: PPO, _PPO, _PPO_TASKS),

@@ -37,7 +37,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all
 # that lies under them. A package that is not listed may be imported anywhere but in trajopt.
-MUJOCO_SUITES = ("envs.dm_control", "envs.metaworld", "envs.robosuite", "envs.gymnasium", "envs.playground_batch")
+MUJOCO_SUITES = (
+    "envs.mujoco_cameras",
+    "envs.dm_control",
+    "envs.metaworld",
+    "envs.robosuite",
+    "envs.gymnasium",
+    "envs.playground_batch",
+)
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "theseus": ("trajopt.theseus_backend",),
     "torchlie": ("trajopt.theseus_backend",),

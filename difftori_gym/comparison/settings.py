@@ -187,7 +187,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
             n_envs=settings.n_envs,
             eval_freq=eval_freq,
             eval_episodes=settings.eval_episodes,
-            hyperparameters=method.hyperparameters(str(task), settings.overrides.get(method.name)),
+            hyperparameters=method.hyperparameters(str(task), settings.overrides.get(method.name), settings.obs),
             device=settings.device,
             video=settings.video,
         )

@@ -9,7 +9,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TransformAction
+from numpy.typing import NDArray
 
+from difftori_gym.envs.mujoco_cameras import MujocoCameras, draw_fast
+from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
 
@@ -32,6 +35,9 @@ ACTION_REPEAT: dict[str, int] = {
     "walker-walk": 2,
     "cartpole-swingup": 4,
 }
+
+# Lower corner of the clouds' crop box: no ground, everything else.
+_ABOVE_GROUND = (-np.inf, -np.inf, 0.005)
 
 # MuJoCo's "no limit": an action space with such bounds is unbounded.
 _MUJOCO_UNLIMITED = 1e10
@@ -59,21 +65,31 @@ def _suite_names() -> dict[str, tuple[str, str]]:
 
 class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
     """
-    Correct what Shimmy tells about films, and draw fast.
+    Correct what Shimmy tells about films, draw fast, and give access to cameras and joints.
 
     Shimmy's ``render_fps`` is the length of a control step times 1000, in a dict shared by all environments.
 
     :param env: Shimmy's environment
+    :param fast: draw without antialiasing, shadows and reflections
     """
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
+    def __init__(self, env: gym.Env[Any, Any], *, fast: bool) -> None:
         super().__init__(env)
-        self.metadata = {**env.metadata, "render_fps": 1.0 / env.unwrapped._env.control_timestep()}  # type: ignore[attr-defined]
-        # Without a graphics card, antialiasing and shadow maps take most of the drawing time. Both are read when
-        # the first image is drawn.
-        quality = env.unwrapped._env.physics.model.vis.quality  # type: ignore[attr-defined]
-        quality.offsamples = 0
-        quality.shadowsize = 0
+        source = env.unwrapped._env  # type: ignore[attr-defined]
+        self.metadata = {**env.metadata, "render_fps": 1.0 / source.control_timestep()}
+        self._physics = source.physics
+        if fast:
+            draw_fast(self._physics.model.ptr)
+        self.cameras = MujocoCameras(lambda: (self._physics.model.ptr, self._physics.data.ptr), fast=fast)
+
+    def agent_position(self) -> NDArray[np.float32]:
+        """:return: positions of all joints ``[P]``, those of free objects (cup-catch, finger) included"""
+        return np.asarray(self._physics.data.qpos, dtype=np.float32)
+
+    def close(self) -> None:
+        """Give the drawing contexts back."""
+        self.cameras.close()
+        super().close()
 
 
 class DMControl(Suite):
@@ -104,13 +120,34 @@ class DMControl(Suite):
         """
         return ACTION_REPEAT.get(task, 1)
 
-    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+    def preset(self, task: str, obs: Observation) -> Preset | None:
+        """
+        :param task: canonical name
+        :param obs: kind of observation
+        :return: camera 0, in the quadruped's tasks 2, as the DiffTORI release has it; clouds without the ground
+        """
+        if obs == "pixels":
+            return PixelPreset(camera=_camera_of(task))
+        if obs == "pointcloud":
+            return PointCloudPreset(cameras=(_camera_of(task),), crop_low=_ABOVE_GROUND)
+        return super().preset(task, obs)
+
+    def make(
+        self,
+        task: str,
+        *,
+        seed: int | None,
+        render_mode: str | None,
+        fast_render: bool = True,
+        **env_kwargs: Any,
+    ) -> gym.Env[Any, Any]:
         """
         Build one task.
 
         :param task: canonical name
         :param seed: seed of the task's random stream until the first seeded reset
         :param render_mode: None or ``rgb_array``
+        :param fast_render: draw without antialiasing, shadows and reflections
         :param env_kwargs: ``width``, ``height`` (pixels) and ``camera_id`` of rendered images
         :return: environment that truncates itself, after 1000 frames in most tasks
         """
@@ -118,11 +155,19 @@ class DMControl(Suite):
         from dm_control import suite
         from shimmy.dm_control_compatibility import DmControlCompatibilityV0
 
-        camera_id = 2 if domain == "quadruped" else 0
-        render_kwargs = {"width": 256, "height": 256, "camera_id": camera_id, **env_kwargs}
+        render_kwargs = {"width": 256, "height": 256, "camera_id": _camera_of(task), **env_kwargs}
         source = suite.load(domain, task_name, task_kwargs={"random": seed})
-        env = _ShimmyRendering(DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs))
+        shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
+        env = _ShimmyRendering(shimmy, fast=fast_render)
         return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
+
+
+def _camera_of(task: str) -> int:
+    """
+    :param task: canonical name
+    :return: number of the camera of the DiffTORI release
+    """
+    return 2 if task.startswith("quadruped-") else 0
 
 
 def _to_float64(action: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from gymnasium.envs.registration import registry
 
+from difftori_gym.envs.observations import Observation, PixelPreset, Preset
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
 
@@ -30,6 +31,14 @@ class Gymnasium(Suite):
         if module:
             importlib.import_module(module)
         return task if id in registry else None
+
+    def preset(self, task: str, obs: Observation) -> Preset | None:
+        """
+        :param task: registered id
+        :param obs: kind of observation
+        :return: images of ``render()`` for ``pixels``, nothing for ``pointcloud``
+        """
+        return PixelPreset() if obs == "pixels" else super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
@@ -13,17 +13,26 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
 from difftori_gym.envs.maniskill import ManiSkill
+from difftori_gym.envs.metaworld import MetaWorld
+from difftori_gym.envs.observations import (
+    OBSERVATIONS,
+    Observation,
+    PixelPreset,
+    Preset,
+    adjusted,
+    observe,
+    stack_frames,
+)
 from difftori_gym.envs.playground import Playground
 from difftori_gym.envs.pusht import PushT
+from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
 from difftori_gym.envs.worker_processes import NamedSubprocVecEnv
-from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, StateObservation, TensorVecEnv
-
-Observation = Literal["state"]
-OBSERVATIONS: tuple[str, ...] = get_args(Observation)
+from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, TensorVecEnv
 
 SUITES: dict[str, Suite] = {
-    suite.name: suite for suite in (DMControl(), Playground(), ManiSkill(), PushT(), Gymnasium())
+    suite.name: suite
+    for suite in (DMControl(), MetaWorld(), Robosuite(), Playground(), ManiSkill(), PushT(), Gymnasium())
 }
 
 
@@ -72,19 +81,45 @@ def task_action_repeat(task: TaskId) -> int:
     return SUITES[task.suite].action_repeat(task.task)
 
 
-def _make_batch(task: TaskId, num_envs: int, action_repeat: int | None, **kwargs: Any) -> BatchedEnv | None:
+def _make_batch(
+    task: TaskId, num_envs: int, action_repeat: int | None, frame_stack: int | None, **kwargs: Any
+) -> BatchedEnv | None:
     """
     :param task: task of a suite that steps in batched tensors
     :param num_envs: at least 1
     :param action_repeat: environment frames per agent step; None: the task's preset
+    :param frame_stack: None or 1: batched observations are not stacked
     :param kwargs: other arguments of ``Suite.make_batch``
     :return: the environments; None where the suite has to build several one by one
+    :raises ValueError: for another ``frame_stack``
     :raises ImportError: if the suite is not installed
     """
+    if frame_stack not in (None, 1):
+        raise ValueError(
+            f"{task} steps in batched tensors, which are not stacked, got frame_stack={frame_stack}. Use "
+            "stable_baselines3.common.vec_env.VecFrameStack."
+        )
     suite = SUITES[task.suite]
     repeat = task_action_repeat(task) if action_repeat is None else action_repeat
     with suite.explain_missing():
         return suite.make_batch(task.task, num_envs, action_repeat=repeat, **kwargs)
+
+
+def _preset(task: TaskId, obs: Observation) -> Preset:
+    """
+    :param task: a task
+    :param obs: kind of observation
+    :return: settings that the task is published with
+    :raises ValueError: if there is no such kind, or the suite does not offer it; lists the choices
+    """
+    if obs not in OBSERVATIONS:
+        raise ValueError(f"Unknown obs {obs!r}. Choices: {', '.join(OBSERVATIONS)}.")
+    offered = {kind: SUITES[task.suite].preset(task.task, kind) for kind in get_args(Observation)}
+    preset = offered[obs]
+    if preset is None:
+        choices = ", ".join(kind for kind, found in offered.items() if found is not None)
+        raise ValueError(f"{task.suite} does not offer obs={obs!r}. Choices: {choices}.")
+    return preset
 
 
 def make_env(
@@ -93,6 +128,7 @@ def make_env(
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    frame_stack: int | None = None,
     obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     **env_kwargs: Any,
@@ -103,22 +139,25 @@ def make_env(
     ``info["frames"]`` of each step is the number of environment frames it took.
 
     :param id: ``suite/task``, such as ``dm_control/cup-catch``, or a registered Gymnasium id
-    :param obs: kind of observation; ``state`` is one flat float32 vector
+    :param obs: ``state``: one flat float32 vector; ``pixels``: uint8 images, channels first; ``pointcloud``: a dict of
+        ``point_cloud`` and ``agent_pos``
     :param seed: seed of the first reset, at least 0; later resets continue the stream. None: not seeded
     :param action_repeat: environment frames per agent step, at least 1; None: the task's preset
-    :param obs_kwargs: settings of the observation
+    :param frame_stack: number of last observations seen together, at least 1; None: the preset, 3 for images
+    :param obs_kwargs: other settings of the observation in place of the task's preset, such as ``size``, ``camera``
+        and ``state`` of images, ``num_points``, ``cameras``, ``crop_low``, ``crop_high`` and ``color`` of clouds
     :param render_mode: Gymnasium render mode, ``rgb_array`` for films
-    :param env_kwargs: arguments of the suite: ``width``, ``height``, ``camera_id`` in dm_control, those of
-        ``gymnasium.make`` in Gymnasium
+    :param env_kwargs: arguments of the suite, such as ``width`` and ``height`` of rendered images, ``fast_render``;
+        those of ``gymnasium.make`` in Gymnasium
     :return: the environment
-    :raises ValueError: on an unknown suite, task or kind of observation, or ``action_repeat`` below 1
+    :raises ValueError: on an unknown suite, task, camera or kind of observation, or numbers below 1
     :raises ImportError: if the suite is not installed
     """
     task = parse_task(id)
     suite = SUITES[task.suite]
     if suite.batched:
         batch = _make_batch(
-            task, 1, action_repeat, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
+            task, 1, action_repeat, frame_stack, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
         )
         assert batch is not None
         return SingleEnv(batch) if seed is None else SeedFirstReset(SingleEnv(batch), seed)
@@ -128,13 +167,15 @@ def make_env(
                 task.task, seed=seed, render_mode=render_mode, obs=obs, obs_kwargs=obs_kwargs, **env_kwargs
             )
         env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+        env = env if frame_stack in (None, 1) else stack_frames(env, frame_stack)
         return env if seed is None else SeedFirstReset(env, seed)
-    if obs not in OBSERVATIONS:
-        raise ValueError(f"Unknown obs {obs!r}: only obs='state' is available so far.")
+    preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
+    if isinstance(preset, PixelPreset) and preset.camera is None and render_mode is None:
+        render_mode = "rgb_array"
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
     env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
-    env = StateObservation(env)
+    env = observe(env, preset)
     return env if seed is None else SeedFirstReset(env, seed)
 
 
@@ -154,6 +195,7 @@ def make_vec_env(
     obs: Observation = "state",
     seed: int | None = None,
     action_repeat: int | None = None,
+    frame_stack: int | None = None,
     obs_kwargs: dict[str, Any] | None = None,
     render_mode: str | None = None,
     vec_env_cls: Callable[..., VecEnv] | None = None,
@@ -171,7 +213,8 @@ def make_vec_env(
     :param obs: kind of observation
     :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
     :param action_repeat: environment frames per agent step; None: the task's preset
-    :param obs_kwargs: settings of the observation
+    :param frame_stack: number of last observations seen together; None: the preset, 3 for images
+    :param obs_kwargs: other settings of the observation in place of the task's preset
     :param render_mode: Gymnasium render mode
     :param vec_env_cls: ``DummyVecEnv`` (all in this process) or ``SubprocVecEnv``; None takes the suite's batched
         environments where it has them, else ``DummyVecEnv``
@@ -190,6 +233,7 @@ def make_vec_env(
             task,
             n_envs,
             action_repeat,
+            frame_stack,
             obs=obs,
             obs_kwargs=obs_kwargs,
             seed=seed,
@@ -198,6 +242,8 @@ def make_vec_env(
         )
         if batch is not None:
             return TensorVecEnv(batch, seed=seed)
+    if obs not in SUITES[task.suite].own_observations and not SUITES[task.suite].batched:
+        adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         functools.partial(
             _make_monitored,
@@ -205,6 +251,7 @@ def make_vec_env(
             obs=obs,
             seed=None if seed is None else seed + index,
             action_repeat=action_repeat,
+            frame_stack=frame_stack,
             obs_kwargs=obs_kwargs,
             render_mode=render_mode,
             **env_kwargs,

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
+from difftori_gym.envs.observations import Observation, Preset, StatePreset
 from difftori_gym.wrappers import BatchedEnv
 
 
@@ -102,6 +103,14 @@ class Suite(ABC):
         :param task: name of a task in any accepted spelling
         :return: the canonical name, or None when there is no such task
         """
+
+    def preset(self, task: str, obs: Observation) -> Preset | None:
+        """
+        :param task: canonical name
+        :param obs: kind of observation
+        :return: settings that the task is published with, None when the suite does not offer this kind
+        """
+        return StatePreset() if obs == "state" else None
 
     @abstractmethod
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:

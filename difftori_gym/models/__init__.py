@@ -1,17 +1,30 @@
-"""Networks: encoders, the latent model and its heads. Needs torch only."""
+"""Networks: encoders, the latent model and its heads. Feature extractors subclass Stable-Baselines3's."""
 
+from difftori_gym.models.combined_encoder import CombinedEncoder, StateEncoder
 from difftori_gym.models.encoders import LatentEncoder
+from difftori_gym.models.image_encoder import ImageEncoder
 from difftori_gym.models.latent_model import LatentModel, latent_return, rollout_prior, termination_loss
 from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
+from difftori_gym.models.observation_kind import ObservationKind, observation_kind
+from difftori_gym.models.point_encoder import PointNetEncoder
+from difftori_gym.models.random_shift import default_shift, random_shift
 
 __all__ = [
+    "CombinedEncoder",
     "EnsembleCritic",
+    "ImageEncoder",
     "LatentEncoder",
     "LatentModel",
     "LatentObjective",
+    "ObservationKind",
+    "PointNetEncoder",
+    "StateEncoder",
+    "default_shift",
     "latent_return",
     "mlp",
+    "observation_kind",
+    "random_shift",
     "rollout_prior",
     "termination_loss",
 ]

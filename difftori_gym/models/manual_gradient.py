@@ -104,18 +104,29 @@ def _covers(modules: list[nn.Module]) -> bool:
     return not any(before and after for before, after in pairwise(in_place))
 
 
-def with_backward(network: nn.Module) -> Network | None:
+def covered_layers(network: nn.Module) -> list[nn.Module] | None:
     """
-    :param network: nested ``Sequential`` of linear layers, LayerNorm, ELU, ReLU and tanh; the first and the last layer
-        linear, the last with a bias, no two activations in a row. It must outlive the result unchanged.
-    :return: the network with its backward pass; None if the network is not of this kind
+    :param network: any module
+    :return: its layers in order, if it is a nested ``Sequential`` of linear layers, LayerNorm, ELU, ReLU and tanh, the
+        first and the last layer linear, the last with a bias, no two activations in a row; else None
     """
     modules = list(_layers_of(network))
     if not modules or not _covers(modules):
         return None
     first, last = modules[0], modules[-1]
-    if not isinstance(first, nn.Linear) or not isinstance(last, nn.Linear) or last.bias is None:
+    is_framed = isinstance(first, nn.Linear) and isinstance(last, nn.Linear) and last.bias is not None
+    return modules if is_framed else None
+
+
+def with_backward(network: nn.Module) -> Network | None:
+    """
+    :param network: must outlive the result unchanged
+    :return: the network with its backward pass; None if :func:`covered_layers` does not cover it
+    """
+    modules = covered_layers(network)
+    if modules is None:
         return None
+    first, last = modules[0], modules[-1]
     body = [_LAYERS[type(module)](module) for module in modules[:-1]]
     first_weight, last_weight, bias = first.weight, last.weight, last.bias
     transposed = last_weight.t()

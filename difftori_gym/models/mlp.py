@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 
 def orthogonal_init(module: nn.Module) -> None:
-    """Orthogonal weights and zero biases for linear and convolutional layers, as TD-MPC starts its networks."""
+    """
+    Orthogonal weights and zero biases for linear and convolutional layers, as TD-MPC starts its networks.
+
+    Convolutions are taken to be followed by ReLU.
+    """
     if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.orthogonal_(module.weight)
+        nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu") if isinstance(module, nn.Conv2d) else 1.0)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

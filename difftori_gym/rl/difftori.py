@@ -21,11 +21,7 @@ from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Init, Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
 from difftori_gym.rl.saved_model import check_saved_model
-from difftori_gym.rl.sequence_buffer import (
-    DictSequenceReplayBuffer,
-    SequenceReplayBuffer,
-    check_buffer_class,
-)
+from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
 from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
 from difftori_gym.rl.validation import (
@@ -269,7 +265,7 @@ class DiffTORI(TensorCollection):
             self._last_obs, self._step_is_stored = None, True
         if reset_num_timesteps or self._last_obs is None:
             # The environment is about to be reset: what is stored next does not follow from what was stored last.
-            assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+            assert isinstance(self.replay_buffer, SequenceSampling)
             self.replay_buffer.end_episodes()
             self._plan_state = self._plan_restart = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
@@ -326,7 +322,7 @@ class DiffTORI(TensorCollection):
         :param gradient_steps: number of updates
         :param batch_size: windows per update
         """
-        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
         self._follow_attributes()
         self.policy.planner, self._updater.settings = self.planner, self.update_settings
@@ -385,7 +381,7 @@ class DiffTORI(TensorCollection):
         """
         super().load_replay_buffer(path, truncate_last_traj)
         check_buffer_class(type(self.replay_buffer))
-        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        assert isinstance(self.replay_buffer, SequenceSampling)
         if truncate_last_traj:
             self.replay_buffer.end_episodes()
 

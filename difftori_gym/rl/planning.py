@@ -26,12 +26,15 @@ class Planner:
         ``"warm"`` the previous plan shifted by one step and continued by the prior
     :param discount: per-step discount of the objective, in (0, 1]
     :param num_prior_samples: noisy rollouts of the prior that a sampling solver values beside its own draws
+    :param compile: whether the gradient of the objective is compiled by ``torch.compile`` at its first use; where that
+        is not possible it is not
     """
 
     optimizer: TrajectoryOptimizer = TrajectoryOptimizer()
     init: Init = "policy"
     discount: float = 0.99
     num_prior_samples: int = 0
+    compile: bool = False
 
     def start(
         self,
@@ -89,7 +92,7 @@ class Planner:
         if optimizer.solver in SAMPLING_SOLVERS and self.num_prior_samples > 0:
             candidates = self._prior_samples(model, z, horizon, optimizer.min_std, generator)
         return optimizer(
-            LatentObjective(model, z, discount=self.discount),
+            LatentObjective(model, z, discount=self.discount, compile=self.compile),
             start,
             candidates=candidates,
             generator=generator,

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from difftori_gym.rl.sequence_buffer import SequenceReplayBuffer, TensorObs
+from difftori_gym.rl.sequence_buffer import SequenceSampling, TensorObs
 
 Rows = np.ndarray | Tensor
 
@@ -144,7 +144,7 @@ class TensorStorage(ReplayBuffer):
         return storage[rows, columns]
 
 
-class TensorSequenceReplayBuffer(SequenceReplayBuffer, TensorStorage):
+class TensorSequenceReplayBuffer(SequenceSampling, TensorStorage):
     """
     Prioritised replay of sequences with the data on the device.
 
@@ -156,7 +156,7 @@ class TensorSequenceReplayBuffer(SequenceReplayBuffer, TensorStorage):
 
     def sample_sequences(self, batch_size: int, horizon: int, env: VecNormalize | None = None) -> Any:
         """
-        Draw windows, see :meth:`SequenceReplayBuffer.sample_sequences`.
+        Draw windows, see :meth:`SequenceSampling.sample_sequences`.
 
         :param batch_size: B
         :param horizon: H

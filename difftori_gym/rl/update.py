@@ -8,6 +8,7 @@ import torch
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
+from difftori_gym.rl.images import augmented
 from difftori_gym.rl.losses import (
     LossCoefficients,
     ModelLoss,
@@ -85,10 +86,12 @@ class Updater:
         :return: new priorities of the windows ``[B]``
         """
         policy, settings = self.policy, self.settings
+        batch = augmented(batch, policy.observation_space, policy.image_shift)
         observations = policy.preprocess(batch.observations)
         next_observations = policy.preprocess(flatten_time(batch.next_observations))
         with torch.no_grad():
-            next_z = policy.encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
+            encoder = policy.encoder_target if policy.slow_targets else policy.encoder
+            next_z = encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
 
         loss = self._model_loss(batch, observations, next_observations, next_z)
         gradients = _gradients(loss.total, self._parameters)
@@ -115,7 +118,7 @@ class Updater:
     ) -> ModelLoss:
         policy = self.policy
         with torch.no_grad():
-            next_z_target = policy.encoder_target(next_observations).view_as(next_z)
+            next_z_target = next_z if policy.slow_targets else policy.encoder_target(next_observations).view_as(next_z)
         values = td_target(
             policy.model,
             policy.critic_target,
@@ -219,10 +222,13 @@ def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
 def _clip(gradients: list[Tensor], max_norm: float | Tensor | None) -> Tensor:
     """Clip in place to a joint norm; a gradient that is not finite becomes zero. Returns the norm before ``[]``."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if not torch.isfinite(norm):
+    if norm.device.type != "cpu":  # not asked whether it is finite, because the answer had to be waited for
+        usable = torch.isfinite(norm)
+        gradients[:] = [torch.where(usable, gradient, 0.0) for gradient in gradients]
+    elif not torch.isfinite(norm):
         torch._foreach_zero_(gradients)
-    elif max_norm is not None:
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm.nan_to_num() + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -45,7 +45,9 @@ def differentiate(objective: Objective, solution: Solution, settings: Trajectory
     :return: the same numbers; ``actions`` with a graph, ``stationarity`` and ``stationary`` set
     """
     with torch.enable_grad():
-        point, value, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
+        point, value, gradient = linearize(
+            objective, solution.actions.detach(), settings, differentiate=True, twice=True
+        )
         with torch.no_grad():
             free = _free(point, gradient, settings).flatten(1)  # [B, n]
             inverse = _inverse(gradient, point, free)

@@ -9,6 +9,8 @@ from difftori_gym.trajopt.solution import Bounds, Objective, Solution, WallGradi
 
 LOW, HIGH = -1.0, 1.0
 INF = float("inf")
+BROKEN = 1e6
+"""Where there is a box, a start this far outside is no action any more, but a number that broke."""
 
 
 class _InwardClamp(torch.autograd.Function):
@@ -62,17 +64,26 @@ def finite(numbers: Tensor) -> Tensor:
     return numbers.abs() < INF
 
 
+def sound(actions: Tensor, bounds: Bounds | None) -> Tensor:
+    """
+    :param actions: starts, any shape
+    :param bounds: treatment of the box
+    :return: mask of that shape, False for what is not finite and, where there is a box, for what is absurdly far off
+    """
+    return actions.abs() < (INF if bounds is None else BROKEN)
+
+
 def finite_start(actions: Tensor, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
     """
-    Replace what is not finite in a start by zero and, for ``bounds="project"``, bring it into the box.
+    Replace what is broken in a start by zero and, where there is a box, bring it inside.
 
     :param actions: start ``[B, H, A]``
     :param bounds: treatment of the box
     :return: usable start (same graph), mask ``[B]`` of samples that had to be repaired
     """
-    usable = finite(actions.detach())
+    usable = sound(actions.detach(), bounds)
     start = torch.where(usable, actions, 0.0)
-    if bounds == "project":
+    if bounds is not None:
         start = start.clamp(LOW, HIGH)
     return start, ~usable.flatten(1).all(1)
 

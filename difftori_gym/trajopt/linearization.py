@@ -26,15 +26,17 @@ def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimize
 
 
 def linearize(
-    objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, differentiate: bool
+    objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, differentiate: bool, twice: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Value and gradient of the objective at an iterate. Needs ``torch.enable_grad()``.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted
+    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted, its
+        ``differentiable_value_and_gradient`` where one is that is used once
     :param actions: iterate ``[B, H, A]``
     :param settings: treatment of the box
     :param differentiate: whether the gradient gets a graph of its own
+    :param twice: whether that graph is differentiated more than once, as for a Hessian
     :return: the iterate ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``; with a graph if ``differentiate``
     :raises ValueError: if the objective does not depend on the actions
     """
@@ -42,6 +44,11 @@ def linearize(
     if fast is not None and not differentiate and settings.bounds != "clamp":
         return actions.detach(), *fast(actions.detach())
     point = actions if actions.requires_grad else actions.detach().requires_grad_()
+    once = getattr(objective, "differentiable_value_and_gradient", None)
+    if once is not None and differentiate and not twice and settings.bounds != "clamp":
+        found = once(point)
+        if found is not None:
+            return point, *found
     value = value_of(objective, point, settings)
     (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=differentiate, allow_unused=True)
     if gradient is None:

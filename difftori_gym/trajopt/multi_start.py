@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import finite
-from difftori_gym.trajopt.solution import Objective, Solution
+from difftori_gym.trajopt.iterates import HIGH, LOW, finite, sound
+from difftori_gym.trajopt.solution import Bounds, Objective, Solution, Solve
 
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
 
-Solve = Callable[[Objective, Tensor, "TrajectoryOptimizer"], Solution]
+NEAR_STD = 0.3
+"""Spread of the random starts around the given one."""
 
 
 def gather_starts(
-    actions: Tensor, candidates: Tensor | None, num_starts: int, generator: torch.Generator | None
+    actions: Tensor,
+    candidates: Tensor | None,
+    num_starts: int,
+    generator: torch.Generator | None,
+    bounds: Bounds | None = None,
 ) -> Tensor:
     """
     The given start, the candidates, zero, and random ones, in this order, until there are enough.
@@ -28,21 +32,26 @@ def gather_starts(
 
     :param actions: the given start ``[B, H, A]``
     :param candidates: further starts ``[N, B, H, A]``, all of them used; an entry that is not finite, as in a warm
-        start that a sample does not have, is taken from the given start
+        start that a sample does not have, is taken from the given start, and so is one absurdly far from the box
     :param num_starts: least number of starts, at least 1
-    :param generator: randomness of the random ones, uniform in [-1, 1]
+    :param generator: randomness of the random ones, half of them around the given start, half uniform in [-1, 1]
+    :param bounds: treatment of the box
     :return: starts ``[S, B, H, A]``, with the graph of the given one
     """
     starts = [actions[None]]
     if candidates is not None:
         candidates = candidates.detach()
-        starts.append(torch.where(finite(candidates), candidates, actions.detach()))
+        starts.append(torch.where(sound(candidates, bounds), candidates, actions.detach()))
     missing = num_starts - sum(len(each) for each in starts)
     if missing > 0:
         starts.append(torch.zeros_like(actions.detach())[None])
     if missing > 1:
-        shape = (missing - 1, 1, *actions.shape[1:])
-        drawn = torch.rand(shape, dtype=actions.dtype, device=actions.device, generator=generator)
+        shape = (1, *actions.shape[1:])
+        near, anywhere = missing // 2, (missing - 1) // 2
+        options = dict(dtype=actions.dtype, device=actions.device, generator=generator)
+        noise = torch.randn(near, *shape, **options)
+        starts.append((actions.detach() + NEAR_STD * noise).clamp(LOW, HIGH))
+        drawn = torch.rand(anywhere, *shape, **options)
         starts.append((2.0 * drawn - 1.0).expand(-1, *actions.shape))
     return torch.cat(starts)
 

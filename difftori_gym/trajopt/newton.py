@@ -113,7 +113,7 @@ class _TrustRegion:
 
     def _linearize(self, actions: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """Gradient ``[B, H, A]`` and Hessian ``[B, n, n]``."""
-        point, _, gradient = linearize(self._objective, actions, self._settings, differentiate=True)
+        point, _, gradient = linearize(self._objective, actions, self._settings, differentiate=True, twice=True)
         second = hessian(gradient, point, differentiate)
         return gradient, second
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt import cem, gradient, implicit, levenberg_marquardt, mppi, multi_start, newton
-from difftori_gym.trajopt.solution import BackwardMode, Bounds, Objective, Solution, WallGradient
+from difftori_gym.trajopt import adam, cem, gradient, implicit, levenberg_marquardt, mppi, multi_start, newton
+from difftori_gym.trajopt.solution import BackwardMode, Bounds, Objective, Solution, Solve, WallGradient
+from difftori_gym.trajopt.validation import (
+    CheckedObjective,
+    check_candidates,
+    check_settings,
+    check_solution,
+    check_start,
+)
 
-Solver = Literal["lm", "theseus", "gradient", "newton", "mppi", "cem"]
+SolverName = Literal["lm", "theseus", "gradient", "adam", "newton", "mppi", "cem"]
+Solver = SolverName | Solve
 
 
 def _theseus(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
@@ -27,6 +33,7 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "lm": levenberg_marquardt.solve,
     "theseus": _theseus,
     "gradient": gradient.solve,
+    "adam": adam.solve,
     "newton": newton.solve,
     "mppi": mppi.solve,
     "cem": cem.solve,
@@ -46,7 +53,9 @@ class TrajectoryOptimizer:
 
     :param solver: ``"lm"`` closed-form Levenberg-Marquardt; ``"theseus"`` the same iteration by Theseus (the extra
         ``difftori-gym[theseus]``); ``"gradient"`` projected gradient ascent with a step of its own for each sample;
-        ``"newton"`` with the exact Hessian in a trust region; ``"mppi"`` and ``"cem"`` sampling, not differentiable
+        ``"adam"`` the same with momentum and shrinking steps, which also closes in on creases;
+        ``"newton"`` with the exact Hessian in a trust region; ``"mppi"`` and ``"cem"`` sampling, not differentiable;
+        or a solver of your own, a function ``(objective, actions, settings) -> Solution`` (docs/solvers.md)
     :param max_iterations: iterations of the solver, at least 0 (then the start is the answer)
     :param step_size: positive; factor on each step (lm, theseus), or how far the first step moves the steepest action,
         later ones being as long as pays off (gradient)
@@ -95,51 +104,7 @@ class TrajectoryOptimizer:
     max_std: float = 2.0
 
     def __post_init__(self) -> None:
-        self._check_choice("solver", tuple(SOLVERS))
-        self._check_choice("bounds", (None, *get_args(Bounds)))
-        self._check_choice("wall_gradient", get_args(WallGradient))
-        self._check_choice("backward_mode", get_args(BackwardMode))
-        at_least = dict(max_iterations=0, backward_num_iterations=1, num_starts=1, num_samples=1, num_elites=1)
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-                raise ValueError(f"TrajectoryOptimizer needs an integer {name} >= {least}, got {value!r}.")
-            object.__setattr__(self, name, int(value))  # not a numpy scalar, which makes arrays of tensors
-        for name in ("step_size", "damping", "stationarity_tolerance", "temperature", "min_std", "max_std"):
-            self._check_real(name, "> 0", lambda value: value > 0)
-        self._check_real("residual_offset", "above every value", lambda value: True)
-        self._check_real("momentum", "in [0, 1)", lambda value: 0 <= value < 1)
-        self._check_choice("adaptive_damping", (False, True))
-        if self.adaptive_damping and self.solver == "theseus":
-            raise ValueError(
-                "TrajectoryOptimizer needs adaptive_damping=False for solver='theseus', got True: Theseus is here the "
-                "reference with constant damping. Use solver='lm'."
-            )
-        if self.min_std > self.max_std:
-            raise ValueError(f"TrajectoryOptimizer needs min_std <= max_std, got {self.min_std} > {self.max_std}.")
-        if self.solver in SAMPLING_SOLVERS and self.backward_mode == "implicit":
-            raise ValueError(
-                f"TrajectoryOptimizer needs backward_mode='none' for the sampling solver {self.solver!r}, got "
-                "'implicit': draws are not differentiable. Use solver='newton' or 'gradient', or train without a "
-                "derivative of the plan."
-            )
-        if self.solver == "theseus" and self.bounds == "project":
-            raise ValueError(
-                "TrajectoryOptimizer needs bounds=None or 'clamp' for solver='theseus', got 'project': Theseus knows "
-                "no box. Use solver='lm' to keep every iterate inside it."
-            )
-
-    def _check_real(self, name: str, wanted: str, holds: Callable[[float], bool]) -> None:
-        value = getattr(self, name)
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not holds(value):
-            raise ValueError(f"TrajectoryOptimizer needs a finite number {name} {wanted}, got {value!r}.")
-        object.__setattr__(self, name, float(value))
-
-    def _check_choice(self, name: str, choices: tuple[Any, ...]) -> None:
-        if getattr(self, name) not in choices:
-            listed = ", ".join(repr(choice) for choice in choices)
-            raise ValueError(f"TrajectoryOptimizer needs {name} to be one of {listed}, got {getattr(self, name)!r}.")
+        check_settings(self, tuple(SOLVERS), SAMPLING_SOLVERS)
 
     def differentiates(self, index: int) -> bool:
         """
@@ -163,30 +128,26 @@ class TrajectoryOptimizer:
 
         :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only.
             It may offer ``value_and_gradient``: actions -> values ``[B]`` and their gradient ``[B, H, A]`` without a
-            graph, used wherever no graph is needed. It may offer ``repeat``: n -> the same objective for n copies of
+            graph, used wherever no graph is needed, and ``differentiable_value_and_gradient``: the same with a graph
+            that can be differentiated once, or None. It may offer ``repeat``: n -> the same objective for n copies of
             the batch, one after the other, ``[n * B, H, A]`` -> ``[n * B]``; then several starts are solved as one
             batch.
-        :param actions: start ``[B, H, A]``; for ``backward_mode="unroll"`` the solution is differentiable in it too
+        :param actions: start ``[B, H, A]``, in [-1, 1] unless ``bounds=None`` (on a CPU this is checked); for
+            ``backward_mode="unroll"`` the solution is differentiable in it too
         :param candidates: further sequences ``[N, B, H, A]``: for a sampling solver beside its draws, for the others
             further starts, where an entry that is not finite is taken from ``actions``
         :param generator: randomness of a sampling solver, and of random starts
         :return: the solution; numbers that are not finite are data (``num_failed``), never an exception
         :raises ValueError: if ``actions`` or the objective's values have another shape or dtype, if the objective
-            does not depend on the actions, or if ``candidates`` have another shape
+            does not depend on the actions, if ``candidates`` have another shape or dtype, or if a start lies outside
+            the box; nan, infinities and numbers from 1e6 on are data there too
         """
-        if actions.dim() != 3 or 0 in actions.shape[1:] or actions.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"A start needs shape [batch, horizon >= 1, action_dim >= 1] and dtype float32 or float64, "
-                f"got {list(actions.shape)} {actions.dtype}: add the missing dimension or cast."
-            )
-        checked = _CheckedObjective(objective)
-        if candidates is not None and (candidates.dim() != 4 or candidates.shape[1:] != actions.shape):
-            raise ValueError(
-                f"candidates need shape [N, {', '.join(map(str, actions.shape))}], got {list(candidates.shape)}: "
-                "put the number of sequences first."
-            )
+        check_start(actions, self.bounds)
+        if candidates is not None:
+            check_candidates(candidates, actions, self.bounds)
+        checked = CheckedObjective(objective)
         if self.solver in SAMPLING_SOLVERS:
-            return SOLVERS[self.solver](checked, actions, self, candidates, generator)
+            return SOLVERS[str(self.solver)](checked, actions, self, candidates, generator)
         if self.backward_mode == "implicit":
             solution = self.replace(backward_mode="none")._solve(checked, actions, candidates, generator)
             return implicit.differentiate(checked, solution, self)
@@ -195,11 +156,16 @@ class TrajectoryOptimizer:
     def _solve(
         self, objective: Objective, actions: Tensor, candidates: Tensor | None, generator: torch.Generator | None
     ) -> Solution:
-        solver = SOLVERS[self.solver]
+        solver = SOLVERS[self.solver] if isinstance(self.solver, str) else self._own_solver
         if self.num_starts == 1 and candidates is None:
             return solver(objective, actions, self)
-        starts = multi_start.gather_starts(actions, candidates, self.num_starts, generator)
+        starts = multi_start.gather_starts(actions, candidates, self.num_starts, generator, self.bounds)
         return multi_start.solve(solver, objective, starts, self)
+
+    @staticmethod
+    def _own_solver(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
+        assert not isinstance(settings.solver, str)
+        return check_solution(settings.solver(objective, actions, settings), actions)
 
     def replace(self, **changes: Any) -> TrajectoryOptimizer:
         """
@@ -207,56 +173,3 @@ class TrajectoryOptimizer:
         :return: a copy with these settings
         """
         return TrajectoryOptimizer(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
-
-
-class _CheckedObjective:
-    """An objective whose answer has the shape a solver needs, or an error that says what is wrong with it."""
-
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-
-    # Properties and not attributes: a stored bound method is a reference cycle, which would keep what the objective
-    # captured until the collector runs.
-
-    @property
-    def value_and_gradient(self) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
-        """Numbers without a graph, from an objective that computes them faster than autograd does."""
-        return self._value_and_gradient if hasattr(self._objective, "value_and_gradient") else None
-
-    @property
-    def repeat(self) -> Callable[[int], _CheckedObjective] | None:
-        """The same objective for several copies of the batch."""
-        return self._repeat if hasattr(self._objective, "repeat") else None
-
-    def __call__(self, actions: Tensor) -> Tensor:
-        values = self._objective(actions)
-        self._check(values, actions)
-        if actions.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
-            raise ValueError(
-                "An objective needs to be differentiable in the actions, got values without a graph: "
-                "remove torch.no_grad(), torch.inference_mode(), .detach() or numpy from it."
-            )
-        return values
-
-    def _value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        values, gradient = self._objective.value_and_gradient(actions)  # type: ignore[attr-defined]
-        self._check(values, actions)
-        if gradient.shape != actions.shape:
-            raise ValueError(
-                f"An objective's value_and_gradient needs to return a gradient of shape {list(actions.shape)}, got "
-                f"{list(gradient.shape)}: one number per action."
-            )
-        return values, gradient
-
-    def _repeat(self, n: int) -> _CheckedObjective:
-        return _CheckedObjective(self._objective.repeat(n))  # type: ignore[attr-defined]
-
-    @staticmethod
-    def _check(values: Tensor, actions: Tensor) -> None:
-        if not isinstance(values, Tensor):
-            raise ValueError(f"An objective needs to return a tensor, got {type(values).__name__}: compute with torch.")
-        if values.shape != actions.shape[:1] or values.dtype != actions.dtype:
-            raise ValueError(
-                f"An objective needs to return one value per sample, shape [{actions.shape[0]}] {actions.dtype}, got "
-                f"{list(values.shape)} {values.dtype} for actions {list(actions.shape)}: sum over time, squeeze, cast."
-            )

@@ -32,8 +32,8 @@ try:
 except ImportError as error:
     raise ImportError(
         "solver='theseus' needs theseus-ai, which is not installed:\n"
-        '    pip install "difftori-gym[theseus]"\n'
-        "Its build imports torch: install torch first and add --no-build-isolation."
+        '    pip install torch numpy setuptools wheel && pip install --no-build-isolation "difftori-gym[theseus]"\n'
+        "Its set-up imports torch. It requires scikit-sparse, which needs a compiler; docs/install.md does without."
     ) from error
 
 

@@ -44,7 +44,10 @@ def test_an_id_that_a_user_registered_is_a_task():
     [
         ("Pendulm-v1", r"^Unknown environment 'Pendulm-v1'\. Choices: Pendulum-v1, "),
         ("walker-walk", r"^Unknown environment 'walker-walk'\. Choices: dm_control/walker-walk, "),
-        ("dmcontrol/walker-walk", r"^Unknown suite 'dmcontrol' in .*\. Suites: dm_control, gymnasium"),
+        (
+            "dmcontrol/walker-walk",
+            r"^Unknown suite 'dmcontrol' in .*\. Suites: dm_control, metaworld, robosuite, gymnasium",
+        ),
         ("gymnasium/Pendulm-v1", r"^Unknown task 'Pendulm-v1' of gymnasium\. Choices: Pendulum-v1, "),
     ],
 )
@@ -53,11 +56,6 @@ def test_unknown_names_are_told_with_the_closest_first(id, message):
         make_env(id)
     with pytest.raises(ValueError, match=message):
         make_vec_env(id)
-
-
-def test_only_state_observations_so_far():
-    with pytest.raises(ValueError, match="only obs='state' is available so far"):
-        make_env("Pendulum-v1", obs="pixels")
 
 
 def test_a_suite_that_is_not_installed_names_its_install_command(monkeypatch):

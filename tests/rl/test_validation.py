@@ -120,7 +120,7 @@ def test_observations_to_predict_from(learner, point_env):
         (dict(horizon=2.5), "needs an integer horizon >= 1, got 2.5"),
         (dict(horizon_initial=0), "needs an integer horizon_initial >= 1, got 0"),
         (dict(schedule_steps=-1), "needs schedule_steps >= 0, got -1"),
-        (dict(solver="adam"), "solver to be one of 'lm', .*, got 'adam'"),
+        (dict(solver="sgd"), "solver to be one of 'lm', .*, got 'sgd'"),
         (dict(max_iterations=-1), "max_iterations >= 0, got -1"),
         (dict(step_size=0.0), "step_size > 0, got 0.0"),
         (dict(backward_mode="all"), "backward_mode to be one of"),

@@ -180,9 +180,9 @@ def test_theseus_missing_names_the_command(monkeypatch, latent_problem):
     monkeypatch.delattr("difftori_gym.trajopt.theseus_backend", raising=False)
     monkeypatch.setitem(sys.modules, "theseus", None)
     problem = latent_problem()
-    with pytest.raises(ImportError, match=r'pip install "difftori-gym\[theseus\]"') as caught:
+    command = r'pip install torch numpy setuptools wheel && pip install --no-build-isolation "difftori-gym\[theseus\]"'
+    with pytest.raises(ImportError, match=command) as caught:
         TrajectoryOptimizer(solver="theseus", bounds=None)(problem.objective, problem.start)
-    assert "--no-build-isolation" in str(caught.value)
     assert isinstance(caught.value.__cause__, ImportError)
 
 

@@ -1,0 +1,185 @@
+"""Draw colours and depth of a MuJoCo simulation, fast on a machine without a graphics card."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftori_gym.envs.rendering import GL_REMEDY
+from difftori_gym.wrappers.cameras import CameraId, CameraPose
+
+# What lies in the last tenth of the range of drawing is the background; numbers are coarse there.
+_FAR_SHARE = 0.9
+
+
+def draw_fast(model: Any) -> None:
+    """
+    Turn off antialiasing, shadows and reflections, which take most of the drawing time without a graphics card.
+
+    The first two are read when the first image is drawn: call it before.
+
+    :param model: MuJoCo's ``MjModel``, changed in place
+    """
+    model.vis.quality.offsamples = 0
+    model.vis.quality.shadowsize = 0
+    model.light_castshadow[:] = 0
+    model.mat_reflectance[:] = 0
+
+
+_opened: weakref.WeakSet[MujocoCameras] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Give all contexts back before MuJoCo shuts the driver down, which would leave them to fail one by one."""
+    atexit.register(lambda: [cameras.close() for cameras in list(_opened)])
+
+
+class MujocoCameras:
+    """
+    The cameras of one MuJoCo simulation, as :class:`difftori_gym.wrappers.cameras.Cameras`.
+
+    :param simulation: gives the ``MjModel`` and ``MjData`` that are in use now; a suite may replace them at a reset
+    :param fast: draw without antialiasing, shadows and reflections
+    :param hidden_groups: groups of shapes (0 to 5) that are not drawn
+    """
+
+    def __init__(
+        self, simulation: Callable[[], tuple[Any, Any]], *, fast: bool = True, hidden_groups: tuple[int, ...] = ()
+    ) -> None:
+        self._simulation = simulation
+        self._fast = fast
+        self._hidden_groups = hidden_groups
+        self._options: Any = None
+        self._model: Any = None
+        self._renderers: dict[tuple[int, int], Any] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """:return: names of the cameras; one without a name goes by its number"""
+        model, _ = self._simulation()
+        return tuple(model.camera(index).name or str(index) for index in range(model.ncam))
+
+    def index(self, camera: CameraId) -> int:
+        """
+        :param camera: name or number
+        :return: number of the camera in the model
+        :raises ValueError: if there is no such camera; lists the choices
+        """
+        names = self.names()
+        if isinstance(camera, str) and camera in names:
+            return names.index(camera)
+        if isinstance(camera, int) and 0 <= camera < len(names):
+            return camera
+        raise ValueError(f"Unknown camera {camera!r}. Choices: {', '.join(names)}; or 0 to {len(names) - 1}.")
+
+    def image(self, camera: CameraId, height: int, width: int) -> NDArray[np.uint8]:
+        """
+        :param camera: name or number
+        :param height: pixels
+        :param width: pixels
+        :return: colours ``[height, width, 3]``
+        :raises ValueError: if there is no such camera
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
+        """
+        index = self.index(camera)
+        renderer, data = self._renderer(height, width)
+        renderer.disable_depth_rendering()
+        renderer.update_scene(data, camera=index, scene_option=self._options)
+        return renderer.render()
+
+    def depth(self, camera: CameraId, height: int, width: int) -> NDArray[np.float32]:
+        """
+        :param camera: name or number
+        :param height: pixels
+        :param width: pixels
+        :return: distance along the optical axis ``[height, width]``, metres; infinite where nothing is seen
+        :raises ValueError: if there is no such camera
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
+        """
+        index = self.index(camera)
+        renderer, data = self._renderer(height, width)
+        renderer.enable_depth_rendering()
+        renderer.update_scene(data, camera=index, scene_option=self._options)
+        self._show_sky(renderer, False)  # it is drawn at some distance
+        depth = renderer.render()
+        self._show_sky(renderer, True)
+        far = self._model.vis.map.zfar * self._model.stat.extent
+        return np.where(depth < _FAR_SHARE * far, depth, np.float32(math.inf))
+
+    @staticmethod
+    def _show_sky(renderer: Any, shown: bool) -> None:
+        """
+        :param renderer: MuJoCo's renderer
+        :param shown: whether to draw the sky
+        """
+        import mujoco
+
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = shown
+
+    def pose(self, camera: CameraId) -> CameraPose:
+        """
+        :param camera: name or number
+        :return: the camera's pose
+        :raises ValueError: if there is no such camera
+        """
+        index = self.index(camera)
+        model, data = self._simulation()
+        return CameraPose(
+            rotation=data.cam_xmat[index].reshape(3, 3).copy(),
+            position=data.cam_xpos[index].copy(),
+            fovy=float(model.cam_fovy[index]),
+        )
+
+    def close(self) -> None:
+        """Give the drawing contexts back."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _renderer(self, height: int, width: int) -> tuple[Any, Any]:
+        """
+        :param height: pixels
+        :param width: pixels
+        :return: a renderer of that size for the current model, and the current data
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
+        """
+        model, data = self._simulation()
+        if model is not self._model:
+            self.close()
+            self._model = model
+            if self._fast:
+                draw_fast(model)
+        if (height, width) not in self._renderers:
+            self._renderers[height, width] = self._open(model, height, width)
+        return self._renderers[height, width], data
+
+    def _open(self, model: Any, height: int, width: int) -> Any:
+        """
+        :param model: the model to draw
+        :param height: pixels
+        :param width: pixels
+        :return: MuJoCo's renderer
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
+        """
+        import mujoco
+
+        if self._options is None:
+            self._options = mujoco.MjvOption()
+            self._options.geomgroup[list(self._hidden_groups)] = 0
+        whole = model.vis.global_
+        whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
+        try:
+            renderer = mujoco.Renderer(model, height=height, width=width)
+        except Exception as error:  # drawing fails in a different way on every machine
+            reason = f"{type(error).__name__}: {error}".rstrip(".")
+            raise RuntimeError(f"MuJoCo cannot draw on this machine, got {reason}. {GL_REMEDY}") from error
+        _opened.add(self)
+        _close_at_exit()
+        return renderer

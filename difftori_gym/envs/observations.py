@@ -1,0 +1,156 @@
+"""What the agent sees: state, pixels or a point cloud, as each suite is published with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
+
+from difftori_gym.wrappers import PixelObservation, PointCloudObservation, StateObservation
+from difftori_gym.wrappers.cameras import CameraId
+from difftori_gym.wrappers.pixel_observation import StateBeside
+
+Observation = Literal["state", "pixels", "pointcloud"]
+OBSERVATIONS: tuple[str, ...] = get_args(Observation)
+
+
+@dataclass(frozen=True)
+class StatePreset:
+    """
+    One flat float32 vector.
+
+    :param frame_stack: number of last observations seen together, at least 1
+    """
+
+    frame_stack: int = 1
+
+
+@dataclass(frozen=True)
+class PixelPreset:
+    """
+    Arguments of :class:`~difftori_gym.wrappers.PixelObservation`; the defaults are the paper's.
+
+    :param camera: name or number of a camera, or several; None: what ``render()`` shows
+    :param size: height and width in pixels, or one number for both
+    :param state: what stands beside the image
+    :param frame_stack: number of last images seen together, at least 1
+    """
+
+    camera: CameraId | tuple[CameraId, ...] | None = None
+    size: int | tuple[int, int] = 84
+    state: StateBeside = "none"
+    frame_stack: int = 3
+
+
+@dataclass(frozen=True)
+class PointCloudPreset:
+    """
+    Arguments of :class:`~difftori_gym.wrappers.PointCloudObservation`.
+
+    :param cameras: names or numbers of the depth cameras
+    :param num_points: points of the cloud
+    :param size: height and width of the depth images in pixels, or one number for both
+    :param crop_low: lower corner of the crop box, metres
+    :param crop_high: upper corner of the crop box, metres
+    :param crop_yaw: how far the crop box is turned about the vertical through the world's origin, degrees
+    :param color: add red, green and blue to each point
+    :param frame_stack: clouds have no order in time that could be stacked: 1
+    """
+
+    cameras: tuple[CameraId, ...]
+    num_points: int = 512
+    size: int | tuple[int, int] = 84
+    crop_low: tuple[float, float, float] | None = None
+    crop_high: tuple[float, float, float] | None = None
+    crop_yaw: float = 0.0
+    color: bool = False
+    frame_stack: int = 1
+
+
+Preset = StatePreset | PixelPreset | PointCloudPreset
+
+
+def adjusted(preset: Preset, frame_stack: int | None, changes: Mapping[str, Any] | None, obs: str) -> Preset:
+    """
+    :param preset: what the suite proposes
+    :param frame_stack: number of observations seen together, None for the preset's
+    :param changes: other fields to replace
+    :param obs: kind of observation, for messages
+    :return: the preset with the changes
+    :raises ValueError: on an unknown field or a frame stack that cannot be
+    """
+    changes = dict(changes or {})
+    fields = [field.name for field in dataclasses.fields(preset) if field.name != "frame_stack"]
+    unknown = [name for name in changes if name not in fields]
+    if unknown:
+        choices = ", ".join(fields) or "none"
+        raise ValueError(f"Unknown obs_kwargs {', '.join(map(repr, unknown))} of obs={obs!r}. Choices: {choices}.")
+    if frame_stack is not None:
+        changes["frame_stack"] = frame_stack
+    preset = dataclasses.replace(preset, **changes)
+    if preset.frame_stack < 1:
+        raise ValueError(f"make_env needs frame_stack >= 1, got {preset.frame_stack}.")
+    if isinstance(preset, PointCloudPreset) and preset.frame_stack != 1:
+        raise ValueError(
+            f"Point clouds are not stacked, got frame_stack={preset.frame_stack}. Use an imitation learner's "
+            f"n_obs_steps, or gymnasium.wrappers.FrameStackObservation for an axis of time."
+        )
+    return preset
+
+
+def observe(env: gym.Env[Any, Any], preset: Preset) -> gym.Env[Any, Any]:
+    """
+    :param env: environment whose observations are the suite's own
+    :param preset: what to see instead
+    :return: environment with these observations
+    """
+    arguments = {f.name: getattr(preset, f.name) for f in dataclasses.fields(preset) if f.name != "frame_stack"}
+    if isinstance(preset, PointCloudPreset):
+        return PointCloudObservation(env, **arguments)
+    env = StateObservation(env)
+    if isinstance(preset, PixelPreset):
+        env = PixelObservation(env, **arguments)
+    return env if preset.frame_stack == 1 else stack_frames(env, preset.frame_stack)
+
+
+def stack_frames(env: gym.Env[Any, Any], number: int) -> gym.Env[Any, Any]:
+    """
+    Let the agent see its last observations together, the oldest first.
+
+    Gymnasium's ``FrameStackObservation`` puts them on an axis of their own, ``[k, C, H, W]``; here this axis is merged
+    with the next, ``[k C, H, W]`` and ``[k N]``, as CNNs and MLPs take it. At the start of an episode the first
+    observation is repeated.
+
+    :param env: environment with an observation that is a Box or a dict of Boxes
+    :param number: how many, at least 1
+    :return: the environment
+    """
+    stacked = FrameStackObservation(env, number, padding_type="reset")
+    return TransformObservation(stacked, _merge, _merged_space(stacked.observation_space))
+
+
+def _merge(observation: Any) -> Any:
+    """
+    :param observation: array ``[k, N, ...]`` or a dict of them
+    :return: array ``[k N, ...]`` or a dict of them
+    """
+    if isinstance(observation, dict):
+        return {key: _merge(value) for key, value in observation.items()}
+    return np.reshape(observation, (-1, *observation.shape[2:]))
+
+
+def _merged_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """
+    :param space: Box ``[k, N, ...]`` or a Dict of them
+    :return: Box ``[k N, ...]`` or a Dict of them
+    """
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _merged_space(entry) for key, entry in space.items()})
+    assert isinstance(space, spaces.Box)
+    return spaces.Box(_merge(space.low), _merge(space.high), dtype=space.dtype.type)

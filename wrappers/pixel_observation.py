@@ -1,0 +1,135 @@
+"""Images as observations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.core import ActType
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+from .agent_position import agent_position_space, read_agent_position
+from .cameras import CameraId, cameras_of
+
+#: What stands beside the image: nothing, the observation of the wrapped environment, or where the agent itself is.
+StateBeside = Literal["none", "observation", "agent"]
+
+
+class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstructorArgs):
+    """
+    Replace the observation by an image ``[C, height, width]``, uint8, as Stable-Baselines3's CNNs take it.
+
+    C is 3 per camera, the cameras in the order they are given.
+
+    With a state beside it the observation is a dict of ``pixels`` and ``state`` (float32 ``[N]``). Frames are stacked
+    by ``gymnasium.wrappers.FrameStackObservation`` or ``stable_baselines3.common.vec_env.VecFrameStack`` with
+    ``channels_order="first"``.
+
+    :param env: environment; one that has no cameras of its own needs ``render_mode="rgb_array"``
+    :param size: height and width in pixels, or one number for both
+    :param camera: name or number of a camera, or several. None: what ``env.render()`` shows, resized by averaging
+        over areas
+    :param state: ``none``; ``observation``, the wrapped environment's, which must be one float vector; ``agent``, the
+        agent's own position as the suite gives it (no objects)
+    :raises ValueError: on a size below 1, an unknown camera, or an environment that cannot give what is asked for
+    :raises RuntimeError: if nothing can be drawn on this machine
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, ActType],
+        *,
+        size: int | tuple[int, int] = 84,
+        camera: CameraId | tuple[CameraId, ...] | None = None,
+        state: StateBeside = "none",
+    ) -> None:
+        RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state)
+        gym.ObservationWrapper.__init__(self, env)
+        self._size = image_size(size, "PixelObservation")
+        self._state = state
+        self._views = () if camera is None else camera if isinstance(camera, tuple) else (camera,)
+        self._cameras = cameras_of(env, "PixelObservation") if self._views else None
+        if self._cameras is not None:
+            for view in self._views:  # a wrong name or a missing driver is told now
+                self._cameras.image(view, *self._size)
+        elif env.render_mode != "rgb_array":
+            raise ValueError(
+                f"PixelObservation without a camera needs an environment made with render_mode='rgb_array', got "
+                f"render_mode={env.render_mode!r}. Use make_env(id, obs='pixels') or name a camera."
+            )
+        pixels = spaces.Box(0, 255, (3 * max(1, len(self._views)), *self._size), np.uint8)
+        beside = self._state_space(env)
+        self.observation_space = pixels if beside is None else spaces.Dict({"pixels": pixels, "state": beside})
+
+    def _state_space(self, env: gym.Env[Any, ActType]) -> spaces.Box | None:
+        """
+        :param env: the wrapped environment
+        :return: space of what stands beside the image, None for nothing
+        :raises ValueError: if the environment does not have it
+        """
+        if self._state not in get_args(StateBeside):
+            raise ValueError(f"Unknown state {self._state!r}. Choices: {', '.join(get_args(StateBeside))}.")
+        if self._state == "none":
+            return None
+        if self._state == "agent":
+            return agent_position_space(env, "PixelObservation")
+        space = env.observation_space
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype != np.float32:
+            raise ValueError(
+                f"PixelObservation with state='observation' needs a float32 vector as observation, got {space}. "
+                f"Wrap the environment in StateObservation first."
+            )
+        return space
+
+    def observation(self, observation: Any) -> Any:
+        """
+        Draw the environment as it stands.
+
+        :param observation: observation of the wrapped environment
+        :return: image ``[C, height, width]``, or a dict of it and the state
+        """
+        pixels = self._draw()
+        if self._state == "none":
+            return pixels
+        return {"pixels": pixels, "state": read_agent_position(self.env) if self._state == "agent" else observation}
+
+    def _draw(self) -> NDArray[np.uint8]:
+        """:return: image ``[C, height, width]``"""
+        if self._cameras is None:
+            images = [resize(np.asarray(self.env.render()), self._size)]
+        else:
+            images = [self._cameras.image(view, *self._size) for view in self._views]
+        return np.concatenate([image.transpose(2, 0, 1) for image in images])
+
+
+def image_size(size: int | tuple[int, int], wanted_by: str) -> tuple[int, int]:
+    """
+    :param size: height and width, or one number for both
+    :param wanted_by: name of the wrapper, for the message
+    :return: height and width
+    :raises ValueError: if one of them is below 1
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"{wanted_by} needs a size of at least 1 pixel, got {size}.")
+    return height, width
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """
+    :param image: ``[height, width, 3]``
+    :param size: new height and width
+    :return: image of the new size, each pixel the mean over the area it covers
+    :raises ValueError: if it is no such image
+    """
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"render() must give images of shape [height, width, 3], got {list(image.shape)}.")
+    if image.shape[:2] == size:
+        return image
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(tensor, size=size, mode="area")
+    return resized[0].permute(1, 2, 0).round().to(torch.uint8).numpy()

@@ -1,0 +1,151 @@
+"""Point clouds as observations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.core import ActType
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .agent_position import agent_position_space, read_agent_position
+from .cameras import CameraId, cameras_of
+from .farthest_point_sampling import farthest_point_sampling
+from .geometry import CropBox, unproject
+from .pixel_observation import image_size
+
+Corner = tuple[float, float, float]
+
+
+class PointCloudObservation(
+    gym.ObservationWrapper[dict[str, NDArray[np.float32]], ActType, Any], RecordConstructorArgs
+):
+    """
+    Replace the observation by what depth cameras see, as points in the world.
+
+    The observation is a dict of ``point_cloud`` ``[num_points, 3]`` (metres; ``[num_points, 6]`` with colours in
+    [0, 1]) and ``agent_pos`` ``[P]``, the agent's position as its suite gives it. The points of all cameras inside
+    the crop box are thinned out by farthest-point sampling. Where there are fewer than ``num_points``, they are
+    repeated; where there are none, every point is the middle of the crop box (the origin without one), without colour,
+    and a warning is given once.
+
+    :param env: environment with cameras
+    :param cameras: names or numbers of the depth cameras, at least one
+    :param num_points: points of the cloud, at least 1
+    :param size: height and width of the depth images in pixels, or one number for both
+    :param crop_low: lower corner of the crop box, metres. None: no bound
+    :param crop_high: upper corner of the crop box, metres. None: no bound
+    :param crop_yaw: how far the crop box is turned about the vertical through the world's origin, degrees
+    :param color: add red, green and blue to each point
+    :raises ValueError: on numbers below 1, no or unknown cameras, an empty box, or an environment without cameras
+    :raises RuntimeError: if nothing can be drawn on this machine
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, ActType],
+        *,
+        cameras: Sequence[CameraId],
+        num_points: int = 512,
+        size: int | tuple[int, int] = 84,
+        crop_low: Corner | None = None,
+        crop_high: Corner | None = None,
+        crop_yaw: float = 0.0,
+        color: bool = False,
+    ) -> None:
+        cameras = tuple(cameras)
+        RecordConstructorArgs.__init__(
+            self,
+            cameras=cameras,
+            num_points=num_points,
+            size=size,
+            crop_low=crop_low,
+            crop_high=crop_high,
+            crop_yaw=crop_yaw,
+            color=color,
+        )
+        gym.ObservationWrapper.__init__(self, env)
+        if num_points < 1:
+            raise ValueError(f"PointCloudObservation needs num_points >= 1, got {num_points}.")
+        if not cameras:
+            raise ValueError("PointCloudObservation needs at least one camera, got none.")
+        self._box = CropBox(crop_low or CropBox.low, crop_high or CropBox.high, crop_yaw)
+        self._num_points = num_points
+        self._color = color
+        self._size = image_size(size, "PointCloudObservation")
+        self._camera_ids = cameras
+        self._cameras = cameras_of(env, "PointCloudObservation")
+        for camera in cameras:  # a wrong name or a missing driver is told now
+            self._cameras.depth(camera, *self._size)
+        self._warned = False
+        self.observation_space = spaces.Dict(
+            {
+                "point_cloud": self._cloud_space(),
+                "agent_pos": agent_position_space(env, "PointCloudObservation"),
+            }
+        )
+
+    def _cloud_space(self) -> spaces.Box:
+        """:return: space of the cloud: the crop box, and [0, 1] for colours"""
+        low, high = (bound.numpy() for bound in self._box.bounds())
+        if self._color:
+            low, high = np.append(low, np.zeros(3, np.float32)), np.append(high, np.ones(3, np.float32))
+        rows = (self._num_points, 1)
+        return spaces.Box(np.tile(low, rows), np.tile(high, rows), dtype=np.float32)
+
+    def observation(self, observation: Any) -> dict[str, NDArray[np.float32]]:
+        """
+        Look through the cameras at the environment as it stands.
+
+        :param observation: observation of the wrapped environment, not used
+        :return: ``point_cloud`` and ``agent_pos``
+        """
+        return {"point_cloud": self._sampled().numpy(), "agent_pos": read_agent_position(self.env)}
+
+    def _sampled(self) -> Tensor:
+        """:return: the cloud ``[num_points, 3 or 6]``"""
+        cloud = torch.cat([self._seen_by(camera) for camera in self._camera_ids])
+        if len(cloud) == 0:
+            return self._padding()
+        chosen = farthest_point_sampling(cloud[None, :, :3], self._num_points)[0]
+        return cloud[chosen]
+
+    def _seen_by(self, camera: CameraId) -> Tensor:
+        """
+        :param camera: name or number
+        :return: all points inside the crop box that the camera sees ``[N, 3 or 6]``
+        """
+        pose = self._cameras.pose(camera)
+        depth = torch.from_numpy(self._cameras.depth(camera, *self._size))
+        points = unproject(
+            depth[None],
+            torch.tensor([pose.fovy]),
+            torch.from_numpy(pose.rotation)[None],
+            torch.from_numpy(pose.position)[None],
+        )[0]
+        inside = self._box.contains(points)  # [height, width]
+        if not self._color:
+            return points[inside]
+        colors = torch.from_numpy(self._cameras.image(camera, *self._size).copy())
+        return torch.cat((points[inside], colors[inside].float() / 255.0), dim=-1)
+
+    def _padding(self) -> Tensor:
+        """:return: the cloud of an empty crop box ``[num_points, 3 or 6]``"""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"PointCloudObservation: cameras {', '.join(map(str, self._camera_ids))} see no point in "
+                f"{self._box}; the cloud is padded. Check crop_low, crop_high and "
+                f"cameras if this is not meant. It is said only once.",
+                stacklevel=2,
+            )
+        cloud = torch.zeros(self._num_points, 6 if self._color else 3)
+        cloud[:, :3] = self._box.middle()
+        return cloud
