@@ -100,8 +100,8 @@ def measure(method: str, n_envs: int, args: argparse.Namespace) -> dict[str, obj
     row: dict[str, object] = {
         "method": NAMES[method],
         "n_envs": n_envs,
-        "fps": round(frames / wall),
-        "fps_processor": round(frames / processor),
+        "fps": round(frames / wall, 1),
+        "fps_processor": round(frames / processor, 1),
         "ms": 1000.0 * processor / args.steps,
         "updates": "" if method in ("tensors", "vec_env") else f"{args.gradient_steps / n_envs:.4f}",
     }
