@@ -38,6 +38,8 @@ class TensorVecEnv(VecEnv):
     :param seed: seed of the first environment's first reset, the i-th gets ``seed + i``. None: not seeded
     """
 
+    metadata: dict[str, Any]
+
     def __init__(self, batch: BatchedEnv, *, seed: int | None = None) -> None:
         self.batch = batch
         super().__init__(batch.num_envs, batch.observation_space, batch.action_space)
@@ -143,7 +145,7 @@ class TensorVecEnv(VecEnv):
             infos[index]["terminal_observation"] = (
                 {key: value[index].copy() for key, value in final.items()}
                 if isinstance(final, dict)
-                else final[index].copy()  # type: ignore[call-overload]
+                else final[index].copy()
             )
         return _as_obs(host, _OBS), host["rewards"], dones, infos
 
