@@ -22,7 +22,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from tables import medians, save_table
 
-from difftori_gym.rl.sequence_buffer import SequenceReplayBuffer, _SequenceSampling
+from difftori_gym.rl.sequence_buffer import SequenceReplayBuffer, SequenceSampling
 
 FRAME = (3, 84, 84)
 STACK = 3
@@ -32,7 +32,7 @@ ACTIONS = spaces.Box(-1, 1, (1,))
 BATCHES = ((64, 3), (128, 5), (256, 5))
 
 
-class WholeStacks(_SequenceSampling, ReplayBuffer):
+class WholeStacks(SequenceSampling, ReplayBuffer):
     """Observations and next observations as they come."""
 
 

@@ -38,7 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all
 # that lies under them. A package that is not listed may be imported anywhere but in trajopt.
-MUJOCO_SUITES = ("envs.mujoco_cameras", "envs.dm_control", "envs.metaworld", "envs.robosuite", "envs.gymnasium")
+MUJOCO_SUITES = (
+    "envs.mujoco_cameras",
+    "envs.dm_control",
+    "envs.metaworld",
+    "envs.robosuite",
+    "envs.gymnasium",
+    "envs.playground_batch",
+)
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "theseus": ("trajopt.theseus_backend",),
     "torchlie": ("trajopt.theseus_backend",),
@@ -48,10 +55,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "mujoco": MUJOCO_SUITES,
     "metaworld": ("envs.metaworld",),
     "mani_skill": ("envs.maniskill", "envs.maniskill_experts"),
-    "sapien": ("envs.maniskill",),
+    "sapien": ("envs.maniskill", "envs.vulkan"),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
     "h5py": ("il.hdf5",),
+    "mujoco_playground": ("envs.playground",),
+    "jax": ("envs.playground_batch",),
     "imageio": ("video",),
     "matplotlib": ("comparison",),
     "pandas": ("comparison",),

@@ -107,7 +107,7 @@ def test_torch_is_pinned_without_a_local_version():
         ("1000", True, "could not install"),
     ],
 )
-def test_missing_system_packages_are_named_in_one_line(tmp_path, user, sudo, expected):
+def test_missing_system_packages_are_named_in_a_line_each(tmp_path, user, sudo, expected):
     """Without the libraries, and with an apt-get that fails, the set-up goes on."""
     for name, body in {
         "ldconfig": "exit 0",
@@ -127,6 +127,8 @@ def test_missing_system_packages_are_named_in_one_line(tmp_path, user, sudo, exp
         check=False,
     )
     assert done.returncode == 0
-    (line,) = done.stderr.splitlines()
-    assert "libgl1 libegl1 libglib2.0-0 libx11-6" in line
-    assert expected in line
+    drawing, vulkan = done.stderr.splitlines()
+    assert "libgl1 libegl1 libglib2.0-0 libx11-6" in drawing
+    assert "libvulkan1 and mesa-vulkan-drivers" in vulkan
+    assert expected in drawing
+    assert expected in vulkan

@@ -1,20 +1,28 @@
 """Gymnasium wrappers, installed as ``difftori_gym.wrappers``."""
 
 from .action_repeat import ActionRepeat
+from .batched_env import BatchedEnv, TensorObs, TensorStep
 from .cameras import CameraPose, Cameras
 from .farthest_point_sampling import farthest_point_sampling
 from .pixel_observation import PixelObservation
 from .point_cloud_observation import PointCloudObservation
 from .seed_first_reset import SeedFirstReset
+from .single_env import SingleEnv
 from .state_observation import StateObservation
+from .tensor_vec_env import TensorVecEnv
 
 __all__ = [
     "ActionRepeat",
+    "BatchedEnv",
     "CameraPose",
     "Cameras",
     "PixelObservation",
     "PointCloudObservation",
     "SeedFirstReset",
+    "SingleEnv",
     "StateObservation",
+    "TensorObs",
+    "TensorStep",
+    "TensorVecEnv",
     "farthest_point_sampling",
 ]

@@ -8,17 +8,32 @@ from typing import Any, get_args
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from difftori_gym.envs.dm_control import ACTION_REPEAT, DMControl
 from difftori_gym.envs.gymnasium import Gymnasium
+from difftori_gym.envs.maniskill import ManiSkill
 from difftori_gym.envs.metaworld import MetaWorld
-from difftori_gym.envs.observations import OBSERVATIONS, Observation, PixelPreset, Preset, adjusted, observe
+from difftori_gym.envs.observations import (
+    OBSERVATIONS,
+    Observation,
+    PixelPreset,
+    Preset,
+    adjusted,
+    observe,
+    stack_frames,
+)
+from difftori_gym.envs.playground import Playground
+from difftori_gym.envs.pusht import PushT
 from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
-from difftori_gym.wrappers import ActionRepeat, SeedFirstReset
+from difftori_gym.envs.worker_processes import NamedSubprocVecEnv
+from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, TensorVecEnv
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (DMControl(), MetaWorld(), Robosuite(), Gymnasium())}
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (DMControl(), MetaWorld(), Robosuite(), Playground(), ManiSkill(), PushT(), Gymnasium())
+}
 
 
 def parse_task(id: str) -> TaskId:
@@ -64,6 +79,30 @@ def task_action_repeat(task: TaskId) -> int:
     :return: environment frames per agent step that the task is published with, 1 when there is none
     """
     return SUITES[task.suite].action_repeat(task.task)
+
+
+def _make_batch(
+    task: TaskId, num_envs: int, action_repeat: int | None, frame_stack: int | None, **kwargs: Any
+) -> BatchedEnv | None:
+    """
+    :param task: task of a suite that steps in batched tensors
+    :param num_envs: at least 1
+    :param action_repeat: environment frames per agent step; None: the task's preset
+    :param frame_stack: None or 1: batched observations are not stacked
+    :param kwargs: other arguments of ``Suite.make_batch``
+    :return: the environments; None where the suite has to build several one by one
+    :raises ValueError: for another ``frame_stack``
+    :raises ImportError: if the suite is not installed
+    """
+    if frame_stack not in (None, 1):
+        raise ValueError(
+            f"{task} steps in batched tensors, which are not stacked, got frame_stack={frame_stack}. Use "
+            "stable_baselines3.common.vec_env.VecFrameStack."
+        )
+    suite = SUITES[task.suite]
+    repeat = task_action_repeat(task) if action_repeat is None else action_repeat
+    with suite.explain_missing():
+        return suite.make_batch(task.task, num_envs, action_repeat=repeat, **kwargs)
 
 
 def _preset(task: TaskId, obs: Observation) -> Preset:
@@ -115,10 +154,24 @@ def make_env(
     :raises ImportError: if the suite is not installed
     """
     task = parse_task(id)
+    suite = SUITES[task.suite]
+    if suite.batched:
+        batch = _make_batch(
+            task, 1, action_repeat, frame_stack, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
+        )
+        assert batch is not None
+        return SingleEnv(batch) if seed is None else SeedFirstReset(SingleEnv(batch), seed)
+    if obs in suite.own_observations:
+        with suite.explain_missing():
+            env = suite.make(
+                task.task, seed=seed, render_mode=render_mode, obs=obs, obs_kwargs=obs_kwargs, **env_kwargs
+            )
+        env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+        env = env if frame_stack in (None, 1) else stack_frames(env, frame_stack)
+        return env if seed is None else SeedFirstReset(env, seed)
     preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
     if isinstance(preset, PixelPreset) and preset.camera is None and render_mode is None:
         render_mode = "rgb_array"
-    suite = SUITES[task.suite]
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
     env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
@@ -152,6 +205,9 @@ def make_vec_env(
     """
     Build ``n_envs`` copies of an environment as one Stable-Baselines3 ``VecEnv``, each with a ``Monitor``.
 
+    A suite that steps in batched tensors gives a :class:`~difftori_gym.wrappers.TensorVecEnv`, unless
+    ``vec_env_cls`` asks for something else.
+
     :param id: ``suite/task`` or a registered Gymnasium id
     :param n_envs: number of environments, at least 1
     :param obs: kind of observation
@@ -160,17 +216,34 @@ def make_vec_env(
     :param frame_stack: number of last observations seen together; None: the preset, 3 for images
     :param obs_kwargs: other settings of the observation in place of the task's preset
     :param render_mode: Gymnasium render mode
-    :param vec_env_cls: ``DummyVecEnv`` (the default, all in this process) or ``SubprocVecEnv``
+    :param vec_env_cls: ``DummyVecEnv`` (all in this process) or ``SubprocVecEnv``; None takes the suite's batched
+        environments where it has them, else ``DummyVecEnv``
     :param vec_env_kwargs: arguments of ``vec_env_cls``, such as ``{"start_method": "spawn"}``
     :param env_kwargs: arguments of the suite
     :return: the vectorised environment
     :raises ValueError: as :func:`make_env`, and if ``n_envs`` is below 1
     :raises ImportError: if the suite is not installed
+    :raises RuntimeError: if a process of ``SubprocVecEnv`` fails or is killed, now or later; names the environment
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
-    # an unknown name is told here, not from inside a child process
-    adjusted(_preset(parse_task(id), obs), frame_stack, obs_kwargs, obs)
+    task = parse_task(id)  # an unknown name is told here, not from inside a child process
+    if vec_env_cls is None and SUITES[task.suite].batched:
+        batch = _make_batch(
+            task,
+            n_envs,
+            action_repeat,
+            frame_stack,
+            obs=obs,
+            obs_kwargs=obs_kwargs,
+            seed=seed,
+            render_mode=render_mode,
+            **env_kwargs,
+        )
+        if batch is not None:
+            return TensorVecEnv(batch, seed=seed)
+    if obs not in SUITES[task.suite].own_observations and not SUITES[task.suite].batched:
+        adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         functools.partial(
             _make_monitored,
@@ -185,4 +258,7 @@ def make_vec_env(
         )
         for index in range(n_envs)
     ]
+    if vec_env_cls is SubprocVecEnv:
+        names = [f"environment {index} ({task})" for index in range(n_envs)]
+        return NamedSubprocVecEnv(makers, names=names, **(vec_env_kwargs or {}))
     return (vec_env_cls or DummyVecEnv)(makers, **(vec_env_kwargs or {}))

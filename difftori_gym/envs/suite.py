@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 
 from difftori_gym.envs.observations import Observation, Preset, StatePreset
+from difftori_gym.wrappers import BatchedEnv
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Suite(ABC):
     extra: ClassVar[str | None] = None
     #: top-level packages that must be importable
     packages: ClassVar[tuple[str, ...]] = ()
+    #: whether :meth:`make_batch` builds environments that step together in tensors
+    batched: ClassVar[bool] = False
+    #: kinds of observation that :meth:`make` builds itself, given ``obs`` and ``obs_kwargs``
+    own_observations: ClassVar[tuple[str, ...]] = ()
 
     def require(self) -> None:
         """
@@ -125,3 +130,30 @@ class Suite(ABC):
         :return: environment frames per agent step that the task is published with, 1 when there is none
         """
         return 1
+
+    def make_batch(
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        obs: str = "state",
+        obs_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        action_repeat: int = 1,
+        render_mode: str | None = None,
+        **env_kwargs: Any,
+    ) -> BatchedEnv | None:
+        """
+        Build environments that step together, if the suite can.
+
+        :param task: canonical name
+        :param num_envs: at least 1
+        :param obs: kind of observation
+        :param obs_kwargs: its settings
+        :param seed: seed of random choices at construction
+        :param action_repeat: environment frames per step
+        :param render_mode: Gymnasium render mode
+        :param env_kwargs: the suite's own arguments
+        :return: the environments; None where they have to be built one by one
+        """
+        return None

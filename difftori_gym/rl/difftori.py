@@ -13,7 +13,6 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
@@ -22,12 +21,8 @@ from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Init, Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
 from difftori_gym.rl.saved_model import check_saved_model
-from difftori_gym.rl.sequence_buffer import (
-    DictSequenceReplayBuffer,
-    SequenceReplayBuffer,
-    check_buffer_class,
-    sequence_buffer_class,
-)
+from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
+from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
 from difftori_gym.rl.validation import (
     check_action_space,
@@ -42,7 +37,7 @@ from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
 
 
-class DiffTORI(OffPolicyAlgorithm):
+class DiffTORI(TensorCollection):
     """
     Differentiable trajectory optimisation as a policy (Wan et al. 2024, arXiv 2402.05421).
 
@@ -234,7 +229,7 @@ class DiffTORI(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         if self.replay_buffer_class is None:
-            self.replay_buffer_class = sequence_buffer_class(self.observation_space)
+            self.replay_buffer_class = buffer_class_for(self.env, self.observation_space)
         check_buffer_class(self.replay_buffer_class)
         self._follow_attributes()
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
@@ -270,7 +265,7 @@ class DiffTORI(OffPolicyAlgorithm):
             self._last_obs, self._step_is_stored = None, True
         if reset_num_timesteps or self._last_obs is None:
             # The environment is about to be reset: what is stored next does not follow from what was stored last.
-            assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+            assert isinstance(self.replay_buffer, SequenceSampling)
             self.replay_buffer.end_episodes()
             self._plan_state = self._plan_restart = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
@@ -327,7 +322,7 @@ class DiffTORI(OffPolicyAlgorithm):
         :param gradient_steps: number of updates
         :param batch_size: windows per update
         """
-        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
         self._follow_attributes()
         self.policy.planner, self._updater.settings = self.planner, self.update_settings
@@ -386,7 +381,7 @@ class DiffTORI(OffPolicyAlgorithm):
         """
         super().load_replay_buffer(path, truncate_last_traj)
         check_buffer_class(type(self.replay_buffer))
-        assert isinstance(self.replay_buffer, (SequenceReplayBuffer, DictSequenceReplayBuffer))
+        assert isinstance(self.replay_buffer, SequenceSampling)
         if truncate_last_traj:
             self.replay_buffer.end_episodes()
 

@@ -46,7 +46,7 @@ class SequenceBatch:
     indices: np.ndarray[Any, np.dtype[np.int64]]
 
 
-class _SequenceSampling:
+class SequenceSampling:
     """
     What turns a Stable-Baselines3 replay buffer into one of prioritised sequences; shared by both kinds below.
 
@@ -179,20 +179,20 @@ class _SequenceSampling:
         return self._tensor(self._normalize_obs(storage[rows, columns], env))
 
 
-class SequenceReplayBuffer(_SequenceSampling, FrameReplay, ReplayBuffer):
+class SequenceReplayBuffer(SequenceSampling, FrameReplay, ReplayBuffer):
     """
     Prioritised replay of sequences of array observations; of images, every frame is stored once.
 
-    Takes the arguments of ``stable_baselines3.common.buffers.ReplayBuffer``, those of :class:`_SequenceSampling`, and
+    Takes the arguments of ``stable_baselines3.common.buffers.ReplayBuffer``, those of :class:`SequenceSampling`, and
     ``frame_stack`` of :class:`~difftori_gym.rl.frame_replay.FrameReplay`.
     """
 
 
-class DictSequenceReplayBuffer(_SequenceSampling, FrameReplay, DictReplayBuffer):
+class DictSequenceReplayBuffer(SequenceSampling, FrameReplay, DictReplayBuffer):
     """
     Prioritised replay of sequences of dictionary observations; of images, every frame is stored once.
 
-    Takes the arguments of ``stable_baselines3.common.buffers.DictReplayBuffer``, of :class:`_SequenceSampling`, and
+    Takes the arguments of ``stable_baselines3.common.buffers.DictReplayBuffer``, of :class:`SequenceSampling`, and
     ``frame_stack`` of :class:`~difftori_gym.rl.frame_replay.FrameReplay`.
     """
 
@@ -210,7 +210,7 @@ def check_buffer_class(buffer_class: type) -> None:
     :param buffer_class: class of a replay buffer
     :raises ValueError: unless it can be asked for windows
     """
-    if not issubclass(buffer_class, (SequenceReplayBuffer, DictSequenceReplayBuffer)):
+    if not issubclass(buffer_class, SequenceSampling):
         raise ValueError(
             "The model is trained on windows: expected a SequenceReplayBuffer, a DictSequenceReplayBuffer or a "
             f"subclass, got {buffer_class.__name__}. Leave replay_buffer_class out, or load a buffer that this "

@@ -15,17 +15,17 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from difftori_gym.rl.frame_replay import FrameReplay
-from difftori_gym.rl.sequence_buffer import DictSequenceReplayBuffer, SequenceReplayBuffer, _SequenceSampling
+from difftori_gym.rl.sequence_buffer import DictSequenceReplayBuffer, SequenceReplayBuffer, SequenceSampling
 
 ACTIONS = spaces.Box(-1, 1, (1,))
 FirstStack = Literal["repeated", "zeros", "own", "none"]
 
 
-class NaiveSequences(_SequenceSampling, ReplayBuffer):
+class NaiveSequences(SequenceSampling, ReplayBuffer):
     """Whole stacks, stored as they come."""
 
 
-class NaiveDictSequences(_SequenceSampling, DictReplayBuffer):
+class NaiveDictSequences(SequenceSampling, DictReplayBuffer):
     """The same for dictionaries."""
 
 

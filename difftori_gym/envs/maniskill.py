@@ -1,0 +1,216 @@
+"""ManiSkill 3: manipulation and control tasks, batched on a GPU, one at a time on a CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar, NoReturn
+
+import gymnasium as gym
+import torch
+
+from difftori_gym.envs.maniskill_batch import ManiSkillBatch
+from difftori_gym.envs.maniskill_observation import PixelView, PointCloudView, StateView, View
+from difftori_gym.envs.rendering import select_gl_backend
+from difftori_gym.envs.suite import Suite
+from difftori_gym.envs.vulkan import VULKAN_REMEDY, is_vulkan_error
+from difftori_gym.wrappers import BatchedEnv, SingleEnv
+
+_VIEWS: dict[str, type[View]] = {"state": StateView, "pixels": PixelView, "pointcloud": PointCloudView}
+
+#: Tasks with one robot that need no download, tried one by one with ManiSkill 3.0.1.
+TASKS: tuple[str, ...] = (
+    "DrawTriangle",
+    "FMBAssembly1Easy",
+    "LiftPegUpright",
+    "MS-AntRun",
+    "MS-AntWalk",
+    "MS-CartpoleBalance",
+    "MS-CartpoleSwingUp",
+    "MS-HopperHop",
+    "MS-HopperStand",
+    "MS-HumanoidRun",
+    "MS-HumanoidStand",
+    "MS-HumanoidWalk",
+    "PegInsertionSide",
+    "PickCube",
+    "PickCubeSO100",
+    "PlaceSphere",
+    "PlugCharger",
+    "PokeCube",
+    "PullCube",
+    "PullCubeTool",
+    "PushCube",
+    "PushT",
+    "RollBall",
+    "RotateSingleObjectInHandLevel0",
+    "RotateSingleObjectInHandLevel1",
+    "RotateValveLevel0",
+    "RotateValveLevel1",
+    "RotateValveLevel2",
+    "RotateValveLevel3",
+    "RotateValveLevel4",
+    "SO100GraspCube",
+    "StackCube",
+    "StackPyramid",
+    "TableTopFreeDraw",
+    "TriFingerRotateCubeLevel0",
+    "TriFingerRotateCubeLevel1",
+    "TriFingerRotateCubeLevel2",
+    "TriFingerRotateCubeLevel3",
+    "TriFingerRotateCubeLevel4",
+    "UnitreeG1PlaceAppleInBowl",
+    "UnitreeG1Stand",
+    "UnitreeG1TransportBox",
+)
+
+
+@functools.cache
+def _registered() -> dict[str, Any]:
+    """:return: ManiSkill's record of every registered id"""
+    from mani_skill.utils.registration import REGISTERED_ENVS
+
+    return dict(REGISTERED_ENVS)
+
+
+def _missing_assets(task: str) -> list[str]:
+    """
+    :param task: canonical name
+    :return: names of downloads that the task declares and that are not there
+    """
+    from mani_skill.utils import assets
+
+    missing = []
+    for name in _registered()[f"{task}-v1"].asset_download_ids or []:
+        parts = [name]
+        if name in assets.DATA_GROUPS:
+            parts = list(assets.expand_data_group_into_individual_data_source_ids(name))
+        if not all(assets.is_data_source_downloaded(part) for part in parts):
+            missing.append(name)
+    return missing
+
+
+class ManiSkill(Suite):
+    """Tasks of ManiSkill 3 under its names, with or without the version: ``PickCube``, ``PickCube-v1``."""
+
+    name: ClassVar[str] = "maniskill"
+    extra: ClassVar[str | None] = "maniskill"
+    packages: ClassVar[tuple[str, ...]] = ("mani_skill", "sapien")
+    batched: ClassVar[bool] = True
+
+    def tasks(self) -> list[str]:
+        """:return: canonical names of the tasks that need no download"""
+        return list(TASKS)
+
+    def canonical_task(self, task: str) -> str | None:
+        """
+        :param task: ``PickCube`` or ``PickCube-v1``; tasks that need a download are found, too
+        :return: the canonical name, or None when there is no such task
+        """
+        name = task.removesuffix("-v1")
+        return name if f"{name}-v1" in _registered() else None
+
+    def make_batch(
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        obs: str = "state",
+        obs_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        action_repeat: int = 1,
+        render_mode: str | None = None,
+        sim_backend: str | None = None,
+        render_backend: str | None = None,
+        **env_kwargs: Any,
+    ) -> BatchedEnv | None:
+        """
+        Build environments that step together.
+
+        :param task: canonical name
+        :param num_envs: at least 1
+        :param obs: ``state``, ``pixels`` or ``pointcloud``
+        :param obs_kwargs: arguments of :class:`PixelView` or :class:`PointCloudView`
+        :param seed: not used: ManiSkill is seeded at reset
+        :param action_repeat: environment frames per step
+        :param render_mode: None or ``rgb_array``
+        :param sim_backend: ``physx_cpu`` or ``physx_cuda``; None: the GPU if there is one
+        :param render_backend: ``cpu`` or ``gpu``; None: the GPU if there is one
+        :param env_kwargs: those of ManiSkill, such as ``control_mode``, ``reward_mode`` and ``max_episode_steps``
+        :return: the environments; None where the CPU simulates and several are wanted, which it does one by one
+        :raises ValueError: for an unknown kind of observation or setting, or a task whose assets are not there
+        :raises RuntimeError: without a Vulkan device, with the remedy
+        """
+        view = _view_of(obs, obs_kwargs)
+        sim_backend = sim_backend or ("physx_cuda" if torch.cuda.is_available() else "physx_cpu")
+        render_backend = render_backend or ("gpu" if torch.cuda.is_available() else "cpu")
+        if num_envs > 1 and "cpu" in sim_backend:
+            return None
+        missing = _missing_assets(task)
+        if missing:
+            commands = "; ".join(f"python -m mani_skill.utils.download_asset {name}" for name in missing)
+            raise ValueError(f"maniskill/{task} needs assets that are not on this machine. Run: {commands}")
+        if not isinstance(view, StateView):
+            height, width = view.size if isinstance(view.size, tuple) else (view.size, view.size)
+            env_kwargs = {"sensor_configs": {"height": height, "width": width}, **env_kwargs}
+        try:
+            source = gym.make(
+                f"{task}-v1",
+                num_envs=num_envs,
+                obs_mode=view.obs_mode,
+                sim_backend=sim_backend,
+                render_backend=render_backend,
+                render_mode=render_mode,
+                disable_env_checker=True,
+                **env_kwargs,
+            )
+        except (Exception, SystemExit) as error:  # what its C++ parts raise; the end after a question answered no
+            _explain(task, error)
+        return ManiSkillBatch(source, view, action_repeat=action_repeat, render_mode=render_mode)
+
+    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
+        """
+        Build one environment.
+
+        :param task: canonical name
+        :param seed: not used: ManiSkill is seeded at reset
+        :param render_mode: None or ``rgb_array``
+        :param env_kwargs: as in :meth:`make_batch`
+        :return: environment that truncates itself
+        """
+        batch = self.make_batch(task, 1, seed=seed, render_mode=render_mode, **env_kwargs)
+        assert batch is not None
+        return SingleEnv(batch)
+
+
+def _view_of(obs: str, obs_kwargs: dict[str, Any] | None) -> View:
+    """
+    :param obs: kind of observation
+    :param obs_kwargs: its settings
+    :return: what is made of ManiSkill's observations
+    :raises ValueError: for an unknown kind or setting; lists the choices
+    """
+    if obs not in _VIEWS:
+        raise ValueError(f"Unknown obs {obs!r}. Choices: {', '.join(_VIEWS)}.")
+    names = [field.name for field in dataclasses.fields(_VIEWS[obs])]
+    for name in obs_kwargs or {}:
+        if name not in names:
+            raise ValueError(f"Unknown obs_kwargs {name!r} of obs={obs!r}. Choices: {', '.join(names) or 'none'}.")
+    return _VIEWS[obs](**(obs_kwargs or {}))
+
+
+def _explain(task: str, error: BaseException) -> NoReturn:
+    """
+    :param task: canonical name
+    :param error: what building it raised
+    :raises RuntimeError: without a Vulkan device, with the remedy
+    :raises FileNotFoundError: for assets that the task did not declare
+    """
+    if is_vulkan_error(error):
+        raise RuntimeError(f"maniskill/{task} found no Vulkan device ({error}). {VULKAN_REMEDY}") from error
+    if isinstance(error, (FileNotFoundError, EOFError, SystemExit)):  # the latter two after a question
+        raise FileNotFoundError(
+            f"maniskill/{task} needs assets that are not on this machine ({error}). "
+            "See: python -m mani_skill.utils.download_asset --help"
+        ) from error
+    raise error

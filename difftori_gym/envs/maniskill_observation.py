@@ -1,0 +1,182 @@
+"""ManiSkill's observations as tensors that networks take: a state vector, images or point clouds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from difftori_gym.wrappers import TensorObs
+from difftori_gym.wrappers.farthest_point_sampling import farthest_point_sampling
+
+Corner = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class StateView:
+    """The simulator's state, one float32 vector ``[N, D]``."""
+
+    obs_mode = "state"
+
+    def __call__(self, raw: Any) -> TensorObs:
+        """
+        :param raw: what ManiSkill gives
+        :return: states ``[N, D]``
+        """
+        return raw.float().clone()  # the simulation may write into its own
+
+
+@dataclass(frozen=True)
+class PixelView:
+    """
+    Images ``[N, 3 * cameras, height, width]``, uint8, alone or in a dict of ``pixels`` and ``state``.
+
+    :param size: height and width in pixels, or one number for both
+    :param camera: name of a camera, or several; None: all, in the suite's order
+    :param state: what stands beside the images: ``none``; ``agent``, joints and what the task gives with images (no
+        poses of objects); ``observation``, the whole state
+    :raises ValueError: for a size below 1 or an unknown ``state``
+    """
+
+    size: int | tuple[int, int] = 84
+    camera: str | tuple[str, ...] | None = None
+    state: Literal["none", "agent", "observation"] = "none"
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        if self.state not in ("none", "agent", "observation"):
+            raise ValueError(f"Unknown state {self.state!r} of ManiSkill's pixels. Choices: none, agent, observation.")
+
+    @property
+    def obs_mode(self) -> str:
+        """ManiSkill's name of what it has to compute."""
+        return "rgb+state" if self.state == "observation" else "rgb"
+
+    def __call__(self, raw: Any) -> TensorObs:
+        """
+        :param raw: what ManiSkill gives
+        :return: images, or a dict of them and states
+        :raises ValueError: for an unknown camera
+        """
+        cameras = raw["sensor_data"]
+        chosen = self.camera if isinstance(self.camera, tuple) else (self.camera,) if self.camera else tuple(cameras)
+        for name in chosen:
+            if name not in cameras:
+                raise ValueError(f"Unknown camera {name!r}. Choices: {', '.join(cameras)}.")
+        images = torch.cat([cameras[name]["rgb"] for name in chosen], dim=-1)  # [N, height, width, C]
+        pixels = images.permute(0, 3, 1, 2).contiguous()
+        if self.state == "none":
+            return pixels
+        beside = raw["state"].float().clone() if self.state == "observation" else _agent(raw)
+        return {"pixels": pixels, "state": beside}
+
+
+@dataclass(frozen=True)
+class PointCloudView:
+    """
+    A dict of ``point_cloud`` ``[N, num_points, 3]`` (metres; 6 numbers with colours in [0, 1]) and ``agent_pos``.
+
+    The points that all cameras see inside the crop box are thinned out by farthest-point sampling on the device.
+
+    :param num_points: points of a cloud, at least 1
+    :param size: height and width of the depth images in pixels, or one number for both
+    :param crop_low: lower corner of the crop box in the world, metres. None: no bound
+    :param crop_high: upper corner, metres. None: no bound
+    :param color: add red, green and blue to each point
+    :raises ValueError: for numbers below 1 or an empty box
+    """
+
+    num_points: int = 512
+    size: int | tuple[int, int] = 84
+    crop_low: Corner | None = None
+    crop_high: Corner | None = None
+    color: bool = False
+
+    obs_mode = "pointcloud"
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        if self.num_points < 1:
+            raise ValueError(f"ManiSkill's point clouds need num_points >= 1, got {self.num_points}.")
+        low, high = self.box
+        if not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"ManiSkill's point clouds need crop_low < crop_high on every axis, got {low} and {high}.")
+
+    @property
+    def box(self) -> tuple[Corner, Corner]:
+        """Lower and upper corner, infinite where there is no bound."""
+        return self.crop_low or (-np.inf,) * 3, self.crop_high or (np.inf,) * 3
+
+    def __call__(self, raw: Any) -> TensorObs:
+        """
+        :param raw: what ManiSkill gives
+        :return: clouds and agent positions
+        """
+        points = raw["pointcloud"]["xyzw"][..., :3].float()  # [N, P, 3]
+        low, high = (torch.tensor(corner, device=points.device) for corner in self.box)
+        # The last number is zero where a ray hit nothing.
+        valid = (raw["pointcloud"]["xyzw"][..., 3] > 0) & ((points >= low) & (points <= high)).all(dim=-1)
+        chosen = farthest_point_sampling(points, self.num_points, valid=valid)  # [N, num_points]
+        rows = torch.arange(len(points), device=points.device)[:, None]
+        cloud = points[rows, chosen]
+        if self.color:
+            cloud = torch.cat([cloud, raw["pointcloud"]["rgb"][rows, chosen].float() / 255.0], dim=-1)
+        empty = ~valid.any(dim=1)
+        if bool(empty.any()):
+            cloud = self._padded(cloud, empty)
+        return {"point_cloud": cloud, "agent_pos": _agent(raw)}
+
+    def _padded(self, cloud: Tensor, empty: Tensor) -> Tensor:
+        # Python shows the same warning from the same line once.
+        warnings.warn(
+            f"ManiSkill's cameras see no point between {self.box[0]} and {self.box[1]}; the cloud is padded. Check "
+            "crop_low and crop_high if this is not meant.",
+            stacklevel=2,
+        )
+        low, high = (torch.tensor(corner, device=cloud.device) for corner in self.box)
+        middle = (low + high) / 2
+        origin = torch.zeros(3, device=cloud.device).clamp(low, high)
+        padding = torch.zeros(cloud.shape[-1], device=cloud.device)
+        padding[:3] = middle.where(middle.isfinite(), origin)
+        return torch.where(empty[:, None, None], padding, cloud)
+
+
+View = StateView | PixelView | PointCloudView
+
+
+def space_of(observations: TensorObs) -> spaces.Space[Any]:
+    """
+    :param observations: of ``N`` environments
+    :return: the space of one environment's: bytes from 0 to 255, floats without bounds
+    """
+    if isinstance(observations, dict):
+        return spaces.Dict({key: space_of(value) for key, value in observations.items()})
+    shape = tuple(observations.shape[1:])
+    if observations.dtype == torch.uint8:
+        return spaces.Box(0, 255, shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def _agent(raw: Any) -> Tensor:
+    """
+    :param raw: observation of a visual mode
+    :return: joints and the task's extras ``[N, D]``, float32
+    """
+
+    def leaves(tree: Any) -> list[Tensor]:
+        if isinstance(tree, dict):
+            return [leaf for entry in tree.values() for leaf in leaves(entry)]
+        return [tree]
+
+    found = leaves(raw["agent"]) + leaves(raw.get("extra", {}))
+    return torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in found], dim=-1)
+
+
+def _check_size(size: int | tuple[int, int]) -> None:
+    if min(size if isinstance(size, tuple) else (size,)) < 1:
+        raise ValueError(f"ManiSkill's cameras need a size of at least 1 pixel, got {size}.")

@@ -1,0 +1,123 @@
+"""Push-T: push a T-shaped block onto its outline with a disc (Florence et al. 2021; gym-pusht)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from difftori_gym.envs.suite import Suite
+
+_TASK = "PushT"
+_OBSERVATIONS = ("state", "pixels")
+
+
+class _Pixels(gym.ObservationWrapper[Any, Any, Any]):
+    """
+    Images with the channels first, alone or beside the disc's position.
+
+    :param env: Push-T with images and positions as observations
+    :param state: ``none``, or ``agent`` for a dict of ``pixels`` and ``state`` (the disc's position, float32 ``[2]``)
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], state: Literal["none", "agent"]) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Dict)
+        height, width, channels = env.observation_space["pixels"].shape or ()
+        self._state = state
+        pixels = spaces.Box(0, 255, (channels, height, width), np.uint8)
+        position = spaces.Box(0.0, 512.0, (2,), np.float32)
+        self.observation_space = pixels if state == "none" else spaces.Dict({"pixels": pixels, "state": position})
+
+    def observation(self, observation: dict[str, np.ndarray]) -> Any:
+        """
+        :param observation: ``pixels`` ``[height, width, 3]`` and ``agent_pos`` ``[2]``
+        :return: image ``[3, height, width]``, or a dict of it and the position
+        """
+        pixels = np.ascontiguousarray(observation["pixels"].transpose(2, 0, 1))
+        if self._state == "none":
+            return pixels
+        return {"pixels": pixels, "state": observation["agent_pos"].astype(np.float32)}
+
+
+class PushT(Suite):
+    """
+    ``pusht/PushT``: an episode ends with success, when 95 % of the block cover the outline, or after 300 steps.
+
+    The action is where the disc shall go, in [0, 512]; the reward is the covered part, in [0, 1].
+    """
+
+    name: ClassVar[str] = "pusht"
+    extra: ClassVar[str | None] = "pusht"
+    packages: ClassVar[tuple[str, ...]] = ("gym_pusht", "pymunk", "pygame")
+    own_observations: ClassVar[tuple[str, ...]] = ("pixels",)
+
+    def tasks(self) -> list[str]:
+        """:return: the task"""
+        return [_TASK]
+
+    def canonical_task(self, task: str) -> str | None:
+        """
+        :param task: ``PushT``, ``PushT-v0`` or ``push-t``
+        :return: the canonical name, or None when there is no such task
+        """
+        return _TASK if task.lower().removesuffix("-v0").replace("-", "") == "pusht" else None
+
+    def make(
+        self,
+        task: str,
+        *,
+        seed: int | None,
+        render_mode: str | None,
+        obs: str = "state",
+        obs_kwargs: dict[str, Any] | None = None,
+        **env_kwargs: Any,
+    ) -> gym.Env[Any, Any]:
+        """
+        Build the task.
+
+        :param task: canonical name
+        :param seed: not used: Push-T is seeded at reset
+        :param render_mode: None or ``rgb_array``
+        :param obs: ``state`` (positions of disc and block, angle of the block) or ``pixels``
+        :param obs_kwargs: of pixels: ``size`` (96 by default) and ``state`` (``none`` or ``agent``)
+        :param env_kwargs: those of gym-pusht, such as ``visualization_width``
+        :return: environment that truncates itself
+        :raises ValueError: for an unknown kind or setting of observation
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what gym-pusht imports
+            import gym_pusht  # noqa: F401  (registers the task)
+
+        if obs not in _OBSERVATIONS:
+            raise ValueError(f"pusht does not offer obs={obs!r}. Choices: {', '.join(_OBSERVATIONS)}.")
+        settings: dict[str, Any] = {"size": 96, "state": "none"} if obs == "pixels" else {}
+        for name in obs_kwargs or {}:
+            if name not in settings:
+                raise ValueError(
+                    f"Unknown obs_kwargs {name!r} of obs={obs!r}. Choices: {', '.join(settings) or 'none'}."
+                )
+        settings.update(obs_kwargs or {})
+        if obs == "state":
+            return self._build(render_mode=render_mode, obs_type="state", **env_kwargs)
+        if settings["state"] not in ("none", "agent"):
+            raise ValueError(f"Unknown state {settings['state']!r} of Push-T's pixels. Choices: none, agent.")
+        size = settings["size"]
+        height, width = size if isinstance(size, tuple) else (size, size)
+        if min(height, width) < 1:
+            raise ValueError(f"Push-T needs images of at least 1 pixel, got {size}.")
+        env = self._build(
+            render_mode="rgb_array",  # its images of observations are drawn in this mode only
+            obs_type="pixels_agent_pos",
+            observation_width=width,
+            observation_height=height,
+            **env_kwargs,
+        )
+        return _Pixels(env, settings["state"])
+
+    @staticmethod
+    def _build(**kwargs: Any) -> gym.Env[Any, Any]:
+        return gym.make("gym_pusht/PushT-v0", disable_env_checker=True, **kwargs)

@@ -1,0 +1,234 @@
+"""Collection from environments that step in tensors: nothing but flags and statistics leaves the device."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
+from stable_baselines3.common.utils import should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor
+
+from difftori_gym.rl.exploration import CorrelatedNoise
+from difftori_gym.rl.planning import carried_plan, executed_action
+from difftori_gym.rl.policies import DiffTORIPolicy
+from difftori_gym.rl.sequence_buffer import TensorObs, sequence_buffer_class
+from difftori_gym.rl.tensor_buffer import TensorSequenceReplayBuffer
+from difftori_gym.rl.validation import MAX_FLOAT32
+
+
+class StepOfTensors(Protocol):
+    """A step of ``N`` environments on the device; an environment whose episode ended has been reset already."""
+
+    @property
+    def observations(self) -> TensorObs:
+        """To act on next, ``[N, ...]``."""
+
+    @property
+    def rewards(self) -> Tensor:
+        """``[N]``"""
+
+    @property
+    def final_observations(self) -> TensorObs:
+        """What the actions led to, ``[N, ...]``."""
+
+
+class TensorEnv(Protocol):
+    """What a ``VecEnv`` offers beside its own interface to be learned from on the device."""
+
+    num_envs: int
+
+    @property
+    def observations(self) -> TensorObs:
+        """What the environments show now, ``[N, ...]``."""
+
+    def step_tensor(self, actions: Tensor) -> StepOfTensors:
+        """Step with actions ``[N, A]`` in the environment's units."""
+
+    def episode_infos(self) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Which episodes ended with the last step ``[N]``, and the infos of a ``VecEnv``."""
+
+
+def steps_in_tensors(env: Any) -> TypeGuard[TensorEnv]:
+    """
+    :param env: an environment
+    :return: whether it offers the tensor path. Under a wrapper it does not: what the wrapper changes would be lost.
+    """
+    return isinstance(env, VecEnv) and not isinstance(env, VecEnvWrapper) and hasattr(env, "step_tensor")
+
+
+def buffer_class_for(env: VecEnv | None, observation_space: spaces.Space[Any]) -> type[ReplayBuffer]:
+    """
+    :param env: the environment, if there is one
+    :param observation_space: its observations
+    :return: the class of the replay buffer that suits them
+    """
+    return TensorSequenceReplayBuffer if steps_in_tensors(env) else sequence_buffer_class(observation_space)
+
+
+class TensorCollection(OffPolicyAlgorithm):
+    """
+    An off-policy algorithm that plans, which collects on the device where the environment allows it.
+
+    Callbacks see ``new_obs`` and ``rewards`` as tensors then, and ``dones`` and ``infos`` (without
+    ``terminal_observation``) as ever.
+    """
+
+    # Of the algorithm that is derived from this.
+    policy: DiffTORIPolicy
+    exploration_noise: CorrelatedNoise
+    _plan_state: Any
+    _schedule_step: int
+    _step_is_stored: bool
+    _move_schedules: Any
+
+    _tensor_plan: Tensor | None = None
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:
+            self._tensor_plan = None  # the environment is about to be reset
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_tensor_plan"]
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """See ``stable_baselines3.common.off_policy_algorithm.OffPolicyAlgorithm.collect_rollouts``."""
+        if not (steps_in_tensors(env) and isinstance(replay_buffer, TensorSequenceReplayBuffer)):
+            return super().collect_rollouts(
+                env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+            )
+        self.policy.set_training_mode(False)
+        steps, episodes = 0, 0
+        callback.on_rollout_start()
+        while should_collect_more_steps(train_freq, steps, episodes):
+            observations = self._on_device(env.observations)
+            scaled = self._tensor_action(observations, learning_starts, action_noise, env.num_envs)
+            self._step_is_stored = False
+            step = env.step_tensor(self._in_env_units(scaled))
+            dones, infos = env.episode_infos()
+            self.num_timesteps += env.num_envs
+            steps += 1
+            callback.update_locals({**locals(), "new_obs": step.observations, "rewards": step.rewards})
+            if not callback.on_step():
+                return RolloutReturn(steps * env.num_envs, episodes, continue_training=False)
+            self._update_info_buffer(infos, dones)
+            final, rewards = self._on_device(step.final_observations), step.rewards.to(self.device)
+            self._store_tensors(replay_buffer, observations, final, scaled, rewards, dones, infos)
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            episodes += int(dones.sum())
+            self._end_episodes(dones, action_noise, log_interval)
+        callback.on_rollout_end()
+        return RolloutReturn(steps * env.num_envs, episodes, continue_training=True)
+
+    def _tensor_action(
+        self, observations: TensorObs, learning_starts: int, action_noise: ActionNoise | None, n_envs: int
+    ) -> Tensor:
+        """What ``_sample_action`` does, for a batch on the device; actions in [-1, 1], ``[N, A]``."""
+        action_shape: tuple[int, ...] = self.action_space.shape or ()
+        noise = None
+        if self.exploration_noise.correlation > 0:
+            noise = self._upload(self.exploration_noise((n_envs, *action_shape))).flatten(1)
+        if self.num_timesteps < learning_starts:
+            size = (n_envs, int(np.prod(action_shape)))
+            scaled = 2.0 * torch.rand(size, device=self.device) - 1.0 if noise is None else noise.clamp(-1.0, 1.0)
+        else:
+            self._schedule_step = self.num_timesteps
+            self._move_schedules()
+            generator = None
+            if noise is None or self.policy.planner.samples:  # without one, a sampling planner plans row by row
+                generator = torch.Generator(device=self.device)
+                generator.manual_seed(int(torch.randint(2**62, ())))
+            solution = self.policy.plan(observations, previous=self._tensor_plan, generator=generator)
+            std = self.policy.exploration_std if noise is None else None
+            scaled = executed_action(solution, explore_std=std, generator=generator)
+            if noise is not None:
+                scaled = (scaled + self.policy.exploration_std * noise).clamp(-1.0, 1.0)
+            if self.policy.planner.init == "warm":
+                self._tensor_plan = carried_plan(solution).clone()
+        if action_noise is not None:
+            scaled = (scaled + self._upload(np.asarray(action_noise())).reshape(scaled.shape)).clamp(-1.0, 1.0)
+        return scaled
+
+    def _store_tensors(
+        self,
+        replay_buffer: TensorSequenceReplayBuffer,
+        observations: TensorObs,
+        final: TensorObs,
+        scaled: Tensor,
+        rewards: Tensor,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        _check_finite(final, rewards)
+        timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        if np.any(dones & ~timeouts) and not self.policy.model.episodic:
+            self.policy.model.episodic = True
+        if self._tensor_plan is not None and dones.any():
+            self._tensor_plan[torch.as_tensor(dones, device=self.device)] = torch.nan
+        replay_buffer.add(observations, final, scaled, rewards, dones, infos)
+        self._step_is_stored = True
+
+    def _end_episodes(self, dones: np.ndarray, action_noise: ActionNoise | None, log_interval: int | None) -> None:
+        for index in np.flatnonzero(dones):
+            self._episode_num += 1
+            if action_noise is not None:
+                action_noise.reset(**({"indices": [int(index)]} if len(dones) > 1 else {}))
+            if log_interval is not None and self._episode_num % log_interval == 0:
+                self.dump_logs()
+
+    def _in_env_units(self, scaled: Tensor) -> Tensor:
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        low, high = self._upload(space.low).flatten(), self._upload(space.high).flatten()
+        actions = low + 0.5 * (scaled + 1.0) * (high - low)
+        return actions.clamp(low, high).reshape(-1, *space.shape)
+
+    def _upload(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self.device)
+
+    def _on_device(self, observations: TensorObs) -> TensorObs:
+        if isinstance(observations, dict):
+            return {key: value.to(self.device) for key, value in observations.items()}
+        return observations.to(self.device)
+
+
+def _check_finite(observations: TensorObs, rewards: Tensor) -> None:
+    """
+    :param observations: what a step led to, ``[N, ...]`` or a dictionary of such
+    :param rewards: ``[N]``
+    :raises ValueError: if a number is nan or infinite, naming the environment
+    """
+    entries = observations if isinstance(observations, dict) else {"": observations}
+    wrong = ~(rewards.abs() <= MAX_FLOAT32)
+    for entry in entries.values():
+        if entry.is_floating_point():
+            wrong = wrong | ~(entry.abs() <= MAX_FLOAT32).flatten(1).all(dim=1).to(wrong.device)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"Expected finite observations and rewards, got others from environment {int(wrong.nonzero()[0])}: "
+            "repair the environment or wrap it."
+        )
