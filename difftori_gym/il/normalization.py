@@ -1,0 +1,185 @@
+"""Scales between the environment's units and [-1, 1], saved inside the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from difftori_gym.il.demonstrations import Demonstrations, Episode
+
+TensorObs = Tensor | dict[str, Tensor]
+CloudScaling = Literal["axes", "none"]
+CLOUD_SCALINGS: tuple[str, ...] = get_args(CloudScaling)
+MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Policy
+
+
+class MinMaxNormalizer(nn.Module):
+    """
+    Carries the range seen in the training set to [-1, 1], per entry.
+
+    An entry that is constant there is only shifted to 0, not stretched (Diffusion Policy,
+    ``diffusion_policy/model/common/normalizer.py``).
+
+    :param shape: of what is scaled: the trailing axes of the input, or fewer of them
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("offset", torch.zeros(shape))
+
+    def fit(self, low: np.ndarray, high: np.ndarray) -> None:
+        """
+        :param low: smallest values, ``[*shape]``
+        :param high: largest values, ``[*shape]``
+        """
+        low, high = low.astype(np.float64), high.astype(np.float64)
+        constant = high - low < MIN_RANGE
+        scale = np.where(constant, 1.0, 2.0 / np.where(constant, 1.0, high - low))
+        self.scale.copy_(torch.as_tensor(scale))
+        self.offset.copy_(torch.as_tensor(-scale * (low + high) / 2))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """
+        :param values: ``[..., *shape]``
+        :return: the same, scaled, float32
+        """
+        return values.float() * self.scale + self.offset
+
+
+class ImageNormalizer(nn.Module):
+    """Carries images of bytes to [0, 1]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """
+        :param values: ``[..., H, W, C]`` or channels first, 0 to 255
+        :return: the same, divided by 255, float32
+        """
+        return values.float() / 255.0
+
+
+class ObservationNormalizer(nn.Module):
+    """
+    Normalises observations by their kind, which their space tells.
+
+    - images (``uint8`` with at least three axes): divided by 255
+    - point clouds (floats with two axes, ``[points, channels]``): the range seen to [-1, 1], per channel, as in DP3;
+      or left as they are
+    - all else: the range seen to [-1, 1], per entry
+
+    :param space: a ``Box``, or a ``Dict`` of such
+    :param clouds: ``axes`` scales each channel of a cloud, ``none`` leaves clouds as they are
+    :raises ValueError: for another choice
+    """
+
+    def __init__(self, space: spaces.Space, *, clouds: CloudScaling = "axes") -> None:
+        super().__init__()
+        if clouds not in CLOUD_SCALINGS:
+            raise ValueError(f"Unknown clouds {clouds!r}. Choices: {', '.join(CLOUD_SCALINGS)}.")
+        self.entry: nn.Module | None = None
+        # A module's name must not hold a dot, a key may: so entries are numbered.
+        self.keys: tuple[str, ...] = tuple(space.spaces) if isinstance(space, spaces.Dict) else ()
+        if isinstance(space, spaces.Dict):
+            self.entries = nn.ModuleList([_normalizer_of(entry, clouds) for entry in space.spaces.values()])
+        else:
+            self.entry = _normalizer_of(space, clouds)
+
+    def fit(self, demonstrations: Demonstrations) -> None:
+        """
+        Take the ranges of the training set. The closing observations are left out: nothing is done there.
+
+        :param demonstrations: the training set
+        """
+        if self.entry is not None:
+            _fit(self.entry, demonstrations.episodes, None)
+        else:
+            for key, entry in zip(self.keys, self.entries, strict=True):
+                _fit(entry, demonstrations.episodes, key)
+
+    def forward(self, observations: TensorObs) -> TensorObs:
+        """
+        :param observations: with any leading axes
+        :return: the same, normalised
+        """
+        if self.entry is not None:
+            assert isinstance(observations, Tensor)
+            return self.entry(observations)
+        assert isinstance(observations, dict)
+        return {key: entry(observations[key]) for key, entry in zip(self.keys, self.entries, strict=True)}
+
+
+class ActionNormalizer(nn.Module):
+    """
+    Carries actions between their box and [-1, 1], linearly.
+
+    :param space: a ``Box`` with finite bounds
+    :raises ValueError: if a bound is infinite, or no room lies between two
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.high > space.low).all()):
+            raise ValueError(
+                f"Imitation acts in a box: expected finite bounds with low < high, got {space}. "
+                "Wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
+            )
+        self.register_buffer("low", torch.as_tensor(space.low.reshape(-1), dtype=torch.float32))
+        self.register_buffer("high", torch.as_tensor(space.high.reshape(-1), dtype=torch.float32))
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """
+        :param actions: in the environment's units, ``[..., A]``
+        :return: in [-1, 1], ``[..., A]``
+        """
+        return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
+
+    def inverse(self, actions: Tensor) -> Tensor:
+        """
+        :param actions: in [-1, 1], ``[..., A]``
+        :return: in the environment's units, ``[..., A]``; exact at the bounds
+        """
+        share = (actions + 1.0) / 2.0
+        return self.low * (1.0 - share) + self.high * share
+
+
+def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
+    """
+    :param space: of one entry of an observation
+    :param clouds: see :class:`ObservationNormalizer`
+    :return: its normaliser, not fitted
+    """
+    assert isinstance(space, spaces.Box)
+    if space.dtype == np.uint8 and len(space.shape) >= 3:
+        return ImageNormalizer()
+    if len(space.shape) == 2:
+        return nn.Identity() if clouds == "none" else MinMaxNormalizer(space.shape[-1:])
+    return MinMaxNormalizer(space.shape)
+
+
+def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) -> None:
+    """
+    :param normalizer: of one entry
+    :param episodes: the training set
+    :param key: the entry's key, None for an array without one
+    """
+    if not isinstance(normalizer, MinMaxNormalizer):
+        return
+    shape = tuple(normalizer.scale.shape)
+    lows, highs = [], []
+    for episode in episodes:
+        value = episode.observations if key is None else episode.observations[key]  # type: ignore[index]
+        flat = np.asarray(value[:-1]).reshape(-1, *shape)  # type: ignore[index]
+        lows.append(flat.min(axis=0))
+        highs.append(flat.max(axis=0))
+    normalizer.fit(np.min(lows, axis=0), np.max(highs, axis=0))
