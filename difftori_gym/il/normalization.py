@@ -179,7 +179,7 @@ def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) ->
     lows, highs = [], []
     for episode in episodes:
         value = episode.observations if key is None else episode.observations[key]  # type: ignore[index]
-        flat = np.asarray(value[:-1]).reshape(-1, *shape)  # type: ignore[index]
+        flat = np.asarray(value[:-1]).reshape(-1, *shape)
         lows.append(flat.min(axis=0))
         highs.append(flat.max(axis=0))
     normalizer.fit(np.min(lows, axis=0), np.max(highs, axis=0))

@@ -19,6 +19,11 @@ def numbered_episode(length: int, start: int, **fields) -> Episode:
     )
 
 
+@pytest.fixture(scope="session")
+def make_numbered_episode():
+    return numbered_episode
+
+
 @pytest.fixture
 def numbered() -> Demonstrations:
     """Episodes of 5, 4 and 7 actions."""

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from difftori_gym.il import DemonstrationWindows
 from difftori_gym.il.windows import join
-from tests.il.conftest import numbered_episode
 
 
 def expected_windows(lengths, starts, n_obs_steps, horizon, n_action_steps):
@@ -28,11 +27,11 @@ def expected_windows(lengths, starts, n_obs_steps, horizon, n_action_steps):
     horizon=st.integers(1, 9),
     n_action_steps=st.integers(1, 9),
 )
-def test_windows_are_those_of_the_definition(lengths, n_obs_steps, horizon, n_action_steps):
+def test_windows_are_those_of_the_definition(make_numbered_episode, lengths, n_obs_steps, horizon, n_action_steps):
     horizon = min(horizon, *lengths)
     n_action_steps = min(n_action_steps, horizon)
     starts = [100 * index for index in range(len(lengths))]
-    episodes = [numbered_episode(length, start) for length, start in zip(lengths, starts, strict=True)]
+    episodes = [make_numbered_episode(length, start) for length, start in zip(lengths, starts, strict=True)]
     windows = DemonstrationWindows(episodes, n_obs_steps=n_obs_steps, horizon=horizon, n_action_steps=n_action_steps)
     expected = list(expected_windows(lengths, starts, n_obs_steps, horizon, n_action_steps))
     assert len(windows) == len(expected)
