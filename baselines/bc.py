@@ -154,7 +154,7 @@ class BCNetwork(ChunkNetwork):
 
     def features(self, observations: TensorObs) -> Tensor:
         """
-        :param observations: preprocessed, ``[B, n_obs_steps, ...]`` or a dictionary of such
+        :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
         :return: last hidden layer ``[B, hidden]``
         """
         return self.body(self.encoder(observations).flatten(1))

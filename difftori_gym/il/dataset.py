@@ -49,8 +49,8 @@ class WindowDataset:
             n_obs_steps=policy.history_steps, horizon=policy.horizon, n_action_steps=policy.n_action_steps
         )
         self._cached, self._cache = cache_base_actions, None if policy.base is None else _NOTHING
-        lengths = np.array([len(episode.actions) for episode in demonstrations.episodes])
-        self._first_window = np.repeat(np.cumsum(lengths) - lengths, lengths)  # of the same episode, by window
+        counts = np.array(list(map(len, demonstrations.episodes))) - (policy.horizon - policy.n_action_steps)
+        self._first_window = np.repeat(np.cumsum(counts) - counts, counts)  # of the same episode, by window
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -78,18 +78,18 @@ class WindowDataset:
         all_actions = None
         if self._policy.network.trains_on_all:
             steps = np.arange(1 - self._policy.n_obs_steps, 1)
-            earlier = np.maximum(indices[:, None] + steps, self._first_window[indices][:, None])  # padded as windows are
+            # Padded as windows are.
+            earlier = np.maximum(indices[:, None] + steps, self._first_window[indices][:, None])
             all_actions = self._actions(self._windows.batch(earlier.ravel())).unflatten(0, earlier.shape)
-        return TrainingBatch(observations, self._actions(windows), self._base_actions(indices, observations), all_actions)
+        base_actions = self._base_actions(indices, observations)
+        return TrainingBatch(observations, self._actions(windows), base_actions, all_actions)
 
     def _observations(self, windows: WindowBatch) -> TensorObs:
         device = self._policy.device
         raw: Any = windows.observations
         if isinstance(raw, dict):
-            tensors: Any = {key: torch.as_tensor(self._seen(value, key), device=device) for key, value in raw.items()}
-        else:
-            tensors = torch.as_tensor(self._seen(raw, ""), device=device)
-        return self._policy.preprocess_windows(tensors)
+            return {key: torch.as_tensor(self._seen(value, key), device=device) for key, value in raw.items()}
+        return torch.as_tensor(self._seen(raw, ""), device=device)
 
     def _seen(self, images: np.ndarray, key: str) -> np.ndarray:
         return np.moveaxis(images, -1, -3) if self._transpose.get(key, False) else images
@@ -139,6 +139,4 @@ class _AsSeen:
 def _needs_transposing(space: Any) -> dict[str, bool]:
     """By key, whether an entry is an image with the channels last."""
     entries = space.spaces if hasattr(space, "spaces") else {"": space}
-    return {
-        key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries.items()
-    }
+    return {key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries.items()}

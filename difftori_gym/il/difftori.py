@@ -83,7 +83,7 @@ class DiffTORIImitation(ImitationAlgorithm):
     observations, latent and actions, started from a base policy; the squared error of its result is back-propagated
     through the solver. When acting, the latent is drawn from the prior.
 
-    Sizes, window, learning rate and loss weights are those of the released MetaWorld code. Solver: see docs/imitation.md.
+    Sizes, window, learning rate and loss weights are those of the released MetaWorld code. The solver's settings: docs/imitation.md.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
     :param env: environment, the id of a registered one, or None
@@ -214,8 +214,8 @@ class DiffTORIImitation(ImitationAlgorithm):
     def _setup_model(self) -> None:
         if self.init == "base_policy" and self.base_spec is None:
             raise ValueError(
-                "DiffTORIImitation needs a base policy for init='base_policy', got None: pass base_policy=, any trained "
-                "imitation learner of the same environment, or choose init='zero' or 'random'."
+                "DiffTORIImitation needs a base policy for init='base_policy', got None: pass base_policy=, any "
+                "trained imitation learner of the same environment, or choose init='zero' or 'random'."
             )
         super()._setup_model()
 

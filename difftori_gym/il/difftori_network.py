@@ -113,7 +113,9 @@ class DiffTORINetwork(ChunkNetwork):
         :param generator: randomness of further starts
         :return: the solution, sample by sample
         """
-        optimizer = self.trajectory_optimizer if differentiate else self.trajectory_optimizer.replace(backward_mode="none")
+        optimizer = self.trajectory_optimizer
+        if not differentiate:
+            optimizer = optimizer.replace(backward_mode="none")
         return optimizer(self.objective(features, latents), start, generator=generator)
 
     def loss(self, batch: TrainingBatch) -> VariationalLoss:

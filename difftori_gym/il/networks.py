@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
-
 import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
@@ -21,7 +19,7 @@ class TrainingBatch:
     """
     Windows of demonstrations as a network sees them.
 
-    :param observations: preprocessed, ``[B, n_obs_steps, ...]`` or a dictionary of such
+    :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
     :param actions: from the time of the last observation on ``[B, H, A]``, in [-1, 1]
     :param base_actions: what the base policy would do ``[B, H, A]``, None without one
     :param all_actions: the same as ``actions`` for each of the observations ``[B, n_obs_steps, H, A]``, for networks
@@ -38,7 +36,7 @@ class ObservationEncoder(nn.Module):
     """
     The last few observations, normalised and turned into one vector each.
 
-    :param normalizer: preprocessed observations ``[N, ...]`` -> the same, scaled
+    :param normalizer: raw observations ``[N, ...]`` -> the same, scaled
     :param features_extractor: ``[N, ...]`` -> ``[N, features_dim]``
     :param n_obs_steps: how many of the observations it gets are used, the last ones
     """
@@ -54,11 +52,15 @@ class ObservationEncoder(nn.Module):
         :return: ``[B, n_obs_steps, features_dim]``
         """
         if isinstance(observations, dict):
-            flat: Any = {key: value[:, -self.n_obs_steps :].flatten(0, 1) for key, value in observations.items()}
+            flat: TensorObs = {key: self._frames(value) for key, value in observations.items()}
         else:
-            flat = observations[:, -self.n_obs_steps :].flatten(0, 1)
+            flat = self._frames(observations)
         features: Tensor = self.features_extractor(self.normalizer(flat))
         return features.unflatten(0, (-1, self.n_obs_steps))
+
+    def _frames(self, windows: Tensor) -> Tensor:
+        frames = windows[:, -self.n_obs_steps :].flatten(0, 1)  # [B * n_obs_steps, ...]
+        return frames.float() if frames.is_floating_point() else frames
 
 
 class ChunkNetwork(nn.Module, ABC):
@@ -100,7 +102,7 @@ class ChunkNetwork(nn.Module, ABC):
         """
         Called without a graph, in evaluation mode. An answer must not depend on the other samples of the batch.
 
-        :param observations: preprocessed, ``[B, n_obs_steps, ...]`` or a dictionary of such
+        :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
         :param noise: ``[B, noise_dim]``, standard normal
         :param start: actions of the base policy ``[B, H, A]``, None without one
         :param deterministic: whether further random draws must be the same for every call and sample

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim, is_image_space, preprocess_obs
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
-from difftori_gym.il.normalization import ObservationNormalizer
+from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
 from difftori_gym.il.validation import check_action_space, check_finite_observation, check_windows
 
 NoiseLifetime = Literal["episode", "chunk"]
@@ -73,7 +73,8 @@ class ImitationPolicy(BasePolicy):
     :param features_extractor_class: turns each observation into a vector; by default flattens arrays and combines
         dictionaries, with Stable-Baselines3's CNN for images
     :param features_extractor_kwargs: its keyword arguments
-    :param normalize_images: whether images are divided by 255
+    :param cloud_scaling: ``"axes"`` scales each channel of a point cloud by what demonstrations show, ``"none"`` does
+        not; images are divided by 255, everything else is scaled to [-1, 1] by what demonstrations show
     :param optimizer_class: class of the optimizer
     :param optimizer_kwargs: its keyword arguments besides the learning rate
     :raises ValueError: for spaces or windows that cannot work
@@ -95,7 +96,7 @@ class ImitationPolicy(BasePolicy):
         base: PolicySpec | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
+        cloud_scaling: CloudScaling = "axes",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -106,7 +107,6 @@ class ImitationPolicy(BasePolicy):
             action_space,
             features_extractor_class or default_extractor(observation_space),
             features_extractor_kwargs,
-            normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
@@ -116,9 +116,9 @@ class ImitationPolicy(BasePolicy):
         self.action_dim = get_action_dim(action_space)
         self.base_spec = base
         self.base = base.build() if base is not None else None
-        self.network = self._make_network(
-            ObservationEncoder(ObservationNormalizer(observation_space), self.make_features_extractor(), n_obs_steps)
-        )
+        self.cloud_scaling = cloud_scaling
+        normalizer = ObservationNormalizer(observation_space, clouds=cloud_scaling)
+        self.network = self._make_network(ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps))
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False) if ema_decay is not None else None
         self.optimizer = self.optimizer_class(
             self.network.parameters(),
@@ -146,9 +146,11 @@ class ImitationPolicy(BasePolicy):
             base=self.base_spec,
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
+            cloud_scaling=self.cloud_scaling,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )
+        del data["normalize_images"]  # images are the normaliser's to scale
         return data
 
     @property
@@ -184,29 +186,6 @@ class ImitationPolicy(BasePolicy):
             for average, value in zip(self.ema_network.buffers(), self.network.buffers(), strict=True):
                 average.copy_(value)
 
-    def preprocess(self, observations: PyTorchObs) -> Any:
-        """
-        :param observations: raw, ``[N, ...]`` or a dictionary of such
-        :return: floats, images scaled to [0, 1] if the policy normalises them
-        """
-        processed = preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
-        if isinstance(processed, dict):
-            return {key: value.float() for key, value in processed.items()}
-        return processed.float()
-
-    def preprocess_windows(self, observations: Any) -> TensorObs:
-        """
-        :param observations: raw, ``[B, T, ...]`` or a dictionary of such
-        :return: preprocessed, of the same shapes
-        """
-        if isinstance(observations, dict):
-            length = next(iter(observations.values())).shape[1]
-            flat = self.preprocess({key: value.flatten(0, 1) for key, value in observations.items()})
-            return {key: value.unflatten(0, (-1, length)) for key, value in flat.items()}
-        length = observations.shape[1]
-        processed: Tensor = self.preprocess(observations.flatten(0, 1)).unflatten(0, (-1, length))
-        return processed
-
     def draw_noise(self, batch: int, deterministic: bool) -> Tensor:
         """
         :param batch: number of samples B
@@ -221,7 +200,7 @@ class ImitationPolicy(BasePolicy):
     @torch.no_grad()
     def start(self, observations: TensorObs, noise: Tensor, deterministic: bool) -> Tensor | None:
         """
-        :param observations: preprocessed, ``[B, history_steps, ...]`` or a dictionary of such
+        :param observations: raw, ``[B, history_steps, ...]`` or a dictionary of such
         :param noise: ``[B, noise_dim]``
         :param deterministic: see :meth:`ChunkNetwork.chunk`
         :return: actions of the base policy ``[B, H, A]``, its last one repeated if it plans less far; None without one
@@ -235,7 +214,7 @@ class ImitationPolicy(BasePolicy):
     @torch.no_grad()
     def chunk(self, observations: TensorObs, noise: Tensor, deterministic: bool) -> Tensor:
         """
-        :param observations: preprocessed, ``[B, history_steps, ...]`` or a dictionary of such
+        :param observations: raw, ``[B, history_steps, ...]`` or a dictionary of such
         :param noise: ``[B, noise_dim]``, see :meth:`draw_noise`
         :param deterministic: whether further random draws are the same for every call and sample
         :return: planned actions ``[B, H, A]`` in [-1, 1]
@@ -302,7 +281,7 @@ class ImitationPolicy(BasePolicy):
         history: list[Any] = [torch.as_tensor(part[rows], device=self.device) for part in memory.history]
         windows = dict(zip(sorted(self._keys()), history, strict=True)) if self._keys() else history[0]
         noise = torch.as_tensor(memory.noise[rows], device=self.device)
-        plan = self.chunk(self.preprocess_windows(windows), noise, deterministic)
+        plan = self.chunk(windows, noise, deterministic)
         memory.chunk[rows] = plan[:, : self.n_action_steps].cpu().numpy()
         memory.position[rows] = 0
 
@@ -322,7 +301,7 @@ class ImitationPolicy(BasePolicy):
         else:
             windows, batch = repeated(observation), len(observation)
         noise = self.draw_noise(batch, deterministic)
-        return self.chunk(self.preprocess_windows(windows), noise, deterministic)[:, 0]
+        return self.chunk(windows, noise, deterministic)[:, 0]
 
     forward = _predict
 

@@ -40,9 +40,7 @@ def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"Imitation needs an integer {name} >= 1, got {value!r}.")
     if n_action_steps > horizon:
-        raise ValueError(
-            f"Imitation needs n_action_steps <= horizon, got {n_action_steps} > {horizon}: plan further or execute less."
-        )
+        raise ValueError(f"Imitation needs n_action_steps <= horizon, got {n_action_steps} > {horizon}: plan further.")
 
 
 def check_same_spaces(

@@ -113,7 +113,7 @@ class LatentScoreObjective:
         if self._networks is None or torch.is_autocast_enabled(actions.device.type):
             return _by_autograd(self, actions)
         dynamics, score = self._networks
-        batch, horizon, action_dim = actions.shape
+        batch, horizon = actions.shape[:2]
         z = self._first_state.detach()
         state_dim = z.shape[1]
         # Row t is (z_t, a_t), and the gradients have the same rows.
