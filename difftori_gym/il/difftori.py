@@ -83,7 +83,8 @@ class DiffTORIImitation(ImitationAlgorithm):
     observations, latent and actions, started from a base policy; the squared error of its result is back-propagated
     through the solver. When acting, the latent is drawn from the prior.
 
-    Sizes, window, learning rate and loss weights are those of the released MetaWorld code. The solver's settings: docs/imitation.md.
+    Sizes, window, learning rate and loss weights are those of the released MetaWorld code.
+    The settings of the solver are ours, see docs/imitation.md.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
     :param env: environment, the id of a registered one, or None

@@ -6,10 +6,12 @@ from difftori_gym.models.latent_model import LatentModel, latent_return, rollout
 from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
 from difftori_gym.models.score_objective import ChunkObjective, LatentScoreObjective
+from difftori_gym.models.unet1d import ConditionalUnet1D
 
 __all__ = [
     "ChunkObjective",
     "ChunkScore",
+    "ConditionalUnet1D",
     "EnsembleCritic",
     "GaussianPosterior",
     "LatentEncoder",
