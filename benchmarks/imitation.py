@@ -3,11 +3,12 @@ Training step and inference of DiffTORI's imitation against the released coupled
 
     python -m benchmarks.imitation --out results/benchmarks
 
-The released MetaWorld code gives Theseus a whole batch as one problem: 128 samples x 16 actions are 2048 variables of one
-scalar residual, the mean of 1000 - score, so that each of 100 iterations factorises a 2048 x 2048 matrix. It is rebuilt
-here with the same networks (score 336-256-256-1 with ELU), step 3e-5, damping 0.01 and 5 differentiated iterations. What
-is timed is the solution and the gradient of its squared error in the score's parameters; encoder and posterior are the
-same on both sides and left out. "training step" is a whole step of the learner, encoder, posterior and Adam included.
+The released MetaWorld code gives Theseus a whole batch as one problem: 128 samples x 16 actions are 2048 variables of
+one scalar residual, the mean of 1000 - score, so that each of 100 iterations factorises a 2048 x 2048 matrix. It is
+rebuilt here with the same networks (score 336-256-256-1 with ELU), step 3e-5, damping 0.01 and 5 differentiated
+iterations. What is timed is the solution and the gradient of its squared error in the score's parameters; encoder and
+posterior are the same on both sides and left out. "training step" is a whole step of the learner, encoder, posterior
+and Adam included.
 """
 
 from __future__ import annotations
