@@ -1,4 +1,4 @@
-"""The objectives of imitation: values, hand-written gradients, independence of samples, derivatives through a solver."""
+"""The objectives of imitation: values, hand-written gradients, independent samples, derivatives through a solver."""
 
 import pytest
 import torch
