@@ -136,7 +136,12 @@ def make_models(
         **settings,
     )
     kinds: dict[str, tuple[type[ImitationAlgorithm], dict[str, Any]]] = {
-        "difftori": (DiffTORIImitation, dict(init="zero", latent_dim=8, policy_kwargs=dict(net_arch=[64, 64]))),
+        # A weight of the divergence that pays for the choice of a side and for little else: with the published 10 the
+        # latent also tells when to turn, and a latent of the prior then misses the goal.
+        "difftori": (
+            DiffTORIImitation,
+            dict(init="zero", latent_dim=4, kl_coef=100.0, policy_kwargs=dict(net_arch=[64, 64])),
+        ),
         "bc": (BC, dict(policy_kwargs=dict(net_arch=[64, 64]))),
         "diffusion": (DiffusionPolicy, dict(size="small")),
     }
