@@ -1,10 +1,19 @@
 """Differentiable trajectory optimisation as a policy, for Gymnasium and Stable-Baselines3."""
 
 from difftori_gym.envs import make_env, make_vec_env
+from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI, DiffTORIPolicy
 from difftori_gym.trajopt import TrajectoryOptimizer
 from difftori_gym.video import record_video
 
 __version__ = "0.1.0"
 
-__all__ = ["DiffTORI", "DiffTORIPolicy", "TrajectoryOptimizer", "make_env", "make_vec_env", "record_video"]
+__all__ = [
+    "DiffTORI",
+    "DiffTORIImitation",
+    "DiffTORIPolicy",
+    "TrajectoryOptimizer",
+    "make_env",
+    "make_vec_env",
+    "record_video",
+]

@@ -1,17 +1,26 @@
-"""Imitation learning: demonstrations and what learns from them."""
+"""Imitation learning: demonstrations, DiffTORI's imitation, and what every imitation learner shares."""
 
 from difftori_gym.il.demonstrations import Demonstrations, DemonstrationWindows, Episode, WindowBatch
+from difftori_gym.il.difftori import DiffTORIImitation, DiffTORIImitationPolicy
+from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.maniskill_reader import read_maniskill
 from difftori_gym.il.minari_reader import read_minari
 from difftori_gym.il.minari_writer import MinariWriter, write_minari
 from difftori_gym.il.normalization import ActionNormalizer, ObservationNormalizer
+from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.robomimic_reader import RobomimicEnvArgs, read_env_args, read_robomimic
+from difftori_gym.il.schedules import CosineSchedule
 
 __all__ = [
     "ActionNormalizer",
+    "CosineSchedule",
     "DemonstrationWindows",
     "Demonstrations",
+    "DiffTORIImitation",
+    "DiffTORIImitationPolicy",
     "Episode",
+    "ImitationAlgorithm",
+    "ImitationPolicy",
     "MinariWriter",
     "ObservationNormalizer",
     "RobomimicEnvArgs",

@@ -104,6 +104,16 @@ def _covers(modules: list[nn.Module]) -> bool:
     return not any(before and after for before, after in pairwise(in_place))
 
 
+def layers_with_backward(modules: list[nn.Module]) -> list[Layer] | None:
+    """
+    :param modules: linear layers, LayerNorm, ELU, ReLU and tanh, no two activations in a row; activations work in
+        place. They must outlive the result unchanged.
+    :return: each layer, input -> output and its backward pass; None if there is another kind of layer
+    """
+    flat = [layer for module in modules for layer in _layers_of(module)]
+    return [_LAYERS[type(module)](module) for module in flat] if _covers(flat) else None
+
+
 def covered_layers(network: nn.Module) -> list[nn.Module] | None:
     """
     :param network: any module

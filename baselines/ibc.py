@@ -1,0 +1,309 @@
+"""
+Implicit behaviour cloning (Florence et al. 2021, arXiv 2109.00137): a network scores observations and actions, trained
+to tell demonstrated actions from others; acting is a search for the best action.
+
+Two published ways of finding others and of searching:
+
+- ``"dfo"``, derivative-free: 256 uniform counter-examples, 16384 samples when acting, resampled 3 times by their
+  probability and perturbed with a standard deviation of 0.33, halved each time (``pushing_states/mlp_ebm_best.gin``)
+- ``"langevin"``: 8 counter-examples from 100 steps of Langevin dynamics, 512 such samples when acting, and a penalty on
+  gradients above 1 (``particle/mlp_ebm_langevin_best.gin``)
+
+The network is the residual one of the first, 8 layers of 128; batches of 512, Adam with 1e-3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.draws import Draws
+from difftori_gym.il.learner import ImitationAlgorithm
+from difftori_gym.il.losses import ImitationLoss
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.policies import ImitationPolicy
+
+Sampling = Literal["dfo", "langevin"]
+COUNTER_EXAMPLES: dict[str, int] = {"dfo": 256, "langevin": 8}
+ACTION_SAMPLES: dict[str, int] = {"dfo": 16384, "langevin": 512}
+BOUNDARY_BUFFER = 0.05
+DFO_STD, DFO_SHRINKAGE = 0.33, 0.5
+LANGEVIN_STEP, LANGEVIN_FINAL_STEP, LANGEVIN_POWER = 0.1, 1e-5, 2.0
+LANGEVIN_CLIP = 0.1
+GRADIENT_MARGIN = 1.0
+LIMIT = 1.0 + BOUNDARY_BUFFER
+
+
+@dataclass(frozen=True)
+class ImplicitLoss(ImitationLoss):
+    """
+    :param info_nce: cross-entropy of recognising the demonstrated action
+    :param gradient_penalty: mean squared excess of gradients, 0 for ``"dfo"``
+    :param accuracy: share of samples in which the demonstrated action scores best
+    """
+
+    info_nce: Tensor
+    gradient_penalty: Tensor
+    accuracy: Tensor
+
+
+class ResidualScore(nn.Module):
+    """
+    Score of a condition and actions, minus the energy: residual blocks with the activation first.
+
+    :param condition_dim: size C of the condition
+    :param action_dim: size of the flattened actions
+    :param width: of every layer
+    :param depth: layers in blocks of two
+    """
+
+    def __init__(self, condition_dim: int, action_dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        if depth < 2 or depth % 2:
+            raise ValueError(f"IBC needs an even depth >= 2, got {depth}.")
+        self.condition = nn.Linear(condition_dim, width)
+        self.action = nn.Linear(action_dim, width, bias=False)
+        self.blocks = nn.ModuleList(
+            [
+                nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+                for _ in range(depth // 2)
+            ]
+        )
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, condition: Tensor, actions: Tensor) -> Tensor:
+        """
+        :param condition: ``[B, C]``
+        :param actions: ``[B, N, action_dim]``
+        :return: scores ``[B, N]``
+        """
+        x = self.condition(condition)[:, None] + self.action(actions)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.output(x).squeeze(-1)
+
+
+class IBCNetwork(ChunkNetwork):
+    """
+    :param encoder: of the observations
+    :param horizon: H
+    :param action_dim: A
+    :param sampling: ``"dfo"`` or ``"langevin"``
+    :param width: of every layer
+    :param depth: layers
+    :param num_counter_examples: others that a demonstrated action is compared with
+    :param num_action_samples: samples when acting
+    :param num_iterations: of the search
+    """
+
+    def __init__(
+        self,
+        encoder: ObservationEncoder,
+        horizon: int,
+        action_dim: int,
+        *,
+        sampling: Sampling,
+        width: int,
+        depth: int,
+        num_counter_examples: int,
+        num_action_samples: int,
+        num_iterations: int,
+    ) -> None:
+        super().__init__(encoder, horizon, action_dim)
+        self.sampling = sampling
+        self.num_counter_examples, self.num_action_samples = num_counter_examples, num_action_samples
+        self.num_iterations = num_iterations
+        self.score = ResidualScore(self.condition_dim, horizon * action_dim, width, depth)
+
+    def loss(self, batch: TrainingBatch) -> ImplicitLoss:
+        """:return: InfoNCE, and for ``"langevin"`` the gradient penalty"""
+        condition = self.encoder(batch.observations).flatten(1)
+        draws = Draws(len(condition), False, condition.device)
+        others = self._uniform(draws, self.num_counter_examples)
+        penalty = condition.new_zeros(())
+        if self.sampling == "langevin":
+            others = langevin(self.score, condition.detach(), others, draws, self.num_iterations)
+            penalty = gradient_penalty(self.score, condition, others)
+        scores = self.score(condition, torch.cat([batch.actions.flatten(1)[:, None], others], dim=1))
+        info_nce = info_nce_loss(scores)
+        accuracy = (scores.detach().argmax(dim=1) == 0).float().mean()
+        return ImplicitLoss(info_nce + penalty, info_nce.detach(), penalty.detach(), accuracy)
+
+    def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
+        """See the parent; the best sample that the search found."""
+        condition = self.encoder(observations).flatten(1)
+        draws = Draws(len(condition), deterministic, condition.device)
+        samples = self._uniform(draws, self.num_action_samples)
+        search = langevin if self.sampling == "langevin" else derivative_free
+        samples = search(self.score, condition, samples, draws, self.num_iterations)
+        best = self.score(condition, samples).argmax(dim=1)
+        chosen = samples[torch.arange(len(samples), device=samples.device), best]
+        return chosen.view(-1, self.horizon, self.action_dim).clamp(-1.0, 1.0)
+
+    def _uniform(self, draws: Draws, count: int) -> Tensor:
+        return LIMIT * (2.0 * draws.uniform(count, self.horizon * self.action_dim) - 1.0)
+
+
+def info_nce_loss(scores: Tensor) -> Tensor:
+    """
+    :param scores: ``[B, 1 + N]``, the demonstrated action's first
+    :return: mean cross-entropy of recognising it ``[]``
+    """
+    return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
+
+
+@torch.no_grad()
+def derivative_free(score: ResidualScore, condition: Tensor, samples: Tensor, draws: Draws, iterations: int) -> Tensor:
+    """
+    Resample by probability, perturb, and again with smaller perturbations.
+
+    :param score: of a condition and actions
+    :param condition: ``[B, C]``
+    :param samples: ``[B, N, action_dim]``
+    :param draws: randomness
+    :param iterations: at least 1
+    :return: samples ``[B, N, action_dim]``
+    """
+    std = DFO_STD
+    for _ in range(iterations):
+        cumulative = score(condition, samples).softmax(dim=1).cumsum(dim=1)
+        picks = draws.uniform(samples.shape[1]).contiguous()
+        index = torch.searchsorted(cumulative, picks).clamp(max=samples.shape[1] - 1)
+        samples = samples.take_along_dim(index[:, :, None], dim=1)
+        samples = (samples + std * draws.normal(*samples.shape[1:])).clamp(-LIMIT, LIMIT)
+        std *= DFO_SHRINKAGE
+    return samples
+
+
+def langevin(score: ResidualScore, condition: Tensor, samples: Tensor, draws: Draws, iterations: int) -> Tensor:
+    """
+    Noisy gradient ascent with polynomially falling steps.
+
+    :param score: of a condition and actions
+    :param condition: ``[B, C]``
+    :param samples: ``[B, N, action_dim]``
+    :param draws: randomness
+    :param iterations: at least 1
+    :return: samples ``[B, N, action_dim]``, detached
+    """
+    for index in range(iterations):
+        share = 1.0 - index / max(iterations - 1, 1)
+        step = (LANGEVIN_STEP - LANGEVIN_FINAL_STEP) * share**LANGEVIN_POWER + LANGEVIN_FINAL_STEP
+        with torch.enable_grad():
+            point = samples.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(score(condition, point).sum(), point)
+        move = step * (0.5 * gradient + draws.normal(*samples.shape[1:]))
+        samples = (samples + move.clamp(-LANGEVIN_CLIP, LANGEVIN_CLIP)).clamp(-LIMIT, LIMIT)
+    return samples.detach()
+
+
+def gradient_penalty(score: ResidualScore, condition: Tensor, samples: Tensor) -> Tensor:
+    """
+    Mean squared excess of the largest entry of the score's gradient over 1.
+
+    :param score: of a condition and actions
+    :param condition: ``[B, C]``
+    :param samples: ``[B, N, action_dim]``
+    :return: ``[]``, differentiable in the parameters
+    """
+    point = samples.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(condition, point).sum(), point, create_graph=True)
+    return (gradient.abs().amax(dim=-1) - GRADIENT_MARGIN).clamp(min=0.0).square().mean()
+
+
+class IBCPolicy(ImitationPolicy):
+    """
+    Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
+
+    :param sampling: ``"dfo"`` or ``"langevin"``
+    :param width: of every layer
+    :param depth: layers
+    :param num_counter_examples: others that a demonstrated action is compared with; None for the published number
+    :param num_action_samples: samples when acting; None for the published number
+    :param num_iterations: of the search; None for the published number
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sampling: Sampling = "dfo",
+        width: int = 128,
+        depth: int = 8,
+        num_counter_examples: int | None = None,
+        num_action_samples: int | None = None,
+        num_iterations: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if sampling not in COUNTER_EXAMPLES:
+            raise ValueError(f"IBC needs sampling to be one of {', '.join(COUNTER_EXAMPLES)}, got {sampling!r}.")
+        self._settings: dict[str, Any] = dict(
+            sampling=sampling,
+            width=width,
+            depth=depth,
+            num_counter_examples=num_counter_examples or COUNTER_EXAMPLES[sampling],
+            num_action_samples=num_action_samples or ACTION_SAMPLES[sampling],
+            num_iterations=num_iterations or {"dfo": 3, "langevin": 100}[sampling],
+        )
+        super().__init__(*args, **kwargs)
+
+    def _make_network(self, encoder: ObservationEncoder) -> IBCNetwork:
+        return IBCNetwork(encoder, self.horizon, self.action_dim, **self._settings)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._settings}
+
+
+class IBC(ImitationAlgorithm):
+    """
+    Implicit behaviour cloning.
+
+    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`IBCPolicy`
+    :param env: environment, the id of a registered one, or None
+    :param demonstrations: what to learn from
+    :param learning_rate: a number, or a function of the remaining progress
+    :param batch_size: windows per gradient step
+    :param n_obs_steps: observations an action is a function of
+    :param sampling: ``"dfo"`` or ``"langevin"``
+    """
+
+    algorithm: ClassVar[str] = "IBC"
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": IBCPolicy,
+        "CnnPolicy": IBCPolicy,
+        "MultiInputPolicy": IBCPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ImitationPolicy],
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | None = None,
+        *,
+        learning_rate: float | Schedule = 1e-3,
+        batch_size: int = 512,
+        n_obs_steps: int = 2,
+        sampling: Sampling = "dfo",
+        **kwargs: Any,
+    ) -> None:
+        self.sampling = sampling
+        super().__init__(
+            policy,
+            env,
+            demonstrations,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            n_obs_steps=n_obs_steps,
+            **kwargs,
+        )
+
+    def _policy_settings(self) -> dict[str, Any]:
+        return {**super()._policy_settings(), "sampling": self.sampling}

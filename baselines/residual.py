@@ -1,0 +1,146 @@
+"""
+A learned correction of a base policy's actions, DiffTORI's closest baseline: the same base policy, observations and
+sizes, but a forward pass where DiffTORI optimises (Wan et al. 2024, arXiv 2402.05421; its code was not released).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor, nn
+
+from difftori_gym.baselines.bc import CloningLoss
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.learner import ImitationAlgorithm
+from difftori_gym.il.losses import action_loss
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.schedules import CosineSchedule
+from difftori_gym.models import mlp
+
+
+class ResidualNetwork(ChunkNetwork):
+    """
+    a_base + r(observations, a_base), where r starts at zero.
+
+    :param encoder: of the observations
+    :param horizon: H
+    :param action_dim: A
+    :param hidden_dims: hidden sizes of r
+    :param activation_fn: activation of the hidden layers
+    """
+
+    def __init__(
+        self,
+        encoder: ObservationEncoder,
+        horizon: int,
+        action_dim: int,
+        *,
+        hidden_dims: Sequence[int],
+        activation_fn: type[nn.Module],
+    ) -> None:
+        super().__init__(encoder, horizon, action_dim)
+        size = horizon * action_dim
+        self.correction = mlp(self.condition_dim + size, hidden_dims, size, activation_fn)
+        last = self.correction[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+
+    def corrected(self, observations: TensorObs, base_actions: Tensor) -> Tensor:
+        """
+        :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
+        :param base_actions: ``[B, H, A]`` in [-1, 1]
+        :return: ``[B, H, A]``
+        """
+        inputs = torch.cat([self.encoder(observations).flatten(1), base_actions.flatten(1)], dim=-1)
+        return base_actions + self.correction(inputs).view_as(base_actions)
+
+    def loss(self, batch: TrainingBatch) -> CloningLoss:
+        """:return: squared error"""
+        assert batch.base_actions is not None
+        error = action_loss(self.corrected(batch.observations, batch.base_actions), batch.actions)
+        return CloningLoss(error, error.detach())
+
+    def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
+        """See the parent."""
+        assert start is not None
+        return self.corrected(observations, start).clamp(-1.0, 1.0)
+
+
+class ResidualPolicy(ImitationPolicy):
+    """
+    Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
+
+    :param net_arch: hidden sizes
+    :param activation_fn: activation of the hidden layers
+    """
+
+    def __init__(
+        self, *args: Any, net_arch: list[int] | None = None, activation_fn: type[nn.Module] = nn.ELU, **kwargs: Any
+    ) -> None:
+        self.net_arch, self.activation_fn = [256, 256] if net_arch is None else net_arch, activation_fn
+        super().__init__(*args, **kwargs)
+
+    def _make_network(self, encoder: ObservationEncoder) -> ResidualNetwork:
+        return ResidualNetwork(
+            encoder, self.horizon, self.action_dim, hidden_dims=self.net_arch, activation_fn=self.activation_fn
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = dict(net_arch=self.net_arch, activation_fn=self.activation_fn)
+        return {**super()._get_constructor_parameters(), **own}
+
+
+class Residual(ImitationAlgorithm):
+    """
+    A base policy and a learned correction of its actions.
+
+    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`; the window, sizes and
+    learning rate are DiffTORI's.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`ResidualPolicy`
+    :param env: environment, the id of a registered one, or None
+    :param demonstrations: what to learn from
+    :param base_policy: any imitation learner or policy of the same environment
+    :param learning_rate: a number, or a function of the remaining progress
+    :param n_obs_steps: observations a plan is a function of
+    :param horizon: planned actions
+    :param n_action_steps: how many of them are executed before the next plan
+    """
+
+    algorithm: ClassVar[str] = "Residual"
+    needs_base_policy: ClassVar[bool] = True
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ResidualPolicy,
+        "CnnPolicy": ResidualPolicy,
+        "MultiInputPolicy": ResidualPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ImitationPolicy],
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | None = None,
+        *,
+        base_policy: ImitationAlgorithm | ImitationPolicy | None = None,
+        learning_rate: float | Schedule = CosineSchedule(1e-4, final=1e-6),
+        n_obs_steps: int = 2,
+        horizon: int = 4,
+        n_action_steps: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            demonstrations,
+            base_policy=base_policy,
+            learning_rate=learning_rate,
+            n_obs_steps=n_obs_steps,
+            horizon=horizon,
+            n_action_steps=n_action_steps,
+            **kwargs,
+        )

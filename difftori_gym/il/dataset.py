@@ -1,0 +1,142 @@
+"""From windows of demonstrations to batches on the device, with the base policy's answers beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecTransposeImage
+from torch import Tensor, nn
+
+from difftori_gym.il.demonstrations import Demonstrations, WindowBatch
+from difftori_gym.il.networks import TensorObs, TrainingBatch
+from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.validation import check_same_spaces
+
+CACHE_BATCH = 256
+
+
+class WindowDataset:
+    """
+    Random batches of the windows of demonstrations.
+
+    :param demonstrations: what to learn from
+    :param policy: the policy that learns; its windows are used, and its base policy's answers are computed
+    :param generator: chooses windows
+    :param cache_base_actions: compute these answers once, when they are first needed
+    :raises ValueError: if the demonstrations were recorded in other spaces than the policy's
+    """
+
+    def __init__(
+        self,
+        demonstrations: Demonstrations,
+        policy: ImitationPolicy,
+        generator: np.random.Generator,
+        cache_base_actions: bool,
+    ) -> None:
+        self._demonstrations, self._policy, self._generator = demonstrations, policy, generator
+        self._transpose = _needs_transposing(demonstrations.observation_space)
+        check_same_spaces(
+            policy.observation_space,
+            policy.action_space,
+            _AsSeen(demonstrations, self._transpose),
+            what="demonstrations",
+            whose="the environment",
+        )
+        self._windows = demonstrations.windows(
+            n_obs_steps=policy.history_steps, horizon=policy.horizon, n_action_steps=policy.n_action_steps
+        )
+        self._cached, self._cache = cache_base_actions, None if policy.base is None else _NOTHING
+        counts = np.array(list(map(len, demonstrations.episodes))) - (policy.horizon - policy.n_action_steps)
+        self._first_window = np.repeat(np.cumsum(counts) - counts, counts)  # of the same episode, by window
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def fit(self, normalizer: nn.Module) -> None:
+        """
+        :param normalizer: of observations; learns their ranges
+        """
+        normalizer.fit(self._demonstrations)  # type: ignore[operator]
+
+    def sample(self, batch_size: int) -> TrainingBatch:
+        """
+        :param batch_size: number of windows, drawn with replacement
+        :return: the batch, on the policy's device
+        """
+        return self.batch(self._generator.integers(len(self), size=batch_size))
+
+    def batch(self, indices: np.ndarray) -> TrainingBatch:
+        """
+        :param indices: of the windows ``[B]``
+        :return: the batch, on the policy's device
+        """
+        windows = self._windows.batch(indices)
+        observations = self._observations(windows)
+        all_actions = None
+        if self._policy.network.trains_on_all:
+            steps = np.arange(1 - self._policy.n_obs_steps, 1)
+            # Padded as windows are.
+            earlier = np.maximum(indices[:, None] + steps, self._first_window[indices][:, None])
+            all_actions = self._actions(self._windows.batch(earlier.ravel())).unflatten(0, earlier.shape)
+        base_actions = self._base_actions(indices, observations)
+        return TrainingBatch(observations, self._actions(windows), base_actions, all_actions)
+
+    def _observations(self, windows: WindowBatch) -> TensorObs:
+        device = self._policy.device
+        raw: Any = windows.observations
+        if isinstance(raw, dict):
+            return {key: torch.as_tensor(self._seen(value, key), device=device) for key, value in raw.items()}
+        return torch.as_tensor(self._seen(raw, ""), device=device)
+
+    def _seen(self, images: np.ndarray, key: str) -> np.ndarray:
+        return np.moveaxis(images, -1, -3) if self._transpose.get(key, False) else images
+
+    def _actions(self, windows: WindowBatch) -> Tensor:
+        scaled = self._policy.scale_action(windows.actions.reshape(-1, *self._policy.action_space.shape))  # type: ignore[misc]
+        flat = scaled.reshape(windows.actions.shape).astype(np.float32)
+        return torch.as_tensor(flat, device=self._policy.device)
+
+    def _base_actions(self, indices: np.ndarray, observations: TensorObs) -> Tensor | None:
+        if self._cache is None:
+            return None
+        if not self._cached:
+            return self._ask_base(observations)
+        if self._cache is _NOTHING:
+            parts = np.array_split(np.arange(len(self)), range(CACHE_BATCH, len(self), CACHE_BATCH))
+            asked = [self._ask_base(self._observations(self._windows.batch(part))) for part in parts]
+            self._cache = torch.cat(asked)
+        return self._cache[torch.as_tensor(indices, device=self._cache.device)]
+
+    def _ask_base(self, observations: TensorObs) -> Tensor:
+        batch = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+        actions = self._policy.start(observations, self._policy.draw_noise(batch, False), deterministic=False)
+        assert actions is not None
+        return actions
+
+
+_NOTHING = torch.empty(0)
+
+
+class _AsSeen:
+    """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
+
+    def __init__(self, demonstrations: Demonstrations, transposed: dict[str, bool]) -> None:
+        space = demonstrations.observation_space
+        self.observation_space = VecTransposeImage.transpose_space(space) if transposed.get("", False) else space
+        if hasattr(space, "spaces") and any(transposed.values()):
+            self.observation_space = type(space)(
+                {
+                    key: VecTransposeImage.transpose_space(entry, key) if transposed[key] else entry
+                    for key, entry in space.spaces.items()
+                }
+            )
+        self.action_space = demonstrations.action_space
+
+
+def _needs_transposing(space: Any) -> dict[str, bool]:
+    """By key, whether an entry is an image with the channels last."""
+    entries = space.spaces if hasattr(space, "spaces") else {"": space}
+    return {key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries.items()}

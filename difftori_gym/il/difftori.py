@@ -1,0 +1,244 @@
+"""DiffTORI for imitation learning, as a Stable-Baselines3 algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import nn
+
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.difftori_network import DiffTORINetwork, Init, ObjectiveName
+from difftori_gym.il.learner import ImitationAlgorithm
+from difftori_gym.il.networks import ObservationEncoder
+from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
+from difftori_gym.il.schedules import CosineSchedule
+from difftori_gym.trajopt import TrajectoryOptimizer
+from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS, Solver
+from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
+
+
+class DiffTORIImitationPolicy(ImitationPolicy):
+    """
+    Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
+
+    :param objective: ``"chunk"`` or ``"latent"``
+    :param trajectory_optimizer: the solver and its settings
+    :param init: start of the optimisation
+    :param latent_dim: Z
+    :param num_latents: latents tried per plan
+    :param net_arch: hidden sizes of posterior, score and dynamics
+    :param activation_fn: activation of the hidden layers
+    :param discount: per-step discount of the ``"latent"`` objective
+    :param start_noise: standard deviation of noise on the start in training
+    :param action_coef: weight of the squared error
+    :param kl_coef: weight of the divergence
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        objective: ObjectiveName = "chunk",
+        trajectory_optimizer: TrajectoryOptimizer | None = None,
+        init: Init = "zero",
+        latent_dim: int = 64,
+        num_latents: int = 1,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ELU,
+        discount: float = 0.99,
+        start_noise: float = 0.0,
+        action_coef: float = 3000.0,
+        kl_coef: float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        self._settings: dict[str, Any] = dict(
+            objective=objective,
+            trajectory_optimizer=trajectory_optimizer or TrajectoryOptimizer(),
+            init=init,
+            latent_dim=latent_dim,
+            num_latents=num_latents,
+            activation_fn=activation_fn,
+            discount=discount,
+            start_noise=start_noise,
+            action_coef=action_coef,
+            kl_coef=kl_coef,
+        )
+        self.net_arch = [256, 256] if net_arch is None else net_arch
+        super().__init__(*args, **kwargs)
+
+    def _make_network(self, encoder: ObservationEncoder) -> DiffTORINetwork:
+        return DiffTORINetwork(encoder, self.horizon, self.action_dim, hidden_dims=self.net_arch, **self._settings)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), **self._settings, "net_arch": self.net_arch}
+
+
+class DiffTORIImitation(ImitationAlgorithm):
+    """
+    A conditional variational autoencoder whose decoder is a trajectory optimiser (Wan et al. 2024, arXiv 2402.05421).
+
+    A posterior encodes the demonstrated actions into a latent; the decoder maximises a learned objective of
+    observations, latent and actions, started from a base policy; the squared error of its result is back-propagated
+    through the solver. When acting, the latent is drawn from the prior.
+
+    Sizes, window, learning rate and loss weights are those of the released MetaWorld code.
+    The settings of the solver are ours, see docs/imitation.md.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
+    :param env: environment, the id of a registered one, or None
+    :param demonstrations: what to learn from
+    :param base_policy: any imitation learner or policy of the same environment, for ``init="base_policy"``
+    :param learning_rate: a number, or a function of the remaining progress
+    :param batch_size: windows per gradient step
+    :param n_obs_steps: observations a plan is a function of
+    :param horizon: planned actions H, at least 1
+    :param n_action_steps: how many of them are executed before the next plan
+    :param objective: ``"chunk"`` one network scores the sequence (released code), ``"latent"`` a score per step under
+        learned latent dynamics (paper)
+    :param init: start of the optimisation: ``"base_policy"``, ``"zero"`` or ``"random"``
+    :param latent_dim: size of the latent; 0 switches it off
+    :param num_latents: latents tried per plan, of which the best objective is kept
+    :param noise_lifetime: whether a latent is drawn once an ``"episode"`` or per ``"chunk"``
+    :param solver: see :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, here and below; must be differentiable
+    :param max_iterations: iterations of the solver
+    :param step_size: of the solver
+    :param damping: of the solver
+    :param bounds: treatment of the action box
+    :param wall_gradient: derivative at the walls of the box; the surrogate lets the loss pull actions off them
+    :param backward_mode: how the loss is differentiated through the solver
+    :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
+    :param num_starts: starts per sample of the solver
+    :param discount: per-step discount of the ``"latent"`` objective
+    :param start_noise: standard deviation of noise on the start in training
+    :param action_coef: weight of the squared error
+    :param kl_coef: weight beta of the divergence
+    :param ema_decay: greatest decay of the moving average of the weights that acts; None: the trained weights act
+    :param cache_base_actions: compute the base policy's actions on the demonstrations once
+    :param max_grad_norm: norm the gradient is clipped to; None for no clipping
+    :param policy_kwargs: see :class:`DiffTORIImitationPolicy`
+    :param tensorboard_log: folder of the tensorboard log
+    :param verbose: 0 none, 1 info, 2 debug
+    :param seed: of all random generators
+    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
+    :raises ValueError: for spaces, windows, settings, demonstrations or a base policy that do not fit
+    """
+
+    algorithm: ClassVar[str] = "DiffTORIImitation"
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": DiffTORIImitationPolicy,
+        "CnnPolicy": DiffTORIImitationPolicy,
+        "MultiInputPolicy": DiffTORIImitationPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[DiffTORIImitationPolicy],
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | None = None,
+        *,
+        base_policy: ImitationAlgorithm | ImitationPolicy | None = None,
+        learning_rate: float | Schedule = CosineSchedule(1e-4, final=1e-6),
+        batch_size: int = 128,
+        n_obs_steps: int = 2,
+        horizon: int = 4,
+        n_action_steps: int = 3,
+        objective: ObjectiveName = "chunk",
+        init: Init = "base_policy",
+        latent_dim: int = 64,
+        num_latents: int = 1,
+        noise_lifetime: NoiseLifetime = "episode",
+        solver: Solver = "lm",
+        max_iterations: int = 10,
+        step_size: float = 1e-3,
+        damping: float = 1.0,
+        bounds: Bounds | None = "project",
+        wall_gradient: WallGradient = "inward",
+        backward_mode: BackwardMode = "truncated",
+        backward_num_iterations: int = 5,
+        num_starts: int = 1,
+        discount: float = 0.99,
+        start_noise: float = 0.0,
+        action_coef: float = 3000.0,
+        kl_coef: float = 10.0,
+        ema_decay: float | None = 0.9999,
+        cache_base_actions: bool = True,
+        max_grad_norm: float | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        _check_settings(objective, init, solver, latent_dim, num_latents)
+        self.objective, self.init = objective, init
+        self.latent_dim, self.num_latents = latent_dim, num_latents
+        self.discount, self.start_noise = discount, start_noise
+        self.action_coef, self.kl_coef = action_coef, kl_coef
+        self.trajectory_optimizer = TrajectoryOptimizer(
+            solver=solver,
+            max_iterations=max_iterations,
+            step_size=step_size,
+            damping=damping,
+            bounds=bounds,
+            wall_gradient=wall_gradient,
+            backward_mode=backward_mode,
+            backward_num_iterations=backward_num_iterations,
+            num_starts=num_starts,
+        )
+        super().__init__(
+            policy,
+            env,
+            demonstrations,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            n_obs_steps=n_obs_steps,
+            horizon=horizon,
+            n_action_steps=n_action_steps,
+            ema_decay=ema_decay,
+            noise_lifetime=noise_lifetime,
+            base_policy=base_policy if init == "base_policy" else None,
+            cache_base_actions=cache_base_actions,
+            max_grad_norm=max_grad_norm,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _setup_model(self) -> None:
+        if self.init == "base_policy" and self.base_spec is None:
+            raise ValueError(
+                "DiffTORIImitation needs a base policy for init='base_policy', got None: pass base_policy=, any "
+                "trained imitation learner of the same environment, or choose init='zero' or 'random'."
+            )
+        super()._setup_model()
+
+    def _policy_settings(self) -> dict[str, Any]:
+        own = ("objective", "trajectory_optimizer", "init", "latent_dim", "num_latents", "discount")
+        losses = ("start_noise", "action_coef", "kl_coef")
+        return {**super()._policy_settings(), **{name: getattr(self, name) for name in (*own, *losses)}}
+
+
+def _check_settings(objective: str, init: str, solver: str, latent_dim: int, num_latents: int) -> None:
+    for name, value, choices in (
+        ("objective", objective, ("chunk", "latent")),
+        ("init", init, ("base_policy", "zero", "random")),
+    ):
+        if value not in choices:
+            raise ValueError(f"DiffTORIImitation needs {name} to be one of {', '.join(choices)}, got {value!r}.")
+    if solver in SAMPLING_SOLVERS:
+        raise ValueError(
+            f"DiffTORIImitation learns through its solver and needs a differentiable one, got {solver!r}: "
+            "use 'lm', 'gradient', 'newton' or 'theseus'."
+        )
+    if latent_dim < 0 or num_latents < 1:
+        raise ValueError(
+            f"DiffTORIImitation needs latent_dim >= 0 and num_latents >= 1, got {latent_dim} and {num_latents}."
+        )

@@ -1,0 +1,328 @@
+"""What every imitation learner is: a Stable-Baselines3 algorithm whose steps are gradient steps on demonstrations."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from dataclasses import fields
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from difftori_gym.il.dataset import WindowDataset
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.losses import ImitationLoss
+from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, PolicySpec
+from difftori_gym.il.spaces_env import SpacesVecEnv
+from difftori_gym.il.validation import check_action_space, check_same_spaces, check_windows
+
+SelfImitation = TypeVar("SelfImitation", bound="ImitationAlgorithm")
+
+
+class ImitationAlgorithm(BaseAlgorithm):
+    """
+    Base of all imitation learners. ``learn(total_timesteps)`` counts gradient steps; the environment is only for
+    callbacks and may be left out, then the demonstrations name the spaces.
+
+    A subclass names its policy in ``policy_aliases``; all it has to say is in the policy's network.
+
+    :param policy: name or class of the policy
+    :param env: environment, the id of a registered one, or None
+    :param demonstrations: what to learn from; None after loading, until :meth:`set_demonstrations`
+    :param learning_rate: a number, or a function of the remaining progress
+    :param batch_size: windows per gradient step
+    :param n_obs_steps: observations a plan is a function of
+    :param horizon: planned actions
+    :param n_action_steps: how many of them are executed before the next plan
+    :param ema_decay: greatest decay of the moving average of the weights that acts; None: the trained weights act
+    :param noise_lifetime: see :class:`~difftori_gym.il.policies.ImitationPolicy`
+    :param base_policy: learner or policy whose actions the method starts from; its weights are not changed
+    :param cache_base_actions: compute its actions on the demonstrations once and not for every batch
+    :param max_grad_norm: norm the gradient is clipped to; None for no clipping
+    :param policy_kwargs: keyword arguments of the policy
+    :param stats_window_size: as in Stable-Baselines3
+    :param tensorboard_log: folder of the tensorboard log
+    :param verbose: 0 none, 1 info, 2 debug
+    :param seed: of all random generators
+    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
+    :raises ValueError: for spaces, windows, demonstrations or a base policy that do not fit
+    """
+
+    policy: ImitationPolicy
+    algorithm: ClassVar[str] = "ImitationAlgorithm"  # written into files, so that no other class loads them
+    needs_base_policy: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        policy: str | type[ImitationPolicy],
+        env: GymEnv | str | None = None,
+        demonstrations: Demonstrations | None = None,
+        *,
+        learning_rate: float | Schedule = 1e-4,
+        batch_size: int = 128,
+        n_obs_steps: int = 1,
+        horizon: int = 1,
+        n_action_steps: int = 1,
+        ema_decay: float | None = None,
+        noise_lifetime: NoiseLifetime = "chunk",
+        base_policy: ImitationAlgorithm | ImitationPolicy | None = None,
+        cache_base_actions: bool = True,
+        max_grad_norm: float | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        check_windows(n_obs_steps, horizon, n_action_steps)
+        if batch_size < 1:
+            raise ValueError(f"{self.algorithm} needs batch_size >= 1, got {batch_size}.")
+        if env is None and demonstrations is not None and policy in ("MlpPolicy", "CnnPolicy"):
+            _check_policy_name(policy, demonstrations)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+        )
+        self.batch_size = batch_size
+        self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
+        self.ema_decay, self.noise_lifetime = ema_decay, noise_lifetime
+        self.cache_base_actions, self.max_grad_norm = cache_base_actions, max_grad_norm
+        self.saved_by = self.algorithm
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._dataset: WindowDataset | None = None
+        self.base_policy = base_policy.policy if isinstance(base_policy, ImitationAlgorithm) else base_policy
+        self.base_spec = PolicySpec.of(self.base_policy) if self.base_policy is not None else None
+        self.demonstrations = demonstrations
+        if env is None and demonstrations is not None:
+            # As Stable-Baselines3 wraps an environment: images with the channels first.
+            self.env = self._wrap_env(SpacesVecEnv(demonstrations.observation_space, demonstrations.action_space))
+            self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+            self.n_envs = 1
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if getattr(self, "observation_space", None) is None:
+            raise ValueError(
+                f"{self.algorithm} needs an environment or demonstrations to know the spaces, got neither: pass "
+                "demonstrations=..."
+            )
+        check_action_space(self.action_space)
+        if self.needs_base_policy and self.base_spec is None:
+            raise ValueError(
+                f"{self.algorithm} needs a base policy, got None: pass base_policy=, any trained imitation learner of "
+                "the same environment."
+            )
+        if self.base_policy is not None:
+            check_same_spaces(
+                self.observation_space,
+                self.action_space,
+                self.base_policy,
+                what=f"base policy {type(self.base_policy).__name__}",
+                whose="the environment" if not isinstance(self.env, SpacesVecEnv) else "the demonstrations",
+            )
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self._generator = np.random.default_rng(self.seed)
+        kwargs = {"base": self.base_spec, **self._policy_settings(), **self.policy_kwargs}
+        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **kwargs)
+        self.policy = self.policy.to(self.device)
+        if self.base_policy is not None:
+            assert self.policy.base is not None
+            self.policy.base.load_state_dict(self.base_policy.state_dict())
+        if self.demonstrations is not None:
+            self.set_demonstrations(self.demonstrations)
+            self._fit_normalizer()
+
+    def _policy_settings(self) -> dict[str, Any]:
+        """Arguments of the policy that are the algorithm's to set."""
+        return dict(
+            n_obs_steps=self.n_obs_steps,
+            horizon=self.horizon,
+            n_action_steps=self.n_action_steps,
+            ema_decay=self.ema_decay,
+            noise_lifetime=self.noise_lifetime,
+        )
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        :param seed: of torch, numpy, Python and the action space; None leaves them as they are
+        """
+        if seed is None:
+            return
+        set_random_seed(seed, using_cuda=self.device.type == torch.device("cuda").type)
+        self.action_space.seed(seed)
+        if self.env is not None:
+            self.env.seed(seed)
+
+    def set_demonstrations(self, demonstrations: Demonstrations) -> None:
+        """
+        Go on with these demonstrations. Observations stay normalised as they were by the first ones.
+
+        :param demonstrations: recorded in the same spaces
+        :raises ValueError: if the spaces differ, if an action is not finite or outside its bounds
+        """
+        self._dataset = WindowDataset(demonstrations, self.policy, self._generator, self.cache_base_actions)
+        self.demonstrations = demonstrations
+
+    def _fit_normalizer(self) -> None:
+        assert self._dataset is not None
+        self._dataset.fit(self.policy.network.encoder.normalizer)
+        if self.policy.ema_network is not None:
+            self.policy.ema_network.load_state_dict(self.policy.network.state_dict())
+
+    def train(self, gradient_steps: int, batch_size: int = 128) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: windows per update
+        """
+        assert self._dataset is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
+        for _ in range(gradient_steps):
+            loss = self.policy.network.loss(self._dataset.sample(batch_size))
+            self.policy.optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or torch.inf)
+            if torch.isfinite(norm):
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            self.policy.update_moving_average(self._n_updates)
+            self._note(loss, norm)
+
+    def _note(self, loss: ImitationLoss, norm: Tensor) -> None:
+        terms = {f"{field.name}_loss" if field.name == "total" else field.name: field.name for field in fields(loss)}
+        values = {name: getattr(loss, field).detach() for name, field in terms.items()} | {"grad_norm": norm.detach()}
+        for name, value in values.items():
+            total, count = self._sums.get(name, (torch.zeros_like(value), 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def dump_logs(self) -> None:
+        """Write the log; training terms are means over the gradient steps since the last time."""
+        for name, (total, count) in self._sums.items():
+            self.logger.record(f"train/{name}", (total / count).item())
+        self._sums.clear()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    def learn(
+        self: SelfImitation,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfImitation:
+        """
+        :param total_timesteps: gradient steps
+        :param callback: called after each of them
+        :param log_interval: gradient steps between two log entries
+        :param tb_log_name: name of the run in the tensorboard log
+        :param reset_num_timesteps: whether to count from 0
+        :param progress_bar: show one
+        :return: itself
+        :raises ValueError: without demonstrations, as after loading
+        """
+        if self._dataset is None:
+            raise ValueError(
+                f"{self.algorithm}.learn needs demonstrations, got none: they are not saved with a model, call "
+                "set_demonstrations first."
+            )
+        name = tb_log_name or self.algorithm
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total:
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            self.train(1, self.batch_size)
+            self.num_timesteps += 1
+            callback.update_locals(locals())
+            if not callback.on_step():
+                break
+            if log_interval is not None and self.num_timesteps % log_interval == 0:
+                self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        # The bar is ours: Stable-Baselines3's counts steps of all environments.
+        total, prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, False)
+        if progress_bar:
+            prepared = CallbackList([prepared, _GradientStepBar()])
+            prepared.init_callback(self)
+        return total, prepared
+
+    def get_env(self) -> VecEnv | None:
+        """:return: the environment; without one, a stand-in that knows the spaces and cannot be stepped"""
+        return self.env
+
+    @classmethod
+    def load(
+        cls: type[SelfImitation],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfImitation:
+        """
+        See ``stable_baselines3.common.base_class.BaseAlgorithm.load``. Demonstrations are not part of the file.
+
+        :raises ValueError: also if the file holds a model of another algorithm
+        """
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        if model.saved_by != cls.algorithm:
+            raise ValueError(
+                f"{cls.algorithm}.load expects a file saved by {cls.algorithm}, got one saved by {model.saved_by}: "
+                "load it with the class that saved it."
+            )
+        return model
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "demonstrations", "base_policy", "_dataset", "_generator", "_sums"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+
+class _GradientStepBar(ProgressBarCallback):
+    """Stable-Baselines3's bar, which counts gradient steps and not those of the environments."""
+
+    def _on_step(self) -> bool:
+        self.pbar.update(1)
+        return True
+
+
+def _check_policy_name(policy: str | type[BasePolicy], demonstrations: Demonstrations) -> None:
+    if isinstance(demonstrations.observation_space, spaces.Dict):
+        raise ValueError(f"You must use `MultiInputPolicy` when working with dict observation space, not {policy}")

@@ -1,0 +1,86 @@
+"""What a chunking policy remembers between two calls of ``predict``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PolicyState = tuple[np.ndarray, ...]
+"""As Stable-Baselines3 hands it on: arrays whose first axis counts environments."""
+ArrayObs = np.ndarray | dict[str, np.ndarray]
+
+
+@dataclass
+class RolloutMemory:
+    """
+    One row per environment.
+
+    :param history: the last observations ``[B, n_obs_steps, ...]``, oldest first, by sorted key; a single entry for
+        observations that are no dictionary
+    :param chunk: actions that were planned ``[B, n_action_steps, A]`` in [-1, 1]
+    :param position: index of the next one to execute ``[B]``; ``n_action_steps`` when none is left
+    :param noise: noise that the plan is a function of ``[B, noise_dim]``
+    """
+
+    history: tuple[np.ndarray, ...]
+    chunk: np.ndarray
+    position: np.ndarray
+    noise: np.ndarray
+
+    @classmethod
+    def from_state(cls, state: PolicyState) -> RolloutMemory:
+        """
+        :param state: what :meth:`to_state` returned; it stays as it is
+        :return: a memory of its own
+        """
+        position, chunk, noise, *history = (np.array(each) for each in state)
+        return cls(tuple(history), chunk, position, noise)
+
+    @classmethod
+    def empty(
+        cls, observation: ArrayObs, n_obs_steps: int, n_action_steps: int, action_dim: int, noise_dim: int
+    ) -> RolloutMemory:
+        """
+        :param observation: first observations ``[B, ...]`` or a dictionary of such
+        :return: a memory of these observations, repeated, without a plan
+        """
+        parts = split(observation)
+        batch = len(parts[0])
+        return cls(
+            tuple(np.repeat(part[:, None], n_obs_steps, axis=1) for part in parts),
+            np.zeros((batch, n_action_steps, action_dim), np.float32),
+            np.full(batch, n_action_steps, np.int64),
+            np.zeros((batch, noise_dim), np.float32),
+        )
+
+    def to_state(self) -> PolicyState:
+        """:return: the memory as a tuple of arrays"""
+        return (self.position, self.chunk, self.noise, *self.history)
+
+    def observe(self, observation: ArrayObs, starts: np.ndarray) -> None:
+        """
+        Move the history on by one observation.
+
+        :param observation: ``[B, ...]`` or a dictionary of such
+        :param starts: mask ``[B]`` of environments in which it is the first of an episode: what was is forgotten
+        """
+        for past, new in zip(self.history, split(observation), strict=True):
+            past[:, :-1] = past[:, 1:]
+            past[:, -1] = new
+            past[starts] = new[starts, None]
+        self.position[starts] = self.chunk.shape[1]
+
+    def next_actions(self) -> np.ndarray:
+        """:return: the next action of every plan ``[B, A]``, which is thereby used up"""
+        actions: np.ndarray = self.chunk[np.arange(len(self.position)), self.position]
+        self.position += 1
+        return actions
+
+
+def split(observation: ArrayObs) -> tuple[np.ndarray, ...]:
+    """
+    :param observation: array or dictionary of arrays
+    :return: the arrays, by sorted key
+    """
+    return tuple(observation[key] for key in sorted(observation)) if isinstance(observation, dict) else (observation,)

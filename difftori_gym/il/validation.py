@@ -1,0 +1,108 @@
+"""Spaces, windows and demonstrations that cannot be learned from, refused with expected, got, remedy."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from difftori_gym.il.memory import ArrayObs
+
+
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """
+    :param space: of the actions
+    :raises ValueError: unless it is a ``Box`` with finite bounds and room between them
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"Imitation expects a Box action space, got {space}: use an environment with continuous actions."
+        )
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"Imitation expects finite action bounds, got {space}: "
+            "wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
+        )
+    if not (space.high > space.low).all():
+        raise ValueError(f"Imitation needs action bounds with low < high in every dimension, got {space}.")
+
+
+def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
+    """
+    :param n_obs_steps: observations in a window
+    :param horizon: planned actions
+    :param n_action_steps: executed actions
+    :raises ValueError: unless all are at least 1 and no more is executed than planned
+    """
+    for name, value in (("n_obs_steps", n_obs_steps), ("horizon", horizon), ("n_action_steps", n_action_steps)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"Imitation needs an integer {name} >= 1, got {value!r}.")
+    if n_action_steps > horizon:
+        raise ValueError(f"Imitation needs n_action_steps <= horizon, got {n_action_steps} > {horizon}: plan further.")
+
+
+def check_same_spaces(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], other: Any, *, what: str, whose: str
+) -> None:
+    """
+    :param observation_space: expected observations
+    :param action_space: expected actions
+    :param other: has ``observation_space`` and ``action_space``
+    :param what: name of ``other`` in the error
+    :param whose: where the expected spaces are from, in the error
+    :raises ValueError: if a key, a shape, a type or an action bound differs
+    """
+    expected, got = _layout(observation_space), _layout(other.observation_space)
+    if expected.keys() != got.keys():
+        raise ValueError(
+            f"{what}: expected the observation keys {sorted(expected)} of {whose}, got {sorted(got)}: record and run "
+            "with the same observations."
+        )
+    for key, layout in expected.items():
+        if layout != got[key]:
+            where = f" under key {key!r}" if key else ""
+            raise ValueError(
+                f"{what}: expected observations{where} of shape and type {layout} as in {whose}, got {got[key]}: "
+                "record and run with the same observations."
+            )
+    same = (
+        isinstance(action_space, spaces.Box)
+        and isinstance(other.action_space, spaces.Box)
+        and action_space.shape == other.action_space.shape
+        and np.allclose(action_space.low, other.action_space.low)
+        and np.allclose(action_space.high, other.action_space.high)
+    )
+    if not same:
+        raise ValueError(
+            f"{what}: expected the action space {action_space} of {whose}, got {other.action_space}: actions are "
+            "scaled by these bounds, so they must agree."
+        )
+
+
+def _layout(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...] | None, str]]:
+    """Shape and kind of every entry; types of one kind, as float32 and float64, may be mixed."""
+    entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    return {key: (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries.items()}
+
+
+def check_finite_observation(observation: ArrayObs) -> None:
+    """
+    :param observation: one observation or a batch
+    :raises ValueError: if a number is nan or infinite, naming the key and the position
+    """
+    if isinstance(observation, tuple):
+        raise ValueError(
+            "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
+            "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
+        )
+    for key, value in observation.items() if isinstance(observation, dict) else [("", observation)]:
+        array = np.asarray(value)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+            where = f" under key {key!r}" if key else ""
+            raise ValueError(
+                f"Expected finite observations, got {array[position]}{where} at position {position}: "
+                "repair the environment or wrap it."
+            )
