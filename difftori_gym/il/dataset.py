@@ -124,7 +124,7 @@ class _AsSeen:
     """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
 
     def __init__(self, demonstrations: Demonstrations, transposed: dict[str, bool]) -> None:
-        space = demonstrations.observation_space
+        space: Any = demonstrations.observation_space
         self.observation_space = VecTransposeImage.transpose_space(space) if transposed.get("", False) else space
         if hasattr(space, "spaces") and any(transposed.values()):
             self.observation_space = type(space)(

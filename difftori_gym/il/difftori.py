@@ -226,7 +226,7 @@ class DiffTORIImitation(ImitationAlgorithm):
         return {**super()._policy_settings(), **{name: getattr(self, name) for name in (*own, *losses)}}
 
 
-def _check_settings(objective: str, init: str, solver: str, latent_dim: int, num_latents: int) -> None:
+def _check_settings(objective: str, init: str, solver: Solver, latent_dim: int, num_latents: int) -> None:
     for name, value, choices in (
         ("objective", objective, ("chunk", "latent")),
         ("init", init, ("base_policy", "zero", "random")),

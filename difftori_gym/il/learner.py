@@ -145,7 +145,7 @@ class ImitationAlgorithm(BaseAlgorithm):
         self._generator = np.random.default_rng(self.seed)
         kwargs = {"base": self.base_spec, **self._policy_settings(), **self.policy_kwargs}
         self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **kwargs)
-        self.policy = self.policy.to(self.device)
+        self.policy.to(self.device)
         if self.base_policy is not None:
             assert self.policy.base is not None
             self.policy.base.load_state_dict(self.base_policy.state_dict())
@@ -202,7 +202,7 @@ class ImitationAlgorithm(BaseAlgorithm):
         for _ in range(gradient_steps):
             loss = self.policy.network.loss(self._dataset.sample(batch_size))
             self.policy.optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            loss.total.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or torch.inf)
             if torch.isfinite(norm):
                 self.policy.optimizer.step()

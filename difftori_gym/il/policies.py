@@ -181,7 +181,8 @@ class ImitationPolicy(BasePolicy):
         assert self.ema_decay is not None
         decay = min(self.ema_decay, 1.0 - (1.0 + n_updates) ** -0.75)
         with torch.no_grad():
-            averages, values = list(self.ema_network.parameters()), list(self.network.parameters())
+            averages: list[Tensor] = list(self.ema_network.parameters())
+            values: list[Tensor] = list(self.network.parameters())
             torch._foreach_lerp_(averages, values, 1.0 - decay)
             for average, value in zip(self.ema_network.buffers(), self.network.buffers(), strict=True):
                 average.copy_(value)

@@ -66,7 +66,9 @@ def _compile(model: LatentModel, discount: float, device: str) -> ValueAndGradie
 
     def value_and_gradient(z0: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         def total(point: Tensor) -> tuple[Tensor, Tensor]:
-            value = latent_return(reference(), z0, point, discount=discount)
+            living = reference()
+            assert living is not None
+            value = latent_return(living, z0, point, discount=discount)
             return value.sum(), value
 
         gradient, value = torch.func.grad(total, has_aux=True)(actions)

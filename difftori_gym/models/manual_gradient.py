@@ -137,6 +137,8 @@ def with_backward(network: nn.Module) -> Network | None:
     if modules is None:
         return None
     first, last = modules[0], modules[-1]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
     body = [_LAYERS[type(module)](module) for module in modules[:-1]]
     first_weight, last_weight, bias = first.weight, last.weight, last.bias
     transposed = last_weight.t()

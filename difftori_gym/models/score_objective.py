@@ -28,7 +28,9 @@ class ChunkObjective:
         self.score, self.condition = score, condition
         first = score.network[0]
         assert isinstance(first, nn.Linear)
-        self._first, self._body = first, score.network[1:]
+        body = score.network[1:]
+        assert isinstance(body, nn.Sequential)
+        self._first, self._body = first, body
         # Not when it is asked for: that may be where no graph is recorded.
         self._conditioned = F.linear(condition, first.weight[:, : score.condition_dim], first.bias)  # [B, hidden]
 

@@ -48,7 +48,7 @@ def gather_starts(
     if missing > 1:
         shape = (1, *actions.shape[1:])
         near, anywhere = missing // 2, (missing - 1) // 2
-        options = dict(dtype=actions.dtype, device=actions.device, generator=generator)
+        options: dict[str, Any] = dict(dtype=actions.dtype, device=actions.device, generator=generator)
         noise = torch.randn(near, *shape, **options)
         starts.append((actions.detach() + NEAR_STD * noise).clamp(LOW, HIGH))
         drawn = torch.rand(anywhere, *shape, **options)
