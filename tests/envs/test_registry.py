@@ -46,7 +46,8 @@ def test_an_id_that_a_user_registered_is_a_task():
         ("walker-walk", r"^Unknown environment 'walker-walk'\. Choices: dm_control/walker-walk, "),
         (
             "dmcontrol/walker-walk",
-            r"^Unknown suite 'dmcontrol' in .*\. Suites: dm_control, metaworld, robosuite, playground, maniskill, pusht, gymnasium",
+            r"^Unknown suite 'dmcontrol' in .*\. "
+            r"Suites: dm_control, metaworld, robosuite, playground, maniskill, pusht, gymnasium",
         ),
         ("gymnasium/Pendulm-v1", r"^Unknown task 'Pendulm-v1' of gymnasium\. Choices: Pendulum-v1, "),
     ],
