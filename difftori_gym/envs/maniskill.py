@@ -67,6 +67,8 @@ TASKS: tuple[str, ...] = (
 @functools.cache
 def _registered() -> dict[str, Any]:
     """:return: ManiSkill's record of every registered id"""
+    select_gl_backend()  # ManiSkill imports MuJoCo, for which it has to be settled before
+    import mani_skill.envs  # noqa: F401  (registers the tasks)
     from mani_skill.utils.registration import REGISTERED_ENVS
 
     return dict(REGISTERED_ENVS)

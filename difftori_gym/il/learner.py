@@ -144,7 +144,9 @@ class ImitationAlgorithm(BaseAlgorithm):
         self.set_random_seed(self.seed)
         self._generator = np.random.default_rng(self.seed)
         kwargs = {"base": self.base_spec, **self._policy_settings(), **self.policy_kwargs}
-        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **kwargs)
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space, self.action_space, self.lr_schedule, **kwargs
+        )
         self.policy.to(self.device)
         if self.base_policy is not None:
             assert self.policy.base is not None
