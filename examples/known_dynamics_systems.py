@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ Dynamics = Callable[[Tensor, Tensor], Tensor]
 StageCost = Callable[[Tensor, Tensor], Tensor]
 """State ``[B, S]``, action ``[B, 1]`` in [-1, 1] -> cost ``[B]``."""
 
+GRAVITY = 9.81
+"""m/s^2, of the cart-pole."""
 TIME_STEP = 0.05
 """Seconds per action, of both systems."""
 GREATEST_FORCE = 10.0
@@ -51,11 +52,11 @@ class PlannedCost:
         :param actions: plans ``[B, H, 1]``
         :return: negative costs ``[B]``, differentiable in the actions and in all that dynamics and cost captured
         """
-        state, total = self.start, torch.zeros_like(actions[:, 0, 0])
-        for action in actions.unbind(dim=1):
-            total = total + self.cost(state, action)
-            state = self.dynamics(state, action)
-        return -total
+        states = rollout(self.dynamics, self.start, actions[:, :-1])
+        costs = self.cost(
+            states.flatten(0, 1), actions.flatten(0, 1)
+        )  # one call for all steps: a plan is many small ones
+        return -costs.view(actions.shape[:2]).sum(dim=1)
 
     def repeat(self, n: int) -> PlannedCost:
         """
@@ -78,21 +79,26 @@ def rollout(dynamics: Dynamics, start: Tensor, actions: Tensor) -> Tensor:
     return torch.stack(states, dim=1)
 
 
-class CartPole(NamedTuple):
+class CartPole:
     """
-    A pole that swings freely on a cart, pushed by a force along its rail; the state is (x, theta, dx, dtheta) ``[B, 4]``
-    in metres, radians and seconds, theta 0 upright.
+    A pole that swings freely on a cart, which a force pushes along its rail.
+
+    The state is (x, theta, dx, dtheta) ``[B, 4]`` in metres, radians and seconds, theta 0 upright.
 
     Source: Florian 2007, "Correct equations for the dynamics of the cart-pole system", without friction.
 
-    :param cart_mass: kg
-    :param pole_mass: kg
-    :param half_length: m, from the hinge to the pole's centre
+    :param parameters: mass of the cart in kg, mass of the pole in kg, and half the pole's length in m, tensor ``[3]``
     """
 
-    cart_mass: Tensor
-    pole_mass: Tensor
-    half_length: Tensor
+    NAMES = ("cart mass", "pole mass", "half length")
+    TRUE = (1.0, 0.1, 0.5)
+
+    def __init__(self, parameters: Tensor) -> None:
+        cart_mass, pole_mass, half_length = parameters
+        total = cart_mass + pole_mass
+        self._force = GREATEST_FORCE / total
+        self._pole = pole_mass * half_length / total
+        self._inertia = 4.0 / 3.0 * half_length
 
     def __call__(self, state: Tensor, action: Tensor) -> Tensor:
         """
@@ -100,35 +106,27 @@ class CartPole(NamedTuple):
         :param action: share of ``GREATEST_FORCE`` ``[B, 1]``
         :return: state after ``TIME_STEP`` ``[B, 4]``, by a semi-implicit Euler step
         """
-        x, theta, dx, dtheta = state.unbind(dim=1)
-        sine, cosine = theta.sin(), theta.cos()
-        total = self.cart_mass + self.pole_mass
-        pole = self.pole_mass * self.half_length
-        push = (GREATEST_FORCE * action[:, 0] + pole * dtheta.square() * sine) / total
-        turn = (9.81 * sine - cosine * push) / (
-            self.half_length * (4.0 / 3.0 - self.pole_mass * cosine.square() / total)
-        )
-        dx = dx + TIME_STEP * (push - pole * turn * cosine / total)
-        dtheta = dtheta + TIME_STEP * turn
-        return torch.stack((x + TIME_STEP * dx, theta + TIME_STEP * dtheta, dx, dtheta), dim=1)
+        position, velocity = state[:, :2], state[:, 2:]
+        sine, cosine = position[:, 1].sin(), position[:, 1].cos()
+        push = self._force * action[:, 0] + self._pole * velocity[:, 1].square() * sine
+        turn = (GRAVITY * sine - cosine * push) / (self._inertia - self._pole * cosine.square())
+        velocity = velocity + TIME_STEP * torch.stack((push - self._pole * turn * cosine, turn), dim=1)
+        return torch.cat((position + TIME_STEP * velocity, velocity), dim=1)
 
 
-class CartPoleCost(NamedTuple):
+class CartPoleCost:
     """
-    Weights of a cost that is least with the pole upright and at rest in the middle of the rail.
+    A cost that is least with the pole upright and at rest in the middle of the rail.
 
-    :param position: of x^2
-    :param angle: of 1 - cos(theta)
-    :param velocity: of dx^2
-    :param rotation: of dtheta^2
-    :param effort: of the squared action
+    :param weights: of x^2, 1 - cos(theta), dx^2 and dtheta^2, in units of that of the squared action, tensor ``[4]``:
+        a common factor changes no plan and cannot be learned from one
     """
 
-    position: Tensor
-    angle: Tensor
-    velocity: Tensor
-    rotation: Tensor
-    effort: Tensor
+    NAMES = ("position", "angle", "velocity", "rotation")
+    TRUE = (5.0, 20.0, 0.5, 0.5)
+
+    def __init__(self, weights: Tensor) -> None:
+        self._weights = weights
 
     def __call__(self, state: Tensor, action: Tensor) -> Tensor:
         """
@@ -137,40 +135,30 @@ class CartPoleCost(NamedTuple):
         :return: costs ``[B]``, at least 0
         """
         x, theta, dx, dtheta = state.unbind(dim=1)
-        return (
-            self.position * x.square()
-            + self.angle * (1.0 - theta.cos())
-            + self.velocity * dx.square()
-            + self.rotation * dtheta.square()
-            + self.effort * action[:, 0].square()
-        )
+        terms = torch.stack((x.square(), 1.0 - theta.cos(), dx.square(), dtheta.square()), dim=1)
+        return terms @ self._weights + action[:, 0].square()
 
 
-TRUE_CART_POLE = CartPole(*torch.tensor([1.0, 0.1, 0.5], dtype=torch.float64))
-TRUE_CART_POLE_COST = CartPoleCost(*torch.tensor([0.5, 2.0, 0.05, 0.05, 0.1], dtype=torch.float64))
-
-
-class Pendulum(NamedTuple):
+class Pendulum:
     """
     The pendulum of Amos et al. 2018 (arXiv 1810.13400); the state is (theta, dtheta) ``[B, 2]``, theta 0 upright.
 
-    Their environment with damping adds two terms, as released: what is called damping pulls at the angle and not at its
-    velocity, and gravity is turned by an angle, which the paper calls wind.
+    Their environment with damping adds two terms. As released, what is called damping pulls at the angle and not at its
+    velocity; the other turns gravity by an angle, which the paper calls wind.
 
     Source: ``mpc.pytorch``, ``env_dx/pendulum.py``.
 
-    :param gravity: m/s^2
-    :param mass: kg
-    :param length: m
-    :param damping: 1/s^2
-    :param wind: radians
+    :param parameters: gravity over length in 1/s^2 and mass times squared length in kg m^2, all that can be learned of
+        the three; then, or not, damping in 1/s^2 and the angle of the wind in radians; tensor ``[2]`` or ``[4]``
     """
 
-    gravity: Tensor
-    mass: Tensor
-    length: Tensor
-    damping: Tensor | None = None
-    wind: Tensor | None = None
+    NAMES = ("gravity / length", "mass length^2", "damping", "wind")
+    UNDAMPED = (10.0, 1.0)
+    DAMPED = (10.0, 1.0, 1.0, 0.1)
+
+    def __init__(self, parameters: Tensor) -> None:
+        self._pull, self._torque = 1.5 * parameters[0], 3.0 * GREATEST_TORQUE / parameters[1]
+        self._extra = tuple(parameters[2:])
 
     def __call__(self, state: Tensor, action: Tensor) -> Tensor:
         """
@@ -178,12 +166,13 @@ class Pendulum(NamedTuple):
         :param action: share of ``GREATEST_TORQUE`` ``[B, 1]``
         :return: state after ``TIME_STEP`` ``[B, 2]``, by a semi-implicit Euler step
         """
-        theta, dtheta = state.unbind(dim=1)
-        torque = 3.0 * GREATEST_TORQUE * action[:, 0] / (self.mass * self.length.square())
-        turned = theta if self.wind is None else theta + self.wind
-        turn = 1.5 * self.gravity / self.length * turned.sin() + torque
-        if self.damping is not None:
-            turn = turn - self.damping * wrap(theta)
+        theta, dtheta = state[:, 0], state[:, 1]
+        turn = self._torque * action[:, 0]
+        if self._extra:
+            damping, wind = self._extra
+            turn = turn + self._pull * (theta + wind).sin() - damping * wrap(theta)
+        else:
+            turn = turn + self._pull * theta.sin()
         dtheta = dtheta + TIME_STEP * turn
         return torch.stack((theta + TIME_STEP * dtheta, dtheta), dim=1)
 
