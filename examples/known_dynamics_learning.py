@@ -16,8 +16,10 @@ from torch import Tensor
 
 from difftori_gym.trajopt import TrajectoryOptimizer
 
-PLANNER = TrajectoryOptimizer(solver="newton", max_iterations=20, backward_mode="none", num_starts=4)
-"""For experts and for evaluation: from zero and from random plans, until nothing moves any more."""
+PLANNER = TrajectoryOptimizer(solver="newton", max_iterations=15, backward_mode="none")
+"""For experts and for evaluation."""
+STARTS = (-0.5, 0.5)
+"""Constant plans that ``PLANNER`` starts from beside zero: a swing may be better to one side than to the other."""
 
 Model = Callable[[], tuple[Dynamics, StageCost]]
 """Dynamics and cost with the graph of the parameters they are made of; called once per learning step."""
@@ -53,9 +55,9 @@ def plan(dynamics: Dynamics, cost: StageCost, start: Tensor, horizon: int) -> Te
     :param horizon: steps, at least 1
     :return: the best plans that ``PLANNER`` finds ``[N, horizon, 1]``
     """
-    generator = torch.Generator().manual_seed(0)
     zero = start.new_zeros(len(start), horizon, 1)
-    return PLANNER(PlannedCost(dynamics, cost, start), zero, generator=generator).best_actions
+    others = torch.stack([torch.full_like(zero, value) for value in STARTS])
+    return PLANNER(PlannedCost(dynamics, cost, start), zero, candidates=others).best_actions
 
 
 def demonstrate(dynamics: Dynamics, cost: StageCost, start: Tensor, horizon: int) -> Demonstrations:
