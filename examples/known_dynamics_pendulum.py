@@ -181,7 +181,14 @@ class PendulumImitation:
         def model() -> tuple[Dynamics, Callable[[Tensor, Tensor], Tensor]]:
             return Pendulum(physical()), pendulum_cost
 
-        losses = imitate(model, [learned], self.training, self.settings.physics, seed=self.settings.seed)
+        losses = imitate(
+            model,
+            [learned],
+            self.training,
+            self.settings.physics,
+            penalty=lambda some: step_error(model()[0], some),
+            seed=self.settings.seed,
+        )
         seconds = time.process_time() - begin
         return self._learned(method, model, losses, seconds, tuple(physical().tolist()))
 
