@@ -119,7 +119,7 @@ class IdentifySettings:
 
     demonstrations: int = 16
     horizon: int = 20
-    evaluations: int = 40
+    evaluations: int = 200
     planner: TrajectoryOptimizer = TrajectoryOptimizer(solver="newton", max_iterations=8, backward_mode="implicit")
 
 

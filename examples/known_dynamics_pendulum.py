@@ -40,7 +40,7 @@ class ImitationSettings:
     :param seed: of the network
     """
 
-    physics: LearningSettings = field(default_factory=lambda: LearningSettings(60, 0.1, batch_size=50))
+    physics: LearningSettings = field(default_factory=lambda: LearningSettings(150, 0.1))
     network: LearningSettings = field(default_factory=lambda: LearningSettings(40, 1e-3, batch_size=50))
     fit_steps: int = 1500
     held_out: int = 100
