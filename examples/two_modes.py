@@ -136,8 +136,8 @@ def make_models(
         **settings,
     )
     kinds: dict[str, tuple[type[ImitationAlgorithm], dict[str, Any]]] = {
-        # A weight of the divergence that pays for the choice of a side and for little else: with the published 10 the
-        # latent also tells when to turn, and a latent of the prior then misses the goal.
+        # With the published weight of 10 every rollout missed the goal (docs/imitation.md); that a greater one pays for
+        # the choice of a side and for little else is a guess that has not been confirmed.
         "difftori": (
             DiffTORIImitation,
             dict(init="zero", latent_dim=4, kl_coef=100.0, policy_kwargs=dict(net_arch=[64, 64])),

@@ -11,6 +11,7 @@ import torch
 
 from difftori_gym.envs.maniskill_batch import ManiSkillBatch
 from difftori_gym.envs.maniskill_observation import PixelView, PointCloudView, StateView, View
+from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
 from difftori_gym.envs.vulkan import VULKAN_REMEDY, is_vulkan_error
 from difftori_gym.wrappers import BatchedEnv, SingleEnv
