@@ -77,6 +77,7 @@ class DiffTORI(TensorCollection):
     :param backward_mode: how the policy-gradient loss is differentiated through the solver
     :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
     :param init: start of the optimisation, ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``
+    :param compile: whether the planner's gradient is compiled by ``torch.compile``: for GPUs, see docs/solvers.md
     :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
     :param value_coef: weight of the latent value loss
     :param consistency_coef: weight of the latent dynamics loss
@@ -139,6 +140,7 @@ class DiffTORI(TensorCollection):
         backward_mode: BackwardMode = "truncated",
         backward_num_iterations: int = 5,
         init: Init = "policy",
+        compile: bool = False,
         reward_coef: float = 0.5,
         value_coef: float = 0.1,
         consistency_coef: float = 2.0,
@@ -206,6 +208,7 @@ class DiffTORI(TensorCollection):
             ),
             init=init,
             discount=gamma,
+            compile=compile,
         )
         self.update_settings = UpdateSettings(
             coefficients=LossCoefficients(reward_coef, value_coef, consistency_coef, termination_coef, rho),
