@@ -118,8 +118,8 @@ class IdentifySettings:
     """
 
     demonstrations: int = 16
-    horizon: int = 20
-    evaluations: int = 200
+    horizon: int = 12
+    evaluations: int = 60
     planner: TrajectoryOptimizer = TrajectoryOptimizer(solver="newton", max_iterations=8, backward_mode="implicit")
 
 
