@@ -11,8 +11,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.wrappers import BatchedEnv, TensorStep
 
+# Before MuJoCo is imported, which some suites do on their own.
+select_gl_backend()
 torch.set_num_threads(1)
 
 # Examples are chosen from the test's own source, so that a failure repeats; a busy machine is no
