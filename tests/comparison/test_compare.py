@@ -191,7 +191,7 @@ def test_our_own_learners_run_side_by_side(main, tmp_path):
     [
         (
             ["--methods", "sax"],
-            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, sac, td3, ppo.\n",
+            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, drqv2, sac, td3, ppo.\n",
         ),
         (["--tasks", "CartPole-v1"], "compare: gymnasium/CartPole-v1 has Discrete actions"),
         (["--set", "sac.learning_rate"], "compare: --set needs METHOD.KEY=VALUE"),

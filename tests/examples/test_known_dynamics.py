@@ -87,7 +87,7 @@ def test_the_expert_is_that_of_the_released_code(name, cost):
 
 def test_imitation_improves_the_plans_and_finds_the_true_structure():
     learning, pendulum = load("known_dynamics_learning"), load("known_dynamics_pendulum")
-    few = learning.LearningSettings(steps=80, learning_rate=0.1)
+    few = learning.LearningSettings(steps=150, learning_rate=0.1)
     study = pendulum.PendulumImitation("undamped", pendulum.ImitationSettings(physics=few, held_out=1))
     before = study._learned("guess", lambda: (pendulum.Pendulum(study._guess()), pendulum.pendulum_cost), [], 0.0)
     after = study._physics("true structure", study._guess())
