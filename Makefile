@@ -79,7 +79,7 @@ typecheck: venv
 	sh scripts/typecheck.sh $(BIN)/python
 
 bench: venv
-	@for name in solvers learners environments; do \
+	@for name in solvers floor learners environments; do \
 		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # Keeps the pins that still fit and adds or replaces the others.
