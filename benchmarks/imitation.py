@@ -51,7 +51,14 @@ def coupled_solution(score: ChunkScore, condition: Tensor, start: Tensor, iterat
     objective = theseus.Objective()
     objective.add(theseus.AutoDiffCostFunction([variable], residual, 1, aux_vars=[z]))
     layer = theseus.TheseusLayer(
-        theseus.LevenbergMarquardt(objective, theseus.CholeskyDenseSolver, max_iterations=iterations, step_size=3e-5)
+        theseus.LevenbergMarquardt(
+            objective,
+            theseus.CholeskyDenseSolver,
+            max_iterations=iterations,
+            step_size=3e-5,
+            abs_err_tolerance=0.0,  # else it stops where the objective of a network that has learned nothing is flat
+            rel_err_tolerance=0.0,
+        )
     )
     found, _ = layer.forward(
         {"actions": start.reshape(1, -1), "z": condition.reshape(1, -1)},
