@@ -1,7 +1,7 @@
 """
 Training step and inference of DiffTORI's imitation against the released coupled formulation and Diffusion Policy.
 
-    python -m benchmarks.imitation --out results/benchmarks
+    python benchmarks/imitation.py --out results/benchmarks
 
 The released MetaWorld code gives Theseus a whole batch as one problem: 128 samples x 16 actions are 2048 variables of
 one scalar residual, the mean of 1000 - score, so that each of 100 iterations factorises a 2048 x 2048 matrix. It is
@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import theseus
 import torch
 from gymnasium import spaces
+from tables import Job, medians, save_table
 from torch import Tensor
 
-from benchmarks.tables import save_table
 from difftori_gym.baselines import BC, DiffusionPolicy
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode, ImitationAlgorithm
 from difftori_gym.models import ChunkObjective, ChunkScore
@@ -144,16 +142,9 @@ def plan(model: ImitationAlgorithm, observation: np.ndarray) -> None:
     model.predict(observation, deterministic=True)
 
 
-def medians(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of processor time, the jobs in turns; the first call of each is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for index in range(rounds + 1):
-        for name, job in jobs.items():
-            begin = time.process_time()
-            job()
-            if index:
-                times[name].append(1000.0 * (time.process_time() - begin))
-    return {name: median(values) for name, values in times.items()}
+def timed_rounds(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
+    """Median milliseconds over a number of rounds that is given."""
+    return medians(jobs, seconds=0.0, max_rounds=rounds, min_rounds=rounds)[0]
 
 
 def main() -> None:
@@ -167,7 +158,7 @@ def main() -> None:
 
     jobs = solver_jobs(BATCH, args.released_iterations)
     released = next(iter(jobs))
-    released_ms = medians({released: jobs.pop(released)}, args.released_rounds)[released]
+    released_ms = timed_rounds({released: jobs.pop(released)}, args.released_rounds)[released]
     rows: list[dict[str, object]] = [
         {"what": f"solve and differentiate 128: {released}", "median_ms": released_ms, "rounds": args.released_rounds}
     ]
@@ -180,7 +171,7 @@ def main() -> None:
         **{f"training step of 128: {name}": partial(model.train, 1, BATCH) for name, model in models.items()},
         **{f"plan for one observation: {name}": partial(plan, model, observation) for name, model in models.items()},
     }
-    for name, ms in medians(measured, args.rounds).items():
+    for name, ms in timed_rounds(measured, args.rounds).items():
         compared = not name.startswith("plan") and ("difftori" in name or "per sample" in name)
         rows.append(
             {"what": name, "median_ms": ms, "ratio": released_ms / ms if compared else None, "rounds": args.rounds}

@@ -3,16 +3,16 @@
 import pytest
 
 from difftori_gym.collection import CollectionSettings, collect, make_expert
-from difftori_gym.envs import SUITES, parse_task
+from difftori_gym.envs import parse_task
 from difftori_gym.envs.maniskill_experts import motion_planner
+from difftori_gym.envs.vulkan import VULKAN_REMEDY, vulkan_works
 from difftori_gym.il import read_minari
 
 pytest.importorskip("h5py")
 pytest.importorskip("mplib")
-if "maniskill" not in SUITES:
-    pytest.skip("no suite maniskill", allow_module_level=True)
 
 
+@pytest.mark.skipif(not vulkan_works("cpu"), reason=f"no Vulkan device on this machine. {VULKAN_REMEDY}")
 @pytest.mark.filterwarnings("ignore")  # many of ManiSkill, sapien and the planner
 def test_push_cube(tmp_path):
     task = parse_task("maniskill/PushCube")
