@@ -65,26 +65,31 @@ def planned_velocity(position: np.ndarray, side: int) -> np.ndarray:
 
 
 def demonstrate(episodes: int, seed: int) -> Demonstrations:
-    """Demonstrations of the planner, the sides in turn. It is disturbed, and its answer to that is recorded."""
-    env, rng, recorded = TwoModes(), np.random.default_rng(seed), []
-    for index in range(episodes):
-        observation, _ = env.reset(seed=seed + index)
-        observations, actions, rewards, done = [observation], [], [], False
-        while not done:
-            action = planned_velocity(env.position, 1 if index % 2 else -1).astype(np.float32)
-            disturbed = action + DISTURBANCE * rng.standard_normal(2)
-            observation, reward, terminated, truncated, info = env.step(disturbed)
-            observations.append(observation)
-            actions.append(action)
-            rewards.append(reward)
-            done = terminated or truncated
-        assert info["is_success"], "the planner must arrive"
-        recorded.append(
-            Episode(
-                np.array(observations), np.array(actions), np.array(rewards), terminated, truncated, True, seed + index
-            )
-        )
+    """
+    Demonstrations of the planner, the sides in turn. It is disturbed, and its answer to that is recorded; what the
+    disturbance drives into the obstacle is not kept.
+    """
+    env, rng, recorded, attempt = TwoModes(), np.random.default_rng(seed), [], 0
+    while len(recorded) < episodes:
+        episode = _attempt(env, rng, side=1 if len(recorded) % 2 else -1, seed=seed + attempt)
+        attempt += 1
+        if episode.success:
+            recorded.append(episode)
     return Demonstrations(tuple(recorded), env.observation_space, env.action_space, "two_modes")
+
+
+def _attempt(env: TwoModes, rng: np.random.Generator, side: int, seed: int) -> Episode:
+    observation, _ = env.reset(seed=seed)
+    observations, actions, rewards, done = [observation], [], [], False
+    while not done:
+        action = planned_velocity(env.position, side).astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(action + DISTURBANCE * rng.standard_normal(2))
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+        done = terminated or truncated
+    arrays = np.array(observations), np.array(actions), np.array(rewards)
+    return Episode(*arrays, terminated, truncated, info["is_success"], seed)
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,13 @@ def make_models(
         **settings,
     )
     kinds: dict[str, tuple[type[ImitationAlgorithm], dict[str, Any]]] = {
-        # With the published weight of 10 every rollout missed the goal (docs/imitation.md); that a greater one pays for
-        # the choice of a side and for little else is a guess that has not been confirmed.
+        # A greater weight of the divergence than the published 10: at 10 the latent also encodes when the
+        # demonstrations turn, which the prior, drawn once an episode, cannot know.
         "difftori": (
             DiffTORIImitation,
-            dict(init="zero", latent_dim=4, kl_coef=100.0, policy_kwargs=dict(net_arch=[64, 64])),
+            dict(init="zero", latent_dim=4, kl_coef=30.0, policy_kwargs=dict(net_arch=[128, 128])),
         ),
-        "bc": (BC, dict(policy_kwargs=dict(net_arch=[64, 64]))),
+        "bc": (BC, dict(policy_kwargs=dict(net_arch=[128, 128]))),
         "diffusion": (DiffusionPolicy, dict(size="small")),
     }
     return {
@@ -200,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/two_modes"), help="folder for figures and models")
     parser.add_argument("--demos", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=2500, help="gradient steps of every method")
+    parser.add_argument("--steps", type=int, default=5000, help="gradient steps of every method")
     parser.add_argument("--episodes", type=int, default=200, help="rollouts per method")
     parser.add_argument("--methods", nargs="+", choices=("difftori", "bc", "diffusion"), default=None)
     parser.add_argument("--seed", type=int, default=0)

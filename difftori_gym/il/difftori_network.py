@@ -126,7 +126,8 @@ class DiffTORINetwork(ChunkNetwork):
         else:
             mean, log_variance = self.posterior(features, batch.actions)
         start = self._start(batch.actions, batch.base_actions, None)
-        start = start + self.start_noise * torch.randn_like(start)
+        if self.start_noise:
+            start = (start + self.start_noise * torch.randn_like(start)).clamp(-1.0, 1.0)
         solution = self.solve(features, sample_gaussian(mean, log_variance), start, differentiate=True)
         return variational_loss(
             solution.actions,
