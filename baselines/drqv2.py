@@ -165,6 +165,15 @@ class DrQv2Policy(BasePolicy):
 
     forward = _predict
 
+    def action_value(self, observation: PyTorchObs, action: Tensor) -> Tensor:
+        """
+        :param observation: raw images ``[B, C, H, W]``
+        :param action: ``[B, A]`` in [-1, 1]
+        :return: discounted return that the smaller of the twin values expects ``[B]``
+        """
+        values: Tensor = self.critic(self.encode(observation), action)
+        return values.amin(dim=0)
+
 
 class DrQv2(OffPolicyAlgorithm):
     """

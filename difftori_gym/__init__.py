@@ -4,7 +4,7 @@ from difftori_gym.envs import make_env, make_vec_env
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI, DiffTORIPolicy
 from difftori_gym.trajopt import TrajectoryOptimizer
-from difftori_gym.video import record_video
+from difftori_gym.video import VideoCallback, record_video
 
 __version__ = "0.1.0"
 
@@ -13,6 +13,7 @@ __all__ = [
     "DiffTORIImitation",
     "DiffTORIPolicy",
     "TrajectoryOptimizer",
+    "VideoCallback",
     "make_env",
     "make_vec_env",
     "record_video",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 
 class Predictor(Protocol):
@@ -106,22 +106,25 @@ class Episode:
     :param length: agent steps so far
     :param success: whether it succeeded, None as long as that is not known
     :param finished: whether it is over
+    :param solved: whether it was told to be solved at any step so far
     """
 
     total: float = 0.0
     length: int = 0
     success: bool | None = None
     finished: bool = False
+    solved: bool = False
 
     def add(self, reward: float, done: bool, info: dict[str, Any]) -> None:
         """
         :param reward: reward of the step
         :param done: whether the episode ended with it
-        :param info: its info, read at the end of the episode
+        :param info: its info
         """
         self.total += reward
         self.length += 1
         self.finished = done
+        self.solved = self.solved or bool(info.get("is_success", False))
         if done:
             self.total = float(info.get("episode", {}).get("r", self.total))
             self.success = bool(info["is_success"]) if "is_success" in info else None
@@ -133,32 +136,33 @@ def run_episodes(
     *,
     deterministic: bool = True,
     max_steps: int | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[Sequence[Episode]], None] | None = None,
 ) -> list[Episode]:
     """
-    Run one episode in every environment.
+    Run one episode in every environment. Returns are those of the environments, not those of a ``VecNormalize``.
 
     :param model: model or policy
     :param vec_env: environments, which are reset first
     :param deterministic: no exploration
     :param max_steps: stop after so many agent steps even when episodes are not over
-    :param on_step: called after the reset and after every step while the first environment's episode runs
+    :param on_step: called with the episodes before every step, when the policy has been asked
     :return: the episodes, one per environment
     """
     episodes = [Episode() for _ in range(vec_env.num_envs)]
+    normalize = unwrap_vec_normalize(vec_env)
     observation = vec_env.reset()
     state = None
     start = np.ones(vec_env.num_envs, dtype=np.bool_)
     steps = 0
-    if on_step is not None:
-        on_step()
     while not all(episode.finished for episode in episodes) and (max_steps is None or steps < max_steps):
         action, state = model.predict(observation, state=state, episode_start=start, deterministic=deterministic)
+        if on_step is not None:
+            on_step(episodes)
         observation, rewards, start, infos = vec_env.step(action)
+        if normalize is not None:
+            rewards = normalize.get_original_reward()
         steps += 1
         for episode, reward, done, info in zip(episodes, rewards, start, infos, strict=True):
             if not episode.finished:
                 episode.add(float(reward), bool(done), info)
-        if on_step is not None and not episodes[0].finished:
-            on_step()
     return episodes

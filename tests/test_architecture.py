@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # that lies under them. A package that is not listed may be imported anywhere but in trajopt.
 MUJOCO_SUITES = (
     "envs.mujoco_cameras",
+    "envs.planned_path",
     "envs.dm_control",
     "envs.metaworld",
     "envs.robosuite",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 
@@ -52,3 +54,13 @@ class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstr
         if "is_success" in info:
             info["is_success"] = success
         return observation, reward_sum, terminated, truncated, info
+
+    @property
+    def planned_pixels(self) -> Callable[[Any], Any]:
+        """
+        Where the environment's picture would show what planned actions ``[H, A]`` lead to, each of them repeated.
+
+        :raises AttributeError: if the environment does not tell
+        """
+        inner = self.env.get_wrapper_attr("planned_pixels")
+        return lambda actions: inner(np.repeat(actions, self.num_repeats, axis=0))

@@ -1,4 +1,4 @@
-"""From depth images to points in the world."""
+"""From depth images to points in the world, and back into an image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .cameras import CameraPose
 
 
 def unproject(depth: Tensor, fovy: Tensor, rotation: Tensor, position: Tensor) -> Tensor:
@@ -32,6 +34,25 @@ def unproject(depth: Tensor, fovy: Tensor, rotation: Tensor, position: Tensor) -
     rays = torch.stack((right, up, torch.full_like(depth, -1.0)), dim=-1)  # [B, H, W, 3]
     points = torch.einsum("bhwc,bxc->bhwx", rays, rotation.to(depth)) * depth[..., None]
     return points + position.to(depth)[:, None, None, :]
+
+
+def project(points: Tensor, pose: CameraPose, height: int, width: int) -> Tensor:
+    """
+    Where points of the world are seen in an image: the inverse of :func:`unproject`.
+
+    :param points: in the world ``[..., 3]``, metres
+    :param pose: of a pinhole camera with square pixels
+    :param height: of the image, pixels
+    :param width: of the image, pixels
+    :return: column and row ``[..., 2]``, 0 in the middle of the first pixel; nan for points behind the camera
+    """
+    rotation, position = torch.from_numpy(pose.rotation).to(points), torch.from_numpy(pose.position).to(points)
+    right, up, backward = ((points - position) @ rotation).unbind(dim=-1)  # [...] each
+    focal = height / 2 / math.tan(math.radians(pose.fovy) / 2)
+    depth = torch.where(backward < 0, -backward, torch.nan)
+    column = (width - 1) / 2 + focal * right / depth
+    row = (height - 1) / 2 - focal * up / depth
+    return torch.stack((column, row), dim=-1)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from difftori_gym.envs.mujoco_cameras import MujocoCameras, draw_fast
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
+from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
+from difftori_gym.wrappers.cameras import CameraId
 
 #: Environment frames per agent step. The first 15 are the DiffTORI release's; the last one is TD-MPC's.
 ACTION_REPEAT: dict[str, int] = {
@@ -34,6 +36,26 @@ ACTION_REPEAT: dict[str, int] = {
     "walker-stand": 2,
     "walker-walk": 2,
     "cartpole-swingup": 4,
+}
+
+# What a film's planned path follows, by domain: the tip of a pole, the hand of an arm, the trunk of a walker.
+_TRACKED: dict[str, TrackedPoint] = {
+    "acrobot": TrackedPoint("lower_arm", (0.0, 0.0, 1.0)),
+    "ball_in_cup": TrackedPoint("ball"),
+    "cartpole": TrackedPoint("pole_1", (0.0, 0.0, 1.0)),
+    "cheetah": TrackedPoint("torso"),
+    "finger": TrackedPoint("distal", (0.0, 0.0, -0.1455)),
+    "fish": TrackedPoint("torso"),
+    "hopper": TrackedPoint("torso"),
+    "humanoid": TrackedPoint("torso"),
+    "manipulator": TrackedPoint("hand"),
+    "pendulum": TrackedPoint("pole", (0.0, 0.0, 0.5)),
+    "point_mass": TrackedPoint("pointmass"),
+    "quadruped": TrackedPoint("torso"),
+    "reacher": TrackedPoint("finger"),
+    "stacker": TrackedPoint("hand"),
+    "swimmer": TrackedPoint("head"),
+    "walker": TrackedPoint("torso"),
 }
 
 # Lower corner of the clouds' crop box: no ground, everything else.
@@ -71,16 +93,43 @@ class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
 
     :param env: Shimmy's environment
     :param fast: draw without antialiasing, shadows and reflections
+    :param tracked: what a planned path follows, None for nothing
+    :param picture: camera, height and width of ``render()``
     """
 
-    def __init__(self, env: gym.Env[Any, Any], *, fast: bool) -> None:
+    #: pixels of the planned path under actions ``[K, A]``; only where something is tracked
+    planned_pixels: PlannedPath
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        *,
+        fast: bool,
+        tracked: TrackedPoint | None,
+        picture: tuple[CameraId, int, int],
+    ) -> None:
         super().__init__(env)
         source = env.unwrapped._env  # type: ignore[attr-defined]
         self.metadata = {**env.metadata, "render_fps": 1.0 / source.control_timestep()}
         self._physics = source.physics
         if fast:
             draw_fast(self._physics.model.ptr)
-        self.cameras = MujocoCameras(lambda: (self._physics.model.ptr, self._physics.data.ptr), fast=fast)
+        self.cameras = MujocoCameras(self._simulation, fast=fast)
+        self._frame_steps = source._n_sub_steps
+        if tracked is not None:
+            camera, height, width = picture
+            self.planned_pixels = PlannedPath(
+                self._simulation, self._advance, tracked, self.cameras, camera, height, width
+            )
+
+    def _simulation(self) -> tuple[Any, Any]:
+        return self._physics.model.ptr, self._physics.data.ptr
+
+    def _advance(self, model: Any, data: Any, action: NDArray[np.float64]) -> None:
+        import mujoco
+
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data, self._frame_steps)
 
     def agent_position(self) -> NDArray[np.float32]:
         """:return: positions of all joints ``[P]``, those of free objects (cup-catch, finger) included"""
@@ -158,7 +207,8 @@ class DMControl(Suite):
         render_kwargs = {"width": 256, "height": 256, "camera_id": _camera_of(task), **env_kwargs}
         source = suite.load(domain, task_name, task_kwargs={"random": seed})
         shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
-        env = _ShimmyRendering(shimmy, fast=fast_render)
+        picture = (render_kwargs["camera_id"], render_kwargs["height"], render_kwargs["width"])
+        env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
         return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
 
 

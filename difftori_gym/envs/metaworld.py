@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from difftori_gym.envs.mujoco_cameras import MujocoCameras
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
+from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite, closest_first
 from difftori_gym.wrappers.cameras import CameraId
@@ -150,8 +151,12 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if seed is not None:
             self._source.seed(seed)
         _mount_cameras(self._source.model)
-        self.cameras = MujocoCameras(lambda: (self._source.model, self._source.data), fast=fast_render)
+        self.cameras = MujocoCameras(self._simulation, fast=fast_render)
         self._camera = self.cameras.index(camera)
+        #: pixels of the hand's planned path under actions ``[K, 4]``
+        self.planned_pixels = PlannedPath(
+            self._simulation, self._advance, TrackedPoint("hand"), self.cameras, self._camera, height, width
+        )
         self._metadata_fps()
 
         space = self._source.sawyer_observation_space
@@ -197,6 +202,26 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         truncated = bool(truncated) or self._steps >= self._max_episode_steps
         info = {**info, "is_success": self._succeeded}
         return self._observe(observation), float(reward), False, truncated, info
+
+    def _simulation(self) -> tuple[Any, Any]:
+        return self._source.model, self._source.data
+
+    def _advance(self, model: Any, data: Any, action: NDArray[np.float64]) -> None:
+        """
+        What a step does to the simulation, done to a copy: it drags the hand by a body that follows the action.
+
+        :param model: MuJoCo's model
+        :param data: copy of its data
+        :param action: ``[4]``
+        """
+        import mujoco
+
+        source = self._source
+        dragged = data.mocap_pos + source.action_scale * np.clip(action[:3], -1.0, 1.0)
+        data.mocap_pos[:] = np.clip(dragged, source.mocap_low, source.mocap_high)
+        data.mocap_quat[:] = (1.0, 0.0, 1.0, 0.0)
+        data.ctrl[:] = (action[3], -action[3])
+        mujoco.mj_step(model, data, source.frame_skip)
 
     def _observe(self, observation: NDArray[np.float64]) -> NDArray[np.float32]:
         """

@@ -249,7 +249,7 @@ class DiffTORIPolicy(BasePolicy):
 
     forward = _predict
 
-    def _act(self, observation: PyTorchObs, previous: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
+    def _act(self, observation: PyTorchObs, previous: Tensor | None, deterministic: bool) -> tuple[Tensor, Solution]:
         generator = None
         if not deterministic:
             generator = torch.Generator(device=self.device)
@@ -257,7 +257,7 @@ class DiffTORIPolicy(BasePolicy):
         solution = self.plan(observation, previous=previous, generator=generator)
         explore_std = None if deterministic else self.exploration_std
         action = executed_action(solution, explore_std=explore_std, generator=generator)
-        return action, carried_plan(solution)
+        return action, solution
 
     def predict(
         self,
@@ -282,13 +282,35 @@ class DiffTORIPolicy(BasePolicy):
         if self.planner.init != "warm":
             check_finite_observation(observation, self.observation_space)
             return super().predict(observation, state, episode_start, deterministic)
+        return self.predict_with_plan(observation, state, episode_start, deterministic)[:2]
+
+    def predict_with_plan(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: PlanState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PlanState | None, Solution]:
+        """
+        :meth:`predict`, and the plan whose first action it is: ``values`` ``[B]`` is the discounted return that the
+        model expects of it, ``best_actions`` ``[B, H, A]`` are its actions in [-1, 1].
+
+        :param observation: one observation or a batch, in the environment's units
+        :param state: what the previous call returned, or None
+        :param episode_start: True where an episode starts, ``[B]``
+        :param deterministic: False adds exploration noise to the action, not to the plan
+        :return: actions in the environment's units, state for the next call, the plan
+        :raises ValueError: if an observation is not finite, naming the environment and the key
+        """
         check_finite_observation(observation, self.observation_space)
         self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
-        previous = self._previous_plan(state, episode_start)
+        previous = self._previous_plan(state, episode_start) if self.planner.init == "warm" else None
         action, plan = self._act(tensor, previous, deterministic)
         actions = self.unscale_action(action.cpu().numpy().reshape(-1, *self.action_space.shape))  # type: ignore[misc]
-        return (actions if vectorized else actions.squeeze(axis=0)), (plan.cpu().numpy(),)
+        actions = actions if vectorized else actions.squeeze(axis=0)
+        carried = (carried_plan(plan).cpu().numpy(),) if self.planner.init == "warm" else None
+        return actions, carried, plan
 
     def _previous_plan(self, state: PlanState | None, episode_start: np.ndarray | None) -> Tensor | None:
         if state is None:

@@ -161,7 +161,7 @@ def test_films_show_the_final_policies(main, tmp_path):
     assert frames_of(out, "ppo", 0) == [0, 400]
     assert rows(out)[-1]["agent_steps"] == "100"
     frames = list(iio.imiter(out / "videos" / "ppo-cartpole-swingup-seed0.mp4"))
-    assert len(frames) == 250  # the start, and one image per agent step but the last
+    assert len(frames) == 251  # one image before each agent step, and one of the end
     assert "videos/ppo-cartpole-swingup-seed0.mp4" in (out / "report.md").read_text()
 
 

@@ -1,0 +1,239 @@
+"""Run a policy and film it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from difftori_gym.envs.rendering import GL_REMEDY
+from difftori_gym.evaluation import Episode, Predictor, run_episodes
+from difftori_gym.video.drawing import Caption, draw_path, tile, write_caption
+from difftori_gym.video.files import Image, check_format, even_size, film_writer
+from difftori_gym.video.forecast import Forecast, WatchedPolicy
+
+Overlay = Literal["none", "plan"]
+
+#: Method of an environment that tells where its picture would show what planned actions ``[H, A]`` lead to.
+PLANNED_PIXELS = "planned_pixels"
+
+_DEFAULT_FPS = 30.0
+
+
+def record_video(
+    model: Predictor,
+    env: gym.Env[Any, Any] | VecEnv,
+    path: str | os.PathLike[str],
+    *,
+    n_episodes: int = 1,
+    max_steps: int | None = None,
+    fps: float | None = None,
+    seed: int | None = None,
+    deterministic: bool = True,
+    captions: bool = True,
+    overlay: Overlay = "none",
+) -> Path:
+    """
+    Run a policy and write what the environment draws, one image per agent step and one at the end of an episode.
+
+    The environments of a ``VecEnv`` are tiled in one picture; one whose episode is over shows its last image until
+    all are. On each stands the step, the return so far, the discounted return that the plan (DiffTORI, TD-MPC) or the
+    critic (SAC, TD3, DDPG, PPO, A2C, DrQ-v2) expects from here on, and ``success`` from the first solved step on. What
+    a policy or an environment does not tell is left out. The file appears under its name only when it is complete;
+    missing folders are made.
+
+    :param model: model or policy
+    :param env: environment made with ``render_mode="rgb_array"``; it is reset
+    :param path: file to write, ``.mp4`` or ``.gif``
+    :param n_episodes: number of episodes, one after the other, at least 1
+    :param max_steps: agent steps after which an episode is cut, at least 1. None: whole episodes
+    :param fps: images per second. None: the environment's own speed, 30 where it does not tell
+    :param seed: seed of the first episode, later ones get the next numbers. None: the environment's own stream
+    :param deterministic: no exploration
+    :param captions: whether to write on the pictures
+    :param overlay: ``plan`` draws the path that a copy of the simulation takes under the planned actions: of the hand
+        in metaworld, of a domain's characteristic body in dm_control. An action wrapper of one's own is not seen
+    :return: the path
+    :raises ValueError: before anything is run: on another file ending, numbers below 1, an environment that cannot
+        draw (made without ``render_mode="rgb_array"``, or no OpenGL on this machine), or an overlay that the policy or
+        the environment cannot give
+    :raises ImportError: if the packages that write films are missing
+    """
+    path = Path(path)
+    _check_request(path, n_episodes, max_steps, fps, overlay)
+    vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+    watched = WatchedPolicy(model)
+    if overlay == "plan":
+        _check_overlay(watched, vec_env)
+    check_drawing(vec_env)
+    with film_writer(path, film_speed(vec_env) if fps is None else fps) as writer:
+        for episode in range(n_episodes):
+            if seed is not None:
+                vec_env.seed(seed + episode)
+            film = _Film(vec_env, watched, writer, captions=captions, overlay=overlay)
+            episodes = run_episodes(
+                watched, vec_env, deterministic=deterministic, max_steps=max_steps, on_step=film.shoot
+            )
+            film.close(episodes)
+    return path
+
+
+class _Film:
+    """
+    Pictures of one episode in every environment.
+
+    :param vec_env: the environments
+    :param watched: the policy, asked before each picture
+    :param writer: takes the pictures
+    :param captions: whether to write on them
+    :param overlay: what else to draw
+    """
+
+    def __init__(
+        self, vec_env: VecEnv, watched: WatchedPolicy, writer: Any, *, captions: bool, overlay: Overlay
+    ) -> None:
+        self._vec_env, self._watched, self._writer = vec_env, watched, writer
+        self._captions, self._overlay = captions, overlay
+        self._images: list[Image] = []
+
+    def shoot(self, episodes: Sequence[Episode]) -> None:
+        """
+        Take the picture before a step.
+
+        :param episodes: where the episodes stand
+        """
+        running = [index for index, episode in enumerate(episodes) if not episode.finished]
+        images = pictures(self._vec_env)
+        forecast = self._watched.forecast
+        if self._overlay == "plan":
+            images = self._with_plans(images, running, forecast)
+        # Behind the end of its episode an environment shows the next one.
+        self._images = [images[i] if i in running else self._images[i] for i in range(len(images))]
+        self._write(episodes, forecast)
+
+    def close(self, episodes: Sequence[Episode]) -> None:
+        """
+        Take the last picture: an ended episode's last image with its return and success, or the present image of one
+        that was cut.
+
+        :param episodes: the episodes
+        """
+        images = pictures(self._vec_env)
+        finished = [episode.finished for episode in episodes]
+        self._images = [self._images[i] if finished[i] else images[i] for i in range(len(images))]
+        self._write(episodes, Forecast())
+
+    def _with_plans(self, images: list[Image], running: list[int], forecast: Forecast) -> list[Image]:
+        assert forecast.plans is not None
+        images = list(images)
+        for index in running:
+            (pixels,) = self._vec_env.env_method(PLANNED_PIXELS, forecast.plans[index], indices=[index])
+            images[index] = draw_path(images[index], pixels)
+        return images
+
+    def _write(self, episodes: Sequence[Episode], forecast: Forecast) -> None:
+        shown = self._images
+        if self._captions:
+            shown = [
+                write_caption(image, _caption(episode, forecast, index))
+                for index, (image, episode) in enumerate(zip(shown, episodes, strict=True))
+            ]
+        self._writer.append_data(even_size(tile(shown)))
+
+
+def _caption(episode: Episode, forecast: Forecast, index: int) -> Caption:
+    """
+    :param episode: where it stands
+    :param forecast: what the policy thinks
+    :param index: number of the environment
+    :return: what to write
+    """
+    value = None if forecast.values is None or episode.finished else float(forecast.values[index])
+    return Caption(episode.length, episode.total, forecast.source, value, episode.solved)
+
+
+def film_speed(vec_env: VecEnv) -> float:
+    """
+    :param vec_env: environments
+    :return: images per second at which a film of them plays in real time, 30 where they do not tell
+    """
+    own_fps: Any = vec_env.metadata.get("render_fps")
+    return float(own_fps or _DEFAULT_FPS)
+
+
+def check_drawing(vec_env: VecEnv) -> None:
+    """
+    Draw once, before a rollout that may take long. The environments are reset.
+
+    :param vec_env: environments to film
+    :raises ValueError: if they cannot draw
+    """
+    if vec_env.render_mode != "rgb_array":
+        raise ValueError(
+            f"record_video needs an environment made with render_mode='rgb_array', got render_mode="
+            f"{vec_env.render_mode!r}. Use make_env(id, render_mode='rgb_array')."
+        )
+    vec_env.reset()
+    try:
+        pictures(vec_env)
+    except gym.error.DependencyNotInstalled as error:  # names the package and its remedy itself
+        raise ValueError(f"record_video needs an environment that can draw: {error}") from error
+    except Exception as error:  # drawing fails in a different way on every machine
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise ValueError(f"record_video needs an environment that can draw, got {reason}. {GL_REMEDY}") from error
+
+
+def pictures(vec_env: VecEnv) -> list[Image]:
+    """
+    :param vec_env: environments
+    :return: one image ``[height, width, 3]`` per environment
+    :raises ValueError: if they draw nothing, or images of another kind or of different sizes
+    """
+    images = [None if image is None else np.asarray(image) for image in vec_env.get_images()]
+    shapes = {None if image is None else image.shape for image in images}
+    if len(shapes) != 1 or any(shape is None or len(shape) != 3 or shape[-1] != 3 for shape in shapes):
+        raise ValueError(f"render() must give images of one shape [height, width, 3], got {sorted(map(str, shapes))}.")
+    return [np.ascontiguousarray(image, dtype=np.uint8) for image in images]
+
+
+def _check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:
+    """
+    :param path: file to write
+    :param n_episodes: number of episodes
+    :param max_steps: agent steps per episode
+    :param fps: images per second
+    :param overlay: what to draw
+    :raises ValueError: if one of them cannot be
+    :raises ImportError: if a package for the file's format is missing
+    """
+    check_format(path)
+    if n_episodes < 1:
+        raise ValueError(f"record_video needs n_episodes >= 1, got {n_episodes}.")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"record_video needs max_steps >= 1 or None, got {max_steps}.")
+    if fps is not None and not fps > 0:
+        raise ValueError(f"record_video needs fps > 0, got {fps}.")
+    if overlay not in get_args(Overlay):
+        raise ValueError(f"Unknown overlay {overlay!r}. Choices: {', '.join(get_args(Overlay))}.")
+
+
+def _check_overlay(watched: WatchedPolicy, vec_env: VecEnv) -> None:
+    """
+    :param watched: the policy
+    :param vec_env: environments to film
+    :raises ValueError: if there is no plan, or the environments cannot tell where it leads
+    """
+    if not watched.plans:
+        raise ValueError(
+            "overlay='plan' needs a policy that plans (DiffTORI, TDMPC), got one that does not. Use overlay='none'."
+        )
+    if not vec_env.has_attr(PLANNED_PIXELS):
+        raise ValueError(
+            "overlay='plan' needs an environment that can follow a plan in a copy of its simulation: metaworld/* and "
+            "the common domains of dm_control/* (not playground, robosuite, maniskill, pusht). Use overlay='none'."
+        )

@@ -1,0 +1,116 @@
+"""
+Film a saved model.
+
+    python examples/record_video.py --model results/demo/runs/difftori-cartpole-swingup-seed0 \
+        --env dm_control/cartpole-swingup --out film.mp4 --n-envs 4 --overlay plan
+
+--model is a file that a learner's ``save`` wrote, or the folder of a run of examples/compare.py, whose newest
+checkpoint is taken. Exit code: 0 when the film is there, 2 when the request cannot be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from difftori_gym import make_vec_env, record_video
+from difftori_gym.baselines.methods import METHODS, get_method
+from difftori_gym.comparison.checkpoint import find_checkpoint
+from difftori_gym.comparison.settings import RunSettings
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """
+    :param arguments: command line without the program
+    :return: its values
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="saved model, or folder of a run of compare.py")
+    add("--method", default=None, help=f"what the model is, needed for a file: one of {', '.join(METHODS)}")
+    add("--env", required=True, help="suite/task, or any Gymnasium id")
+    add("--out", type=Path, required=True, help="file to write, .mp4 or .gif")
+    add("--obs", choices=["state", "pixels", "pointcloud"], default="state", help="what the model sees, default: state")
+    add("--action-repeat", type=int, default=None, help="frames per agent step, default: the task's preset")
+    add("--n-envs", type=int, default=1, help="environments tiled in the picture, default: 1")
+    add("--episodes", type=int, default=1, help="episodes one after the other, default: 1")
+    add("--max-steps", type=int, default=None, help="agent steps after which an episode is cut")
+    add("--seed", type=int, default=0, help="seed of the first episode, default: 0")
+    add("--fps", type=float, default=None, help="images per second, default: real time")
+    add("--width", type=int, default=None, help="pixels of one environment's picture, where the suite lets choose")
+    add("--height", type=int, default=None, help="pixels of one environment's picture, where the suite lets choose")
+    add("--overlay", choices=["none", "plan"], default="none", help="plan: draw where the planned actions lead")
+    add("--captions", action=argparse.BooleanOptionalAction, default=True, help="write on the pictures")
+    add("--pretty", action="store_true", help="antialiasing, shadows and reflections, slow without a graphics card")
+    add("--device", default="auto", help="auto, cpu or cuda, default: auto")
+    return parser.parse_args(arguments)
+
+
+def load_model(path: Path, method: str | None, obs: str, device: str) -> BaseAlgorithm:
+    """
+    :param path: saved model, or folder of a run
+    :param method: what the model is, None to read it from the run
+    :param obs: kind of observation it sees
+    :param device: torch device
+    :return: the model
+    :raises ValueError: if there is no model, or it is not told what it is
+    """
+    if path.is_dir():
+        checkpoint = find_checkpoint(path)
+        if checkpoint is None:
+            raise ValueError(f"--model: expected the folder of a run with a checkpoint in it, got {path}.")
+        settings = path / "args.json"
+        method = method or (RunSettings.read(settings).method if settings.exists() else None)
+        path = checkpoint / "model.zip"
+    if not path.exists():
+        raise ValueError(f"--model: expected a saved model, got {path}, which is not there.")
+    if method is None:
+        raise ValueError(f"--method is needed to load {path}: one of {', '.join(METHODS)}.")
+    return get_method(method, obs).learner().load(path, device=device)
+
+
+def main(arguments: list[str]) -> int:
+    """
+    :param arguments: command line without the program
+    :return: exit code
+    """
+    args = parse_arguments(arguments)
+    picture = {name: getattr(args, name) for name in ("width", "height") if getattr(args, name) is not None}
+    if args.pretty:
+        picture["fast_render"] = False
+    try:
+        model = load_model(args.model, args.method, args.obs, args.device)
+        env = make_vec_env(
+            args.env,
+            args.n_envs,
+            obs=args.obs,
+            action_repeat=args.action_repeat,
+            render_mode="rgb_array",
+            **picture,
+        )
+        path = record_video(
+            model,
+            env,
+            args.out,
+            n_episodes=args.episodes,
+            max_steps=args.max_steps,
+            fps=args.fps,
+            seed=args.seed,
+            captions=args.captions,
+            overlay=args.overlay,
+        )
+        env.close()
+    except (ValueError, ImportError) as error:
+        print(f"record_video: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
