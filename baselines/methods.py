@@ -14,9 +14,11 @@ from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..models import observation_kind
+from ..models import CombinedEncoder, ImageEncoder, observation_kind
+from ..rl.frame_replay import DictFrameReplayBuffer, FrameReplayBuffer
 
 Hyperparameters = dict[str, Any]
 
@@ -83,6 +85,12 @@ _PPO: Hyperparameters = dict(
     clip_range=0.2,
     policy_kwargs=dict(net_arch=[128, 128], log_std_init=-0.5),
 )
+# From images and clouds the time of an update goes into the encoder: an update after every fourth agent step, as above.
+_OFF_POLICY_SEEN: Hyperparameters = dict(
+    buffer_size=100_000, batch_size=128, train_freq=4, gradient_steps=1, learning_rate=3e-4
+)
+# Clouds take two copies of every observation, 24 kB at 1024 points.
+_PLANNER_CLOUDS: Hyperparameters = {**_PLANNER_PIXELS, "learning_rate": 1e-3}
 # Swinging up a pendulum for 200 steps: the discount of rl-zoo3's tuned setting.
 _PPO_TASKS: dict[str, Hyperparameters] = {"gymnasium/Pendulum-v1": dict(gamma=0.9, learning_rate=1e-3)}
 
@@ -101,6 +109,7 @@ class Method:
     :param fixed: hyper-parameters that make the method what it is; they win over everything else
     :param obs: kinds of observation it learns from
     :param pixels: what differs from ``default`` when it learns from images; wins over ``tasks``
+    :param clouds: the same for point clouds
     """
 
     name: str
@@ -111,6 +120,7 @@ class Method:
     fixed: Hyperparameters = field(default_factory=dict)
     obs: tuple[str, ...] = ("state",)
     pixels: Hyperparameters = field(default_factory=dict)
+    clouds: Hyperparameters = field(default_factory=dict)
 
     def hyperparameters(
         self, task: str, overrides: Mapping[str, Any] | None = None, obs: str = "state"
@@ -132,7 +142,7 @@ class Method:
                 raise ValueError(f"{self.name} has no hyper-parameter {name!r}. Did you mean: {', '.join(close)}?")
             if name in self.fixed and value != self.fixed[name]:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
-        of_obs = self.pixels if obs == "pixels" else {}
+        of_obs = {"pixels": self.pixels, "pointcloud": self.clouds}.get(obs, {})
         return {**self.default, **self.tasks.get(task, {}), **of_obs, **overrides, **self.fixed}
 
     def hyperparameter_names(self) -> set[str]:
@@ -163,6 +173,8 @@ class Method:
             assert shape is not None
             keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
         policy = policy_name(env.observation_space)
+        if policy != "MlpPolicy" and self.learner().__module__.startswith("stable_baselines3."):
+            _see(self.learner(), env.observation_space, keywords)
         return self.learner()(policy, env, seed=seed, device=device, verbose=0, **keywords)
 
 
@@ -174,6 +186,21 @@ def policy_name(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Dict):
         return "MultiInputPolicy"
     return "CnnPolicy" if observation_kind(space) == "image" else "MlpPolicy"
+
+
+def _see(learner: type[BaseAlgorithm], space: spaces.Space[Any], keywords: Hyperparameters) -> None:
+    """
+    Give a learner of Stable-Baselines3 the encoders of our own, and a memory that keeps each image frame once.
+
+    :param learner: its class
+    :param space: of the observations: images, or a dictionary
+    :param keywords: its keywords, changed in place; what is in them stays
+    """
+    is_dict = isinstance(space, spaces.Dict)
+    encoder = CombinedEncoder if is_dict else ImageEncoder
+    keywords["policy_kwargs"] = {"features_extractor_class": encoder, **(keywords.get("policy_kwargs") or {})}
+    if issubclass(learner, OffPolicyAlgorithm):
+        keywords.setdefault("replay_buffer_class", DictFrameReplayBuffer if is_dict else FrameReplayBuffer)
 
 
 def _difftori() -> type[BaseAlgorithm]:
@@ -194,9 +221,19 @@ def _drqv2() -> type[BaseAlgorithm]:
     return DrQv2
 
 
-# TD-MPC has no policy-gradient loss to set a batch size of.
-_TDMPC_PIXELS = {name: value for name, value in _PLANNER_PIXELS.items() if name != "pg_batch_size"}
-_SEEING: dict[str, Any] = dict(obs=("state", "pixels"), pixels=_PLANNER_PIXELS)
+def _without_policy_gradient(hyperparameters: Hyperparameters) -> Hyperparameters:
+    """:return: those of TD-MPC, which has no policy-gradient loss to set a batch size of"""
+    return {name: value for name, value in hyperparameters.items() if name != "pg_batch_size"}
+
+
+_ALL_OBS = ("state", "pixels", "pointcloud")
+_SEEING: dict[str, Any] = dict(obs=_ALL_OBS, pixels=_PLANNER_PIXELS, clouds=_PLANNER_CLOUDS)
+_SEEING_TDMPC: dict[str, Any] = dict(
+    obs=_ALL_OBS,
+    pixels=_without_policy_gradient(_PLANNER_PIXELS),
+    clouds=_without_policy_gradient(_PLANNER_CLOUDS),
+)
+_SEEING_OFF_POLICY: dict[str, Any] = dict(obs=_ALL_OBS, pixels=_OFF_POLICY_SEEN, clouds=_OFF_POLICY_SEEN)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -211,11 +248,11 @@ METHODS: dict[str, Method] = {
             {"pg_coef": 0.0},
             **_SEEING,
         ),
-        Method("tdmpc", "TD-MPC", _tdmpc, _PLANNER, _PLANNER_TASKS, obs=("state", "pixels"), pixels=_TDMPC_PIXELS),
+        Method("tdmpc", "TD-MPC", _tdmpc, _PLANNER, _PLANNER_TASKS, **_SEEING_TDMPC),
         Method("drqv2", "DrQ-v2", _drqv2, _DRQV2, obs=("pixels",)),
-        Method("sac", "SAC", lambda: SAC, _SAC),
-        Method("td3", "TD3", lambda: TD3, _TD3),
-        Method("ppo", "PPO", lambda: PPO, _PPO, _PPO_TASKS),
+        Method("sac", "SAC", lambda: SAC, _SAC, **_SEEING_OFF_POLICY),
+        Method("td3", "TD3", lambda: TD3, _TD3, **_SEEING_OFF_POLICY),
+        Method("ppo", "PPO", lambda: PPO, _PPO, _PPO_TASKS, obs=_ALL_OBS),
     )
 }
 

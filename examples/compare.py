@@ -37,10 +37,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}")
-    add("--tasks", nargs="+", required=True, help="dm_control/TASK, or any Gymnasium id with a Box action space")
+    add("--tasks", nargs="+", required=True, help="suite/TASK, or any Gymnasium id with a Box action space")
     add("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     add("--frames", type=int, required=True, help="environment frames per run, action repeat included")
-    add("--obs", default="state", help="kind of observation, default: state")
+    add("--obs", default="state", help="state, pixels or pointcloud, default: state")
     add("--jobs", type=int, default=1, help="runs side by side, one thread each, default: 1")
     add("--out", type=Path, required=True, help="folder of the results")
     add("--device", default="auto", help="auto, cpu or cuda, default: auto")

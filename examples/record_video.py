@@ -18,7 +18,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from difftori_gym import make_vec_env, record_video
 from difftori_gym.baselines.methods import METHODS, get_method
-from difftori_gym.comparison.checkpoint import find_checkpoint
 from difftori_gym.comparison.settings import RunSettings
 
 
@@ -61,12 +60,12 @@ def load_model(path: Path, method: str | None, obs: str, device: str) -> BaseAlg
     :raises ValueError: if there is no model, or it is not told what it is
     """
     if path.is_dir():
-        checkpoint = find_checkpoint(path)
-        if checkpoint is None:
+        checkpoints = [state.parent for state in sorted(path.glob("checkpoint-*/state.json"))]
+        if not checkpoints:
             raise ValueError(f"--model: expected the folder of a run with a checkpoint in it, got {path}.")
         settings = path / "args.json"
         method = method or (RunSettings.read(settings).method if settings.exists() else None)
-        path = checkpoint / "model.zip"
+        path = checkpoints[-1] / "model.zip"
     if not path.exists():
         raise ValueError(f"--model: expected a saved model, got {path}, which is not there.")
     if method is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import get_obs_shape
 
 from difftori_gym.models import observation_kind
@@ -84,6 +85,14 @@ class FrameReplay:
                     (storage if key is None else storage[key]).clear()
         for recorder in self._recorders:
             recorder.forget()
+
+
+class FrameReplayBuffer(FrameReplay, ReplayBuffer):
+    """Stable-Baselines3's replay buffer, with every image frame stored once: for its own SAC, TD3 and DDPG."""
+
+
+class DictFrameReplayBuffer(FrameReplay, DictReplayBuffer):
+    """Stable-Baselines3's replay buffer of dictionaries, with every image frame stored once."""
 
 
 def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str | None, int]:
