@@ -267,6 +267,22 @@ def _finish(job: _Job, out: Path, display: Display) -> list[Failure]:
     if not trace.exists():
         output = directory / "output.txt"
         tail = output.read_text(encoding="utf-8", errors="replace")[-_OUTPUT_TAIL:] if output.exists() else ""
-        write_text(trace, f"The process ended with exit code {job.process.exitcode}.\n{tail}")
+        write_text(trace, f"{_told(job.run, job.process.exitcode)}\n{tail}")
     display.stop(job.run, "failed")
     return [Failure(job.run.name, trace.read_text(encoding="utf-8"))]
+
+
+def _told(run: RunSettings, exit_code: int | None) -> str:
+    """
+    :param run: a run whose process left no traceback
+    :param exit_code: of the process, negative for a signal
+    :return: what happened to it and what to do
+    """
+    if exit_code is not None and exit_code < 0:
+        how = f"was killed by {signal.Signals(-exit_code).name}; SIGKILL often means that memory ran out"
+    else:
+        how = f"ended with exit code {exit_code}"
+    return (
+        f"The process of {run.name} ({run.task_id}) {how}. What it saved is kept: the same command goes on from its "
+        "newest checkpoint."
+    )

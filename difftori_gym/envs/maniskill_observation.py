@@ -98,6 +98,7 @@ class PointCloudView:
     color: bool = False
 
     obs_mode = "pointcloud"
+    _warned = False
 
     def __post_init__(self) -> None:
         _check_size(self.size)
@@ -132,12 +133,13 @@ class PointCloudView:
         return {"point_cloud": cloud, "agent_pos": _agent(raw)}
 
     def _padded(self, cloud: Tensor, empty: Tensor) -> Tensor:
-        # Python shows the same warning from the same line once.
-        warnings.warn(
-            f"ManiSkill's cameras see no point between {self.box[0]} and {self.box[1]}; the cloud is padded. Check "
-            "crop_low and crop_high if this is not meant.",
-            stacklevel=2,
-        )
+        if not self._warned:
+            object.__setattr__(self, "_warned", True)  # no setting, so the record stays what it is
+            warnings.warn(
+                f"ManiSkill's cameras see no point between {self.box[0]} and {self.box[1]}; the cloud is padded. Check "
+                "crop_low and crop_high if this is not meant. It is said only once.",
+                stacklevel=2,
+            )
         low, high = (torch.tensor(corner, device=cloud.device) for corner in self.box)
         middle = (low + high) / 2
         origin = torch.zeros(3, device=cloud.device).clamp(low, high)

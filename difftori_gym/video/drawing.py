@@ -103,7 +103,7 @@ def draw_path(image: Image, pixels: NDArray[np.float64]) -> Image:
     height, width = image.shape[:2]
     picture = PIL.Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    line = max(round(height / 128), 1)
+    line = max(round(height / 100), 2)
     # A point far outside the picture would be a line of millions of pixels.
     pixels = np.clip(pixels, -4.0 * max(height, width), 4.0 * max(height, width))
     steps = len(pixels) - 1

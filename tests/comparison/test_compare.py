@@ -145,6 +145,41 @@ def test_a_killed_comparison_leaves_readable_files_and_goes_on(main, tmp_path):
     assert int(after[-1]["frames"]) == int(checkpoint.name[-9:]) + 100
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children of a process in /proc")
+def test_a_killed_run_is_named_and_the_same_command_goes_on(main, tmp_path):
+    out = tmp_path / "killed-run"
+    arguments = ["--methods", "sac", *PENDULUM, "--eval-freq", "100", "--no-video", "--out", str(out), *QUICK_SAC]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments, "--frames", "100000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = out / "runs" / "sac-Pendulum-v1-seed0"
+    deadline = time.time() + 120
+    while not list(run.glob("checkpoint-*/state.json")) and time.time() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    # Beside the run there is a process of multiprocessing's own, which tracks its semaphores.
+    (child,) = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(child), signal.SIGKILL)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "sac-Pendulum-v1-seed0 died" in said
+    assert "The process of sac-Pendulum-v1-seed0 (gymnasium/Pendulum-v1) was killed by SIGKILL" in said
+    assert "was killed by SIGKILL" in (out / "report.md").read_text()
+
+    (checkpoint,) = [path.parent for path in run.glob("checkpoint-*/state.json")]
+    frames = int(checkpoint.name[-9:])
+    kept = [row for row in rows(out) if int(row["frames"]) <= frames]
+    assert SAC.load(checkpoint / "model.zip", device="cpu").num_timesteps == frames
+    assert main([*arguments, "--frames", str(frames + 100)]) == 0
+    assert rows(out)[: len(kept)] == kept
+    assert int(rows(out)[-1]["frames"]) == frames + 100
+    assert not (run / "traceback.txt").exists()
+
+
 # imageio's reader leaves the pipes of its process to the garbage collector.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
