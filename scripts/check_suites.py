@@ -73,13 +73,13 @@ ROWS = (
 )
 
 
-def compare(row: Row, steps: int, out: Path) -> subprocess.CompletedProcess[str]:
-    """Run one row, ``steps`` agent steps of training."""
+def compare(row: Row, steps: int, jobs: int, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run one row, ``steps`` agent steps of training, ``jobs`` methods side by side."""
     frames = steps * task_action_repeat(parse_task(row.task))
     quick = [f"{method}.{setting}" for method in row.methods for setting in QUICK[method]]
     command = [sys.executable, str(COMPARE), "--tasks", row.task, "--obs", row.obs, "--methods", *row.methods]
     command += ["--n-envs", str(row.n_envs), "--frames", str(frames), "--eval-freq", str(frames)]
-    command += ["--eval-episodes", "1", "--no-video", "--out", str(out), "--set", *quick]
+    command += ["--eval-episodes", "1", "--no-video", "--jobs", str(jobs), "--out", str(out), "--set", *quick]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -96,6 +96,7 @@ def evaluated(out: Path) -> dict[str, list[int]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=48, help="agent steps of training, default: 48")
+    parser.add_argument("--jobs", type=int, default=1, help="methods side by side, default: 1")
     parser.add_argument("--only", default="", help="rows whose task or kind of observation contains this")
     args = parser.parse_args()
 
@@ -112,7 +113,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            done = compare(row, args.steps, Path(folder))
+            done = compare(row, args.steps, args.jobs, Path(folder))
             frames = evaluated(Path(folder))
             whole = [method for method in row.methods if len(frames.get(method, [])) == 2]
             saved = [method for method in whole if list(Path(folder).glob(f"runs/{method}-*/checkpoint-*/model.zip"))]
