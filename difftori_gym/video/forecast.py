@@ -104,15 +104,22 @@ class WatchedPolicy:
             if isinstance(policy, ActorCriticPolicy):
                 if type(policy).predict_values is not ActorCriticPolicy.predict_values:
                     return None  # one with a memory, which takes further arguments
-                values = policy.predict_values(policy.obs_to_tensor(observation)[0])
+                values = policy.predict_values(self._tensor(observation))
             elif isinstance(policy, ValuingPolicy):
-                values = policy.action_value(policy.obs_to_tensor(observation)[0], self._scaled(actions))
+                values = policy.action_value(self._tensor(observation), self._scaled(actions))
             elif isinstance(getattr(policy, "critic", None), ContinuousCritic):
-                both = policy.critic(policy.obs_to_tensor(observation)[0], self._scaled(actions))
+                both = policy.critic(self._tensor(observation), self._scaled(actions))
                 values = torch.stack(both).amin(dim=0)
             else:
                 return None
         return values.flatten().cpu().numpy().astype(np.float64)
+
+    def _tensor(self, observation: Any) -> Any:
+        """
+        :param observation: observations of all environments
+        :return: the same as tensors
+        """
+        return self._policy.obs_to_tensor(observation)[0]
 
     def _scaled(self, actions: NDArray[Any]) -> torch.Tensor:
         """
