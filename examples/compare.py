@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # environments are built once for checks; runs warn in their own output
             runs = plan_runs(settings)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:  # the last where nothing can be drawn
         print(f"compare: {error}", file=sys.stderr)
         return 2
     command = shlex.join(["python", "examples/compare.py", *arguments])

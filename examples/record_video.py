@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
             overlay=args.overlay,
         )
         env.close()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         print(f"record_video: {error}", file=sys.stderr)
         return 2
     print(path)

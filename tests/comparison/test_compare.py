@@ -240,3 +240,20 @@ def test_a_request_that_cannot_be_carried_out_is_one_line(main, tmp_path, capsys
     assert said.startswith(message)
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_without_opengl_pixels_are_refused_in_one_line(tmp_path):
+    pytest.importorskip("dm_control")
+    command = ["--methods", "drqv2", "--obs", "pixels", "--tasks", "dm_control/cartpole-swingup", "--frames", "100"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *command, "--out", str(tmp_path / "out")],
+        env={**os.environ, "MUJOCO_GL": "disabled"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("compare: MuJoCo cannot draw on this machine")
+    assert "libegl1" in done.stderr
+    assert "environment variable MUJOCO_GL" in done.stderr
+    assert done.stderr.count("\n") == 1

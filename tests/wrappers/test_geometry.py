@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from difftori_gym.wrappers import geometry
+from difftori_gym.wrappers.cameras import CameraPose
 from difftori_gym.wrappers.geometry import CropBox, unproject
 
 
@@ -35,6 +37,10 @@ def test_projection_undoes_it_for_a_batch_of_cameras():
         seen = project(points[index], float(fovy[index]), rotation[index], position[index], 5, 8)
         expected = torch.stack((columns.double(), rows.double(), depth[index]), dim=-1)
         torch.testing.assert_close(seen, expected)
+        pose = CameraPose(rotation[index].numpy(), position[index].numpy(), float(fovy[index]))
+        torch.testing.assert_close(geometry.project(points[index], pose, 5, 8), expected[..., :2])
+        behind = 2.0 * position[index] - points[index]
+        assert geometry.project(behind, pose, 5, 8).isnan().all()
         alone = unproject(*(value[index : index + 1] for value in (depth, fovy, rotation, position)))
         torch.testing.assert_close(alone[0], points[index])
 
