@@ -13,7 +13,7 @@ pytest.importorskip("pygame")
 pytest.importorskip("imageio_ffmpeg")
 iio = pytest.importorskip("imageio.v3")
 
-SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "record_video.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "record_video.py"
 
 
 @pytest.fixture(scope="module")
