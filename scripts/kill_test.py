@@ -14,6 +14,7 @@ Exit code 0 if nothing was lost but at most one interval each time, no file was 
 from __future__ import annotations
 
 import argparse
+import itertools
 import mmap
 import os
 import random
@@ -201,7 +202,7 @@ def main() -> int:
     print(f"After {len(kills)} kills at up to {finished} steps and {total} steps in all, the weights are "
           f"{'equal to' if equal else 'DIFFERENT from'} those of a run that was never killed.")  # fmt: skip
     whole = all(kill.lost <= values.every + 2 and kill.unreadable == 0 for kill in kills)
-    followed = all(after.start == before.checkpoint for before, after in zip(kills, kills[1:], strict=False))
+    followed = all(after.start == before.checkpoint for before, after in itertools.pairwise(kills))
     return 0 if whole and followed and equal else 1
 
 

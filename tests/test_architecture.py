@@ -32,7 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"envs", "wrappers"},
     "video": {"envs", "evaluation", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
-    "comparison": {"baselines", "checkpointing", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "comparison": {
+        "baselines",
+        "checkpointing",
+        "data",
+        "envs",
+        "evaluation",
+        "il",
+        "rl",
+        "video",
+        "wrappers",
+        *LEARNING,
+    },
     # difftori_gym/__init__.py gathers the public names.
     "": {"baselines", "checkpointing", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }

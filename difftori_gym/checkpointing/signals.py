@@ -12,7 +12,7 @@ from typing import Any
 _logger = logging.getLogger(__name__)
 
 
-class TrainingInterrupted(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt, which it is)
+class TrainingInterrupted(KeyboardInterrupt):
     """A signal ended training; the message names it and the newest checkpoint."""
 
 

@@ -1,17 +1,14 @@
 """Trained straight through, or ended and continued by another process: the same numbers, bit for bit."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from difftori_gym import DiffTORI, ResumeCallback
-from difftori_gym.checkpointing import read_checkpoint
+from difftori_gym import ResumeCallback
 
 PROGRAM = Path(__file__).with_name("resumed_runs.py")
 
