@@ -16,17 +16,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import mmap
+import multiprocessing
 import os
 import random
 import signal
 import struct
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from difftori_gym import DiffTORI, ResumeCallback, make_vec_env
 from difftori_gym.checkpointing import DamagedCheckpointError, list_checkpoints, read_checkpoint
 from difftori_gym.checkpointing.checkpoint import steps_of
 
@@ -75,11 +80,6 @@ def counter(folder: Path) -> mmap.mmap:
 
 def train(folder: Path, every: int, total: int) -> None:
     """The run that is killed: begins, or goes on."""
-    import torch
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    from difftori_gym import DiffTORI, ResumeCallback, make_vec_env
-
     torch.set_num_threads(1)
     shared = counter(folder)
 
@@ -99,19 +99,26 @@ def train(folder: Path, every: int, total: int) -> None:
     torch.save(model.policy.state_dict(), folder / "weights.pt")
 
 
-def start(folder: Path, every: int, total: int) -> subprocess.Popen[bytes]:
+def _logged(folder: Path, every: int, total: int) -> None:
+    with (folder / "output.txt").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    train(folder, every, total)
+
+
+def start(folder: Path, every: int, total: int, method: str) -> BaseProcess:
     """:return: the run as a process"""
-    command = [sys.executable, __file__, "--run", str(folder), "--every", str(every), "--total", str(total)]
-    log = (folder / "output.txt").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log)
+    process = multiprocessing.get_context(method).Process(target=_logged, args=(folder, every, total))  # type: ignore[attr-defined]
+    process.start()
+    return process
 
 
-def kill_once(number: int, folder: Path, every: int, total: int, draw: random.Random) -> Kill:
+def kill_once(number: int, folder: Path, every: int, total: int, method: str, draw: random.Random) -> Kill:
     """Start the run, kill it, and look at what is left."""
     shared = counter(folder)
     shared[:] = _COUNTER.pack(-1, -1)
     checkpoints = folder / "checkpoints"
-    process = start(folder, every, total)
+    process = start(folder, every, total, method)
     while _COUNTER.unpack(shared[:])[0] < 0:
         _must_run(process, folder)
         time.sleep(0.01)
@@ -128,8 +135,9 @@ def kill_once(number: int, folder: Path, every: int, total: int, draw: random.Ra
         while _COUNTER.unpack(shared[:])[1] < target:
             _must_run(process, folder)
             time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
     begun, reached = _COUNTER.unpack(shared[:])
     newest, unreadable = 0, 0
     for path in list_checkpoints(checkpoints):
@@ -143,9 +151,9 @@ def kill_once(number: int, folder: Path, every: int, total: int, draw: random.Ra
     return Kill(number, moment, begun, reached, newest, unreadable, unfinished)
 
 
-def _must_run(process: subprocess.Popen[bytes], folder: Path) -> None:
-    if process.poll() is not None:
-        raise SystemExit(f"The run ended by itself with exit code {process.returncode}: see {folder / 'output.txt'}")
+def _must_run(process: BaseProcess, folder: Path) -> None:
+    if process.exitcode is not None:
+        raise SystemExit(f"The run ended by itself with exit code {process.exitcode}: see {folder / 'output.txt'}")
 
 
 def table(kills: list[Kill], every: int) -> str:
@@ -174,28 +182,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=int, default=100, help="agent steps between two checkpoints")
-    parser.add_argument("--total", type=int, default=1_000_000, help=argparse.SUPPRESS)
+    parser.add_argument("--total", type=int, default=1_000_000, help="agent steps that no killed run reaches")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=Path("results/kill-test"))
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--start-method",
+        choices=("fork", "spawn"),
+        default="fork",
+        help="of the killed processes: fork leaves out the seconds that importing torch takes, default: fork",
+    )
     values = parser.parse_args()
-    if values.run is not None:
-        train(values.run, values.every, values.total)
-        return 0
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
     killed, straight = values.out / "killed", values.out / "straight"
     for folder in (killed, straight):
         folder.mkdir(parents=True)  # an old result is not to be mixed with
     draw, kills = random.Random(values.seed), []
     for number in range(1, values.kills + 1):
-        kills.append(kill_once(number, killed, values.every, values.total, draw))
+        kills.append(kill_once(number, killed, values.every, values.total, values.start_method, draw))
         print(kills[-1], f"lost {kills[-1].lost}", flush=True)
     total = kills[-1].checkpoint + 2 * values.every
     for folder in (killed, straight):
-        assert start(folder, values.every, total).wait() == 0, folder / "output.txt"
+        process = start(folder, values.every, total, "spawn")  # a process that knows nothing of this one
+        process.join()
+        assert process.exitcode == 0, folder / "output.txt"
     finished = kills[-1].checkpoint
-    import torch
-
     first, second = (torch.load(folder / "weights.pt") for folder in (killed, straight))
     equal = all(torch.equal(value, second[name]) for name, value in first.items())
     print(table(kills, values.every))

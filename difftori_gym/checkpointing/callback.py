@@ -68,9 +68,11 @@ class ResumeCallback(BaseCallback):
         super().__init__(verbose)
         if every_steps is None and every_seconds is None:
             raise ValueError("ResumeCallback needs every_steps or every_seconds, got neither.")
-        for name, value in (("every_steps", every_steps), ("every_seconds", every_seconds), ("keep", keep)):
-            if value is not None and not (value >= 1 or (name == "every_seconds" and value > 0)):
+        for name, value in (("every_steps", every_steps), ("keep", keep)):
+            if value is not None and value < 1:
                 raise ValueError(f"ResumeCallback needs {name} to be at least 1, got {value!r}.")
+        if every_seconds is not None and not every_seconds > 0:
+            raise ValueError(f"ResumeCallback needs every_seconds > 0, got {every_seconds!r}.")
         self.directory = Path(directory)
         self.every_steps, self.every_seconds, self.keep = every_steps, every_seconds, keep
         self.restored: Restored | None = None

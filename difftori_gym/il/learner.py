@@ -62,7 +62,7 @@ class ImitationAlgorithm(BaseAlgorithm):
     algorithm: ClassVar[str] = "ImitationAlgorithm"  # written into files, so that no other class loads them
     needs_base_policy: ClassVar[bool] = False
     # what a checkpoint keeps beside the file that ``save`` writes
-    resume_attributes: ClassVar[tuple[str, ...]] = ("_generator.bit_generator.state", "_sums")
+    resume_attributes: ClassVar[tuple[str, ...]] = ("_generator.bit_generator.state", "_sums", "_cached_base_actions")
 
     def __init__(
         self,
@@ -188,6 +188,15 @@ class ImitationAlgorithm(BaseAlgorithm):
         """
         self._dataset = WindowDataset(demonstrations, self.policy, self._generator, self.cache_base_actions)
         self.demonstrations = demonstrations
+
+    @property
+    def _cached_base_actions(self) -> Tensor | None:
+        return self._dataset.cached_base_actions if self._dataset is not None else None
+
+    @_cached_base_actions.setter
+    def _cached_base_actions(self, answers: Tensor | None) -> None:
+        if self._dataset is not None:
+            self._dataset.cached_base_actions = answers
 
     def _fit_normalizer(self) -> None:
         assert self._dataset is not None

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -23,23 +24,23 @@ EVERY = 20
 FAULT_AT = 27  # of each environment: 54 agent steps of two
 
 
-class FaultyPendulum(gym.Wrapper):
+class FaultyPendulum(PendulumEnv):
     """The pendulum, with a fault that happens once the environment has made so many steps."""
 
-    def __init__(self) -> None:
-        super().__init__(gym.make("Pendulum-v1", max_episode_steps=15))
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
         self.fault, self.made = "", 0
 
-    def arm(self, fault: str) -> None:
+    def arm(self, fault):
         self.fault = fault
 
     def reset(self, **kwargs):
         if self.fault == "raises at reset" and self.made >= FAULT_AT:
             raise OSError("the simulator is gone")
-        return self.env.reset(**kwargs)
+        return super().reset(**kwargs)
 
     def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = super().step(action)
         self.made += 1
         if self.fault == "first step":
             return observation, reward, True, False, info
@@ -59,7 +60,7 @@ class FaultyPendulum(gym.Wrapper):
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
-    gym.register("FaultyPendulum-v0", FaultyPendulum)
+    gym.register("FaultyPendulum-v0", FaultyPendulum, max_episode_steps=15)
     yield
     del gym.registry["FaultyPendulum-v0"]
 
