@@ -38,7 +38,7 @@ from difftori_gym.checkpointing.checkpoint import steps_of
 # Agent steps, and whether training goes on: written by the run into memory that outlives it.
 _COUNTER = struct.Struct("qq")
 SETTINGS: dict[str, Any] = dict(
-    learning_starts=100,
+    learning_starts=20,
     batch_size=16,
     horizon=2,
     schedule_steps=1000,
@@ -126,7 +126,7 @@ def kill_once(number: int, folder: Path, every: int, total: int, method: str, dr
     if within_writing:
         while not any(checkpoints.glob(".unfinished-*")):
             _must_run(process, folder)
-            time.sleep(0.0005)
+            time.sleep(0.002)
         time.sleep(draw.uniform(0.0, 0.03))
     else:
         begun = _COUNTER.unpack(shared[:])[0]
@@ -134,7 +134,7 @@ def kill_once(number: int, folder: Path, every: int, total: int, method: str, dr
         target = begun + draw.uniform(0.0, 2.5) * every
         while _COUNTER.unpack(shared[:])[1] < target:
             _must_run(process, folder)
-            time.sleep(0.0005)
+            time.sleep(0.002)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -181,7 +181,7 @@ def main() -> int:
     """:return: exit code"""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--every", type=int, default=100, help="agent steps between two checkpoints")
+    parser.add_argument("--every", type=int, default=30, help="agent steps between two checkpoints")
     parser.add_argument("--total", type=int, default=1_000_000, help="agent steps that no killed run reaches")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=Path("results/kill-test"))
@@ -193,6 +193,8 @@ def main() -> int:
     )
     values = parser.parse_args()
     torch.set_num_threads(1)
+    import torch._dynamo  # seconds, which every forked process would spend at its first optimiser
+
     killed, straight = values.out / "killed", values.out / "straight"
     for folder in (killed, straight):
         folder.mkdir(parents=True)  # an old result is not to be mixed with

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.core import ActType, ObsType
 
 # Arrays of a model that no task changes, and that are large.
 _CONSTANT = ("mesh_", "tex_", "hfield_", "skin_", "bvh_", "oct_", "flex_", "names", "paths")
@@ -60,3 +62,36 @@ def _arrays(source: Any) -> dict[str, np.ndarray]:
     names = [name for name in dir(source) if not name.startswith(("_", *_CONSTANT))]
     values = {name: getattr(source, name) for name in names}
     return {name: value.copy() for name, value in values.items() if isinstance(value, np.ndarray) and value.size}
+
+
+# What a ``MujocoEnv`` holds that is built anew, or saved by itself.
+_BUILT = ("model", "data", "mujoco_renderer", "env", "spec", "_ezpickle_args", "_ezpickle_kwargs")
+
+
+class MujocoSnapshot(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
+    """
+    Let the state of Gymnasium's MuJoCo environments be saved, which pickle as new ones, see ``wrappers/snapshot.py``.
+
+    :param env: a ``gymnasium.envs.mujoco.MujocoEnv``, in wrappers that remember plain values only
+    """
+
+    def snapshot(self) -> dict[str, Any]:
+        """:return: physics, and the other attributes of the environment and its wrappers"""
+        base: Any = self.unwrapped
+        attributes = [
+            {name: value for name, value in vars(layer).items() if name not in _BUILT} for layer in self._inside()
+        ]
+        return {"physics": mujoco_state(base.model, base.data), "attributes": attributes}
+
+    def restore_snapshot(self, state: dict[str, Any]) -> None:
+        """:param state: from :meth:`snapshot`"""
+        base: Any = self.unwrapped
+        for layer, attributes in zip(self._inside(), state["attributes"], strict=True):
+            vars(layer).update(attributes)
+        restore_mujoco(base.model, base.data, state["physics"])
+
+    def _inside(self) -> list[gym.Env[Any, Any]]:
+        layers: list[gym.Env[Any, Any]] = [self.env]
+        while isinstance(layers[-1], gym.Wrapper):
+            layers.append(layers[-1].env)
+        return layers

@@ -28,6 +28,8 @@ def same_future(env, other, actions):
         ("dm_control/cheetah-run", dict(action_repeat=8)),
         ("dm_control/reacher-easy", dict(action_repeat=25)),
         ("dm_control/hopper-stand", dict(action_repeat=8)),
+        ("Ant-v5", {}),
+        ("metaworld/hammer", dict(max_episode_steps=70)),
     ],
 )
 def test_what_follows_is_the_same_also_in_later_episodes(id, kwargs):
