@@ -14,6 +14,7 @@ Exit code 0 if nothing was lost but at most one interval each time, no file was 
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import mmap
 import multiprocessing
@@ -193,8 +194,8 @@ def main() -> int:
     )
     values = parser.parse_args()
     torch.set_num_threads(1)
-    import torch._dynamo  # seconds, which every forked process would spend at its first optimiser
-
+    # Seconds, which every forked process would spend at its first optimiser.
+    importlib.import_module("torch._dynamo")
     killed, straight = values.out / "killed", values.out / "straight"
     for folder in (killed, straight):
         folder.mkdir(parents=True)  # an old result is not to be mixed with

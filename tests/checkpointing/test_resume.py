@@ -28,10 +28,12 @@ runs = _load()
 
 
 @pytest.fixture(scope="module")
-def continued(tmp_path_factory):
-    """Every run ended a little after half its steps, then continued, all by one other process."""
+def continued(request, tmp_path_factory):
+    """The selected runs ended a little after half their steps, then continued, all by one other process."""
     folder = tmp_path_factory.mktemp("continued")
-    for name, run in runs.RUNS.items():
+    names = [item.callspec.params["name"] for item in request.session.items if item.path == request.path]
+    for name in names:
+        run = runs.RUNS[name]
         model = run.new()
         resume = ResumeCallback(folder / name, every_steps=runs.HALF, every_seconds=None)
         with pytest.raises(runs.Ended):
@@ -39,7 +41,7 @@ def continued(tmp_path_factory):
         resume._held.release()
         if model.env is not None:
             model.env.close()
-    subprocess.run([sys.executable, str(PROGRAM), str(folder), *runs.RUNS], check=True)
+    subprocess.run([sys.executable, str(PROGRAM), str(folder), *names], check=True)
     return folder
 
 
