@@ -73,7 +73,7 @@ class TrainingState:
         return cls(
             generators=RandomState.now(),
             action_space=model.action_space,
-            own={name: _without_graph(operator.attrgetter(name)(model)) for name in names},
+            own={name: _moved(operator.attrgetter(name)(model), "cpu") for name in names},
             observed={name: getattr(model, name) for name in _OBSERVED if hasattr(model, name)},
             action_noise=model.action_noise,
             environments=save_environments(model.env) if model.env is not None else None,
@@ -104,7 +104,7 @@ class TrainingState:
         model.action_space = copy.deepcopy(self.action_space)
         for name, value in self.own.items():
             holder, _, last = name.rpartition(".")
-            setattr(operator.attrgetter(holder)(model) if holder else model, last, value)
+            setattr(operator.attrgetter(holder)(model) if holder else model, last, _moved(value, model.device))
         self.generators.restore()
         return reason
 
@@ -118,12 +118,12 @@ class TrainingState:
             model.action_noise = self.action_noise
 
 
-def _without_graph(value: Any) -> Any:
-    """:return: the value with tensors that can be pickled"""
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """:return: the value with its tensors on a device, without graphs: a file is read on other machines, too"""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value.detach().to(device)
     if isinstance(value, dict):
-        return {key: _without_graph(entry) for key, entry in value.items()}
+        return {key: _moved(entry, device) for key, entry in value.items()}
     if isinstance(value, tuple):
-        return tuple(_without_graph(entry) for entry in value)
+        return tuple(_moved(entry, device) for entry in value)
     return value

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
+from difftori_gym.checkpointing.files import discard_unfinished
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.provenance import Session, note_session
 from difftori_gym.comparison.results import ResultRow, read_results, write_results
@@ -197,6 +198,7 @@ def train_run(
     :param one_at_a_time: held while the film is made: some graphics drivers hang with several processes
     """
     directory.mkdir(parents=True, exist_ok=True)
+    discard_unfinished(directory)
     write_text(directory / "args.json", settings.to_json())
     task = str(settings.task_id)
     keywords = dict(obs=settings.obs, action_repeat=settings.action_repeat)
