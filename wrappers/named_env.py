@@ -57,7 +57,7 @@ class NamedEnv(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         except Exception as error:
             raise RuntimeError(self._raised("step", error)) from error
         self._check(observation)
-        if not np.isfinite(reward):
+        if not np.isfinite(float(reward)):
             raise ValueError(
                 f"Expected a finite reward, got {reward} from {self._place()}: repair the environment's reward or wrap "
                 "it."
