@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
 
 from difftori_gym.checkpointing.environments import EnvironmentsState, restore_environments, save_environments
 
@@ -24,8 +25,8 @@ class RandomState:
 
     python: Any
     numpy: Any
-    torch: torch.Tensor
-    cuda: list[torch.Tensor]
+    torch: Tensor
+    cuda: list[Tensor]
 
     @classmethod
     def now(cls) -> RandomState:
@@ -120,7 +121,7 @@ class TrainingState:
 
 def _moved(value: Any, device: torch.device | str) -> Any:
     """:return: the value with its tensors on a device, without graphs: a file is read on other machines, too"""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return value.detach().to(device)
     if isinstance(value, dict):
         return {key: _moved(entry, device) for key, entry in value.items()}
