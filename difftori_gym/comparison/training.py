@@ -213,6 +213,7 @@ def train_run(
     if left > 0:
         model.set_logger(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"]))
         model.learn(left, callback=run, reset_num_timesteps=False)
+        model.logger.close()
     run.tell("film")
     with one_at_a_time:
         film_error = _film(settings, directory, model) if settings.video else None
