@@ -1,5 +1,6 @@
 """Differentiable trajectory optimisation as a policy, for Gymnasium and Stable-Baselines3."""
 
+from difftori_gym.checkpointing import ResumeCallback
 from difftori_gym.envs import make_env, make_vec_env
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI, DiffTORIPolicy
@@ -12,6 +13,7 @@ __all__ = [
     "DiffTORI",
     "DiffTORIImitation",
     "DiffTORIPolicy",
+    "ResumeCallback",
     "TrajectoryOptimizer",
     "VideoCallback",
     "make_env",

@@ -5,7 +5,8 @@ Train methods on tasks with several seeds, and draw, film and tabulate how they 
         --frames 40000 --jobs 2 --out results/demo
 
 Called again with the same --out it continues: finished runs are kept, an interrupted run goes on from its newest
-checkpoint (with a new episode), and a larger --frames continues finished ones. Exit code: 0 when all is done, 1 when
+checkpoint as if it had not stopped (docs/reliability.md says where that is not possible), and a larger --frames
+continues finished ones. Exit code: 0 when all is done, 1 when
 a run died, 2 when the request cannot be carried out, 130 when it was interrupted.
 """
 

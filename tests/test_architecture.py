@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": set(),
     "data": set(),
     "wrappers": set(),
+    "checkpointing": {"wrappers"},
     "rl": LEARNING,
     "il": LEARNING,
     "baselines": {"rl", "il", "wrappers", *LEARNING},
@@ -31,9 +32,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"envs", "wrappers"},
     "video": {"envs", "evaluation", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
-    "comparison": {"baselines", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "comparison": {
+        "baselines",
+        "checkpointing",
+        "data",
+        "envs",
+        "evaluation",
+        "il",
+        "rl",
+        "video",
+        "wrappers",
+        *LEARNING,
+    },
     # difftori_gym/__init__.py gathers the public names.
-    "": {"baselines", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "": {"baselines", "checkpointing", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all
@@ -41,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MUJOCO_SUITES = (
     "envs.mujoco_cameras",
     "envs.planned_path",
+    "envs.mujoco_state",
     "envs.dm_control",
     "envs.metaworld",
     "envs.robosuite",

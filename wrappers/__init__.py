@@ -4,6 +4,7 @@ from .action_repeat import ActionRepeat
 from .batched_env import BatchedEnv, TensorObs, TensorStep
 from .cameras import CameraPose, Cameras
 from .farthest_point_sampling import farthest_point_sampling
+from .named_env import NamedEnv
 from .pixel_observation import PixelObservation
 from .point_cloud_observation import PointCloudObservation
 from .seed_first_reset import SeedFirstReset
@@ -16,6 +17,7 @@ __all__ = [
     "BatchedEnv",
     "CameraPose",
     "Cameras",
+    "NamedEnv",
     "PixelObservation",
     "PointCloudObservation",
     "SeedFirstReset",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from difftori_gym.checkpointing.files import atomic_file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -15,9 +16,8 @@ def write_text(path: Path, text: str) -> None:
     :param path: file to write or replace
     :param text: its content
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -213,7 +213,8 @@ def _reading(inputs: ReportInputs) -> list[str]:
         "films. Plan: median time of `predict` for one observation. Update: median time of a gradient update, means "
         "of ten; empty for on-policy methods. Both are measured after training, while the other runs go on. Frames "
         "are environment frames: agent steps times action repeat.",
-        "Hyper-parameters of each run: `runs/*/args.json`. Training logs: `runs/*/log-*/progress.csv`.",
+        "Arguments of each run, versions, commit, machine, and the command that repeats it: `runs/*/run.json`. "
+        "Training logs: `runs/*/log-*/progress.csv`.",
     ]
 
 

@@ -12,11 +12,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym.baselines.methods import get_method
-from difftori_gym.comparison.checkpoint import RunState, find_checkpoint, load_checkpoint, read_state, save_checkpoint
+from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
+from difftori_gym.checkpointing.files import discard_unfinished
 from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.provenance import Session, note_session
 from difftori_gym.comparison.results import ResultRow, read_results, write_results
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.comparison.summary import RunSummary, measure_plan_ms, measure_update_ms, write_summary
@@ -59,6 +62,19 @@ def evaluation_seed(seed: int) -> int:
     return _EVALUATION_SEED + 1000 * seed
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """
+    How far an earlier process came.
+
+    :param agent_steps: agent steps trained
+    :param wall_s: seconds of training
+    """
+
+    agent_steps: int = 0
+    wall_s: float = 0.0
+
+
 class _Run(BaseCallback):
     """
     Evaluate and save at regular frames, and keep the clock of training.
@@ -70,9 +86,7 @@ class _Run(BaseCallback):
     :param report: told about progress
     """
 
-    def __init__(
-        self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: RunState, report: Report
-    ) -> None:
+    def __init__(self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: _Begun, report: Report) -> None:
         super().__init__()
         self.settings = settings
         self.directory = directory
@@ -85,6 +99,7 @@ class _Run(BaseCallback):
         self._clock = time.perf_counter()
         self._reported = 0.0
         self._rollout_start = state.agent_steps
+        self._unsaved, self._whole_step = False, True
 
     @property
     def frames(self) -> int:
@@ -95,9 +110,18 @@ class _Run(BaseCallback):
         self._clock = time.perf_counter()
 
     def _on_rollout_start(self) -> None:
-        self._rollout_start = self.model.num_timesteps
+        self._rollout_start, self._whole_step = self.model.num_timesteps, True
+        # Not at the evaluation: only between two rollouts a run can be continued as if it had never stopped.
+        if self._unsaved:
+            self.wall_s += time.perf_counter() - self._clock
+            self.save()
+            self._clock = time.perf_counter()
+
+    def _on_rollout_end(self) -> None:
+        self._whole_step = True
 
     def _on_step(self) -> bool:
+        self._whole_step = False
         if self.model.num_timesteps >= self.settings.agent_steps:
             return self._rollout_is_whole()
         if self.frames // self.settings.eval_freq > self.rows[-1].frames // self.settings.eval_freq:
@@ -109,16 +133,21 @@ class _Run(BaseCallback):
     def _on_training_end(self) -> None:
         if self.frames > self.rows[-1].frames:
             self.evaluate()
+        if self._unsaved:
+            self.save()
 
     def _rollout_is_whole(self) -> bool:
-        """:return: whether an on-policy learner has just collected what it needs for its last update"""
-        if not isinstance(self.model, OnPolicyAlgorithm):
-            return False
+        """:return: whether the learner has just collected what it needs for its last update"""
         collected = self.model.num_timesteps - self._rollout_start
-        return collected >= self.model.n_steps * self.model.n_envs
+        if isinstance(self.model, OnPolicyAlgorithm):
+            return collected >= self.model.n_steps * self.model.n_envs
+        frequency = getattr(self.model, "train_freq", None)
+        if not isinstance(frequency, TrainFreq) or frequency.unit is not TrainFrequencyUnit.STEP:
+            return False
+        return collected >= frequency.frequency * self.model.n_envs
 
     def evaluate(self) -> None:
-        """Stop the clock, evaluate, write the table and the checkpoint."""
+        """Stop the clock, evaluate, write the table; a checkpoint is due."""
         self.wall_s += time.perf_counter() - self._clock
         self.tell("evaluate")
         settings = self.settings
@@ -139,10 +168,14 @@ class _Run(BaseCallback):
         )
         self.rows = [other for other in self.rows if other.frames < row.frames] + [row]
         write_results(self.directory / "results.csv", self.rows)
-        if self.model.num_timesteps > 0:  # a run that did not get further starts anew
-            save_checkpoint(self.directory, self.model, RunState(self.model.num_timesteps, self.wall_s))
+        self._unsaved = self.model.num_timesteps > 0  # a run that did not get further starts anew
         self.tell("train")
         self._clock = time.perf_counter()
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.directory, self.model, wall_s=self.wall_s, whole_step=self._whole_step)
+        self._unsaved = False
 
     def tell(self, stage: str) -> None:
         """
@@ -165,6 +198,7 @@ def train_run(
     :param one_at_a_time: held while the film is made: some graphics drivers hang with several processes
     """
     directory.mkdir(parents=True, exist_ok=True)
+    discard_unfinished(directory)
     write_text(directory / "args.json", settings.to_json())
     task = str(settings.task_id)
     keywords = dict(obs=settings.obs, action_repeat=settings.action_repeat)
@@ -179,6 +213,7 @@ def train_run(
     if left > 0:
         model.set_logger(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"]))
         model.learn(left, callback=run, reset_num_timesteps=False)
+        model.logger.close()
     run.tell("film")
     with one_at_a_time:
         film_error = _film(settings, directory, model) if settings.video else None
@@ -194,7 +229,7 @@ def train_run(
     eval_env.close()
 
 
-def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, RunState]:
+def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, _Begun]:
     """
     :param settings: the run
     :param directory: its folder
@@ -202,12 +237,15 @@ def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlg
     :return: the learner, new or from the newest checkpoint, and how far it is
     """
     method = get_method(settings.method, settings.obs)
-    checkpoint = find_checkpoint(directory)
+    checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
+        note_session(directory, settings, Session.now())
         model = method.build(env, seed=settings.seed, device=settings.device, hyperparameters=settings.hyperparameters)
-        return model, RunState(agent_steps=0, wall_s=0.0)
-    model = load_checkpoint(checkpoint, method.learner(), env, seed=settings.seed, device=settings.device)
-    return model, read_state(checkpoint)
+        return model, _Begun()
+    restored = load_checkpoint(checkpoint, method.learner(), env, device=settings.device)
+    begun = _Begun(restored.record.agent_steps, restored.record.wall_s)
+    note_session(directory, settings, Session.now(begun.agent_steps, restored.begins_anew))
+    return restored.model, begun
 
 
 def film_path(directory: Path, settings: RunSettings) -> Path:

@@ -12,6 +12,7 @@ from gymnasium.wrappers import TransformAction
 from numpy.typing import NDArray
 
 from difftori_gym.envs.mujoco_cameras import MujocoCameras, draw_fast
+from difftori_gym.envs.mujoco_state import mujoco_state, restore_mujoco
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
 from difftori_gym.envs.rendering import select_gl_backend
@@ -134,6 +135,22 @@ class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
     def agent_position(self) -> NDArray[np.float32]:
         """:return: positions of all joints ``[P]``, those of free objects (cup-catch, finger) included"""
         return np.asarray(self._physics.data.qpos, dtype=np.float32)
+
+    def snapshot(self) -> dict[str, Any]:
+        """:return: physics, task with its random numbers, and clock, see ``wrappers/snapshot.py``"""
+        source = self.unwrapped._env  # type: ignore[attr-defined]
+        return {
+            "physics": mujoco_state(self._physics.model.ptr, self._physics.data.ptr),
+            "task": vars(source.task),
+            "clock": (source._step_count, source._reset_next_step),
+        }
+
+    def restore_snapshot(self, state: dict[str, Any]) -> None:
+        """:param state: from :meth:`snapshot`"""
+        source = self.unwrapped._env  # type: ignore[attr-defined]
+        restore_mujoco(self._physics.model.ptr, self._physics.data.ptr, state["physics"])
+        vars(source.task).update(state["task"])
+        source._step_count, source._reset_next_step = state["clock"]
 
     def close(self) -> None:
         """Give the drawing contexts back."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from gymnasium.envs.registration import registry
 
+from difftori_gym.envs.mujoco_state import MujocoSnapshot
 from difftori_gym.envs.observations import Observation, PixelPreset, Preset
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
@@ -54,6 +55,8 @@ class Gymnasium(Suite):
         if "mujoco" in str(registry[task.rpartition(":")[2]].entry_point):
             select_gl_backend()
         try:
-            return gym.make(task, render_mode=render_mode, disable_env_checker=True, **env_kwargs)
+            env = gym.make(task, render_mode=render_mode, disable_env_checker=True, **env_kwargs)
         except gym.error.DependencyNotInstalled as error:
             raise ImportError(f"{task} is registered but cannot be built. {error}") from error
+        simulated = all(hasattr(env.unwrapped, name) for name in ("model", "data", "mujoco_renderer"))
+        return MujocoSnapshot(env) if simulated else env

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from difftori_gym.envs.mujoco_cameras import MujocoCameras
+from difftori_gym.envs.mujoco_state import MujocoSnapshot
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
 from difftori_gym.envs.rendering import select_gl_backend
@@ -171,6 +172,16 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def _metadata_fps(self) -> None:
         """Films play in real time: one frame is five steps of the simulation."""
         self.metadata = {**self.metadata, "render_fps": 1.0 / self._source.dt}
+
+    def snapshot(self) -> dict[str, Any]:
+        """:return: simulation, random numbers and the running episode, see ``wrappers/snapshot.py``"""
+        own = (self.state, self._steps, self._succeeded)
+        return {"source": MujocoSnapshot(self._source).snapshot(), "own": own}
+
+    def restore_snapshot(self, state: dict[str, Any]) -> None:
+        """:param state: from :meth:`snapshot`"""
+        MujocoSnapshot(self._source).restore_snapshot(state["source"])
+        self.state, self._steps, self._succeeded = state["own"]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -28,7 +28,7 @@ from difftori_gym.envs.pusht import PushT
 from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
 from difftori_gym.envs.worker_processes import NamedSubprocVecEnv
-from difftori_gym.wrappers import ActionRepeat, BatchedEnv, SeedFirstReset, SingleEnv, TensorVecEnv
+from difftori_gym.wrappers import ActionRepeat, BatchedEnv, NamedEnv, SeedFirstReset, SingleEnv, TensorVecEnv
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -179,13 +179,14 @@ def make_env(
     return env if seed is None else SeedFirstReset(env, seed)
 
 
-def _make_monitored(id: str, **kwargs: Any) -> Monitor:
+def _make_monitored(id: str, name: str, **kwargs: Any) -> Monitor:
     """
     :param id: environment id
+    :param name: of this one among several, for errors
     :param kwargs: arguments of :func:`make_env`
     :return: the environment, whose infos hold return and length of each finished episode
     """
-    return Monitor(make_env(id, **kwargs))
+    return Monitor(NamedEnv(make_env(id, **kwargs), name))
 
 
 def make_vec_env(
@@ -244,10 +245,12 @@ def make_vec_env(
             return TensorVecEnv(batch, seed=seed)
     if obs not in SUITES[task.suite].own_observations and not SUITES[task.suite].batched:
         adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
+    names = [f"environment {index} ({task})" for index in range(n_envs)]
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         functools.partial(
             _make_monitored,
             id,
+            names[index],
             obs=obs,
             seed=None if seed is None else seed + index,
             action_repeat=action_repeat,
@@ -259,6 +262,5 @@ def make_vec_env(
         for index in range(n_envs)
     ]
     if vec_env_cls is SubprocVecEnv:
-        names = [f"environment {index} ({task})" for index in range(n_envs)]
         return NamedSubprocVecEnv(makers, names=names, **(vec_env_kwargs or {}))
     return (vec_env_cls or DummyVecEnv)(makers, **(vec_env_kwargs or {}))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from difftori_gym.wrappers.snapshot import SnapshotMethods
 
 # What a pipe raises when nobody is at its other end.
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
@@ -69,7 +72,7 @@ class NamedSubprocVecEnv(SubprocVecEnv):
         self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None, *, names: Sequence[str]
     ) -> None:
         try:
-            super().__init__(env_fns, start_method)
+            super().__init__([functools.partial(_in_worker, env_fn) for env_fn in env_fns], start_method)
         except _GONE as error:
             processes = getattr(self, "processes", [])
             first = processes[0] if processes else None
@@ -86,6 +89,16 @@ class NamedSubprocVecEnv(SubprocVecEnv):
             _end(self.processes)
             self.closed = True
         super().close()
+
+
+def _in_worker(env_fn: Callable[[], gym.Env[Any, Any]]) -> SnapshotMethods[Any, Any]:
+    """
+    :param env_fn: builds an environment
+    :return: the environment, which can be asked for its state
+    """
+    # Ctrl-C reaches every process of a terminal. The parent decides what it means, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return SnapshotMethods(env_fn())
 
 
 def _end(processes: Sequence[Any]) -> None:

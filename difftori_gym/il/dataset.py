@@ -110,6 +110,16 @@ class WindowDataset:
             self._cache = torch.cat(asked)
         return self._cache[torch.as_tensor(indices, device=self._cache.device)]
 
+    @property
+    def cached_base_actions(self) -> Tensor | None:
+        """The base policy's answers, if they were computed once; they may have been drawn at random."""
+        return None if self._cache is _NOTHING else self._cache
+
+    @cached_base_actions.setter
+    def cached_base_actions(self, answers: Tensor | None) -> None:
+        if answers is not None:
+            self._cache = answers.to(self._policy.device)
+
     def _ask_base(self, observations: TensorObs) -> Tensor:
         batch = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
         actions = self._policy.start(observations, self._policy.draw_noise(batch, False), deterministic=False)

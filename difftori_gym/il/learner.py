@@ -24,6 +24,7 @@ from difftori_gym.il.losses import ImitationLoss
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, PolicySpec
 from difftori_gym.il.spaces_env import SpacesVecEnv
 from difftori_gym.il.validation import check_action_space, check_same_spaces, check_windows
+from difftori_gym.models.memory_errors import out_of_memory_explained
 
 SelfImitation = TypeVar("SelfImitation", bound="ImitationAlgorithm")
 
@@ -60,6 +61,8 @@ class ImitationAlgorithm(BaseAlgorithm):
     policy: ImitationPolicy
     algorithm: ClassVar[str] = "ImitationAlgorithm"  # written into files, so that no other class loads them
     needs_base_policy: ClassVar[bool] = False
+    # what a checkpoint keeps beside the file that ``save`` writes
+    resume_attributes: ClassVar[tuple[str, ...]] = ("_generator.bit_generator.state", "_sums", "_cached_base_actions")
 
     def __init__(
         self,
@@ -186,6 +189,15 @@ class ImitationAlgorithm(BaseAlgorithm):
         self._dataset = WindowDataset(demonstrations, self.policy, self._generator, self.cache_base_actions)
         self.demonstrations = demonstrations
 
+    @property
+    def _cached_base_actions(self) -> Tensor | None:
+        return self._dataset.cached_base_actions if self._dataset is not None else None
+
+    @_cached_base_actions.setter
+    def _cached_base_actions(self, answers: Tensor | None) -> None:
+        if self._dataset is not None:
+            self._dataset.cached_base_actions = answers
+
     def _fit_normalizer(self) -> None:
         assert self._dataset is not None
         self._dataset.fit(self.policy.network.encoder.normalizer)
@@ -202,9 +214,10 @@ class ImitationAlgorithm(BaseAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
         for _ in range(gradient_steps):
-            loss = self.policy.network.loss(self._dataset.sample(batch_size))
             self.policy.optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
+            with out_of_memory_explained(batch_size=batch_size, horizon=self.horizon):
+                loss = self.policy.network.loss(self._dataset.sample(batch_size))
+                loss.total.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or torch.inf)
             if torch.isfinite(norm):
                 self.policy.optimizer.step()

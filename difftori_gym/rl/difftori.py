@@ -16,6 +16,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
+from difftori_gym.models.memory_errors import out_of_memory_explained
 from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Init, Planner
@@ -107,6 +108,7 @@ class DiffTORI(TensorCollection):
     }
     policy: DiffTORIPolicy
     algorithm: ClassVar[str] = "DiffTORI"  # written into files, so that no other class loads them
+    resume_attributes: ClassVar[tuple[str, ...]] = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater._sums")
 
     def __init__(
         self,
@@ -333,7 +335,8 @@ class DiffTORI(TensorCollection):
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
             self._n_updates += 1
-            priorities = self._updater.update(batch, self._n_updates)
+            with out_of_memory_explained(batch_size=batch_size, pg_batch_size=self.update_settings.pg_batch_size):
+                priorities = self._updater.update(batch, self._n_updates)
             self.replay_buffer.update_priorities(batch.indices, priorities.cpu().numpy())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

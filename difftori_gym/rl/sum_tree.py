@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -30,6 +32,17 @@ class SumTree:
         :return: the weights ``[N]``
         """
         return self._sums[self._first_leaf + indices]
+
+    def __getstate__(self) -> dict[str, Any]:
+        leaves = self._sums[self._first_leaf :]
+        used = int(np.flatnonzero(leaves)[-1]) + 1 if leaves.any() else 0
+        # A file need not hold the sums, nor what was never written.
+        return {**self.__dict__, "_sums": leaves[:used].copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        leaves, self._sums = self._sums, np.zeros(2 * self._first_leaf, dtype=np.float64)
+        self.set(np.arange(len(leaves)), leaves)
 
     def set(self, indices: np.ndarray, weights: np.ndarray) -> None:
         """

@@ -8,15 +8,15 @@ import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.logger import Logger
 
-from difftori_gym.comparison.checkpoint import (
-    RunState,
-    find_checkpoint,
+from difftori_gym.checkpointing import (
+    DamagedCheckpointError,
+    list_checkpoints,
     load_checkpoint,
-    read_state,
-    restore_replay,
+    newest_checkpoint,
+    read_checkpoint,
     save_checkpoint,
-    trim_replay,
 )
+from difftori_gym.checkpointing.replay import restore_replay, trim_replay
 from difftori_gym.envs import make_vec_env
 
 SMALL = {"net_arch": [8]}
@@ -61,11 +61,11 @@ def test_a_full_replay_is_left_as_it_is():
 
 def test_a_learner_comes_back_with_weights_optimisers_and_replay(tmp_path):
     model = trained_sac(buffer_size=10_000)
-    save_checkpoint(tmp_path, model, RunState(60, 1.5))
-    checkpoint = find_checkpoint(tmp_path)
-    assert read_state(checkpoint) == RunState(60, 1.5)
+    checkpoint = save_checkpoint(tmp_path, model, wall_s=1.5)
+    assert newest_checkpoint(tmp_path) == checkpoint
+    assert (read_checkpoint(checkpoint).agent_steps, read_checkpoint(checkpoint).wall_s) == (60, 1.5)
     assert sum(path.stat().st_size for path in checkpoint.iterdir()) < 300_000
-    loaded = load_checkpoint(checkpoint, SAC, make_vec_env("Pendulum-v1", 2, seed=0), seed=0, device="cpu")
+    loaded = load_checkpoint(checkpoint, SAC, make_vec_env("Pendulum-v1", 2, seed=0), device="cpu").model
     assert loaded.num_timesteps == 60
     for mine, theirs in zip(model.policy.state_dict().values(), loaded.policy.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
@@ -86,17 +86,57 @@ def test_a_learner_comes_back_with_weights_optimisers_and_replay(tmp_path):
 def test_on_policy_learners_have_no_replay(tmp_path):
     env = make_vec_env("Pendulum-v1", seed=0)
     model = PPO("MlpPolicy", env, n_steps=20, batch_size=20, policy_kwargs=dict(SMALL), seed=0, device="cpu").learn(20)
-    save_checkpoint(tmp_path, model, RunState(20, 0.1))
-    loaded = load_checkpoint(find_checkpoint(tmp_path), PPO, env, seed=0, device="cpu")
+    loaded = load_checkpoint(save_checkpoint(tmp_path, model), PPO, env, device="cpu").model
     assert loaded.num_timesteps == 20
 
 
-def test_only_the_newest_whole_checkpoint_counts(tmp_path):
-    assert find_checkpoint(tmp_path) is None
+def test_the_newest_stay_and_older_ones_go(tmp_path):
     model = trained_sac(steps=2, buffer_size=100)
-    save_checkpoint(tmp_path, model, RunState(2, 0.1))
-    shutil.copytree(tmp_path / "checkpoint-000000002", tmp_path / "checkpoint-000000004")
-    (tmp_path / "checkpoint-000000004" / "state.json").unlink()  # killed while it was written
-    assert find_checkpoint(tmp_path).name == "checkpoint-000000002"
-    save_checkpoint(tmp_path, model, RunState(4, 0.2))
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-000000004"]
+    for steps in (2, 4, 6, 8):
+        model.num_timesteps = steps
+        save_checkpoint(tmp_path, model, keep=3)
+    assert [int(path.name[-9:]) for path in list_checkpoints(tmp_path)] == [4, 6, 8]
+    save_checkpoint(tmp_path, model, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000008"]
+
+
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["model.zip", "replay_buffer.pkl", "training_state.pkl", "state.json"])
+@pytest.mark.parametrize("damage", [shorten, flip, lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(two_checkpoints, tmp_path, file, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(two_checkpoints, folder)
+    damage(folder / "checkpoint-000000004" / file)
+    with pytest.raises(DamagedCheckpointError, match=f"checkpoint-000000004/{file}"):
+        read_checkpoint(folder / "checkpoint-000000004")
+    with pytest.warns(UserWarning, match=f"damaged checkpoint: .*checkpoint-000000004/{file}"):
+        assert newest_checkpoint(folder) == folder / "checkpoint-000000002"
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    model = trained_sac(steps=2, buffer_size=100)
+    for steps in (2, 4):
+        model.num_timesteps = steps
+        save_checkpoint(folder, model, keep=2)
+    return folder
+
+
+def test_a_checkpoint_of_another_learner_is_refused(two_checkpoints):
+    with pytest.raises(ValueError, match="expected to be of PPO, got one of SAC"):
+        load_checkpoint(two_checkpoints / "checkpoint-000000002", PPO, make_vec_env("Pendulum-v1", 2))
+
+
+def test_other_environments_are_refused(two_checkpoints):
+    with pytest.raises(ValueError, match="Expected 2 environments, as saved, got 3"):
+        load_checkpoint(two_checkpoints / "checkpoint-000000002", SAC, make_vec_env("Pendulum-v1", 3))

@@ -1,0 +1,64 @@
+"""Replay buffers without their empty part."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+
+
+def _resize(value: Any, size: int, new_size: int) -> Any:
+    """
+    :param value: attribute of a buffer
+    :param size: number of entries along the first axis that marks storage
+    :param new_size: number of entries to cut it or fill it with zeros to
+    :return: storage of the new size; anything else as it is
+    """
+    if isinstance(value, dict):
+        return {key: _resize(entry, size, new_size) for key, entry in value.items()}
+    if not isinstance(value, (np.ndarray, torch.Tensor)) or value.ndim < 2 or value.shape[0] != size:
+        return value
+    if new_size <= size:
+        # A copy: the file of a part of a tensor would hold all of it.
+        return value[:new_size].clone() if isinstance(value, torch.Tensor) else value[:new_size]
+    resized: Any
+    if isinstance(value, torch.Tensor):
+        resized = value.new_zeros((new_size, *value.shape[1:]))
+    else:
+        resized = np.zeros((new_size, *value.shape[1:]), dtype=value.dtype)
+    resized[:size] = value
+    return resized
+
+
+def trim_replay(buffer: ReplayBuffer) -> ReplayBuffer:
+    """
+    Leave out the empty part of a replay buffer, which is most of it in a short run.
+
+    The entry after the newest one is kept: with ``optimize_memory_usage`` it holds the newest next observation.
+
+    :param buffer: the buffer, which is left as it is
+    :return: a shallow copy with less storage, the buffer itself when it is full
+    """
+    length = buffer.pos + 1
+    if buffer.full or length >= buffer.buffer_size:
+        return buffer
+    trimmed = copy.copy(buffer)
+    for name, value in vars(buffer).items():
+        setattr(trimmed, name, _resize(value, buffer.buffer_size, length))
+    return trimmed
+
+
+def restore_replay(buffer: ReplayBuffer) -> None:
+    """
+    Give a trimmed buffer its full size again, in place.
+
+    :param buffer: a buffer from :func:`trim_replay`
+    """
+    length = buffer.dones.shape[0]
+    if length == buffer.buffer_size:
+        return
+    for name, value in list(vars(buffer).items()):
+        setattr(buffer, name, _resize(value, length, buffer.buffer_size))
