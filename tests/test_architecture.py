@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"envs", "wrappers"},
     "video": {"envs", "evaluation", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
-    "comparison": {"baselines", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "comparison": {"baselines", "collection", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
     # difftori_gym/__init__.py gathers the public names.
     "": {"baselines", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -17,9 +15,16 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.comparison.checkpoint import RunState, find_checkpoint, load_checkpoint, read_state, save_checkpoint
 from difftori_gym.comparison.files import write_text
-from difftori_gym.comparison.results import ResultRow, read_results, write_results
+from difftori_gym.comparison.results import ResultRow, collect_results, read_results, write_results
 from difftori_gym.comparison.settings import RunSettings
-from difftori_gym.comparison.summary import RunSummary, measure_plan_ms, measure_update_ms, write_summary
+from difftori_gym.comparison.summary import (
+    RunSummary,
+    measure_plan_ms,
+    measure_update_ms,
+    read_summary,
+    write_summary,
+)
+from difftori_gym.comparison.workload import Progress, Report, Workload
 from difftori_gym.envs import make_vec_env
 from difftori_gym.evaluation import evaluate
 from difftori_gym.video import record_video
@@ -29,26 +34,6 @@ _EVALUATION_SEED = 1_000_000
 
 # The display needs no more; a message per step would slow a fast learner down.
 _SECONDS_BETWEEN_REPORTS = 0.5
-
-
-@dataclass(frozen=True)
-class Progress:
-    """
-    What a run tells while it runs.
-
-    :param stage: ``train``, ``evaluate``, ``film`` or ``measure``
-    :param frames: environment frames trained so far
-    :param evaluations: number of evaluations so far
-    :param episode_return: mean return of the newest evaluation, None before the first
-    """
-
-    stage: str
-    frames: int
-    evaluations: int
-    episode_return: float | None
-
-
-Report = Callable[[Progress], None]
 
 
 def evaluation_seed(seed: int) -> int:
@@ -208,6 +193,23 @@ def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlg
         return model, RunState(agent_steps=0, wall_s=0.0)
     model = load_checkpoint(checkpoint, method.learner(), env, seed=settings.seed, device=settings.device)
     return model, read_state(checkpoint)
+
+
+def is_finished(run: RunSettings, out: Path) -> bool:
+    """
+    :param run: a run
+    :param out: folder of the results
+    :return: whether it is trained for long enough, and filmed if it shall be
+    """
+    directory = out / "runs" / run.name
+    summary = read_summary(directory)
+    if summary is None or summary.frames < run.frames:
+        return False
+    return not run.video or film_path(directory, run).exists()
+
+
+#: Runs of reinforcement learning.
+TRAINING = Workload(execute=train_run, is_finished=is_finished, collect=collect_results)
 
 
 def film_path(directory: Path, settings: RunSettings) -> Path:
