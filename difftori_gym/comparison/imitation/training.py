@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -129,12 +130,26 @@ def train_imitation(
         model.learn(left, callback=callback, reset_num_timesteps=False)
     if not callback.rows or callback.rows[-1].steps < run.steps:
         callback.evaluate()
-    model.save(directory / _MODEL)
+    save_whole(model, directory / _MODEL)
+    for checkpoint in directory.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     env.close()
     callback.tell("film")
     with one_at_a_time:
         error = _film(run, out, model) if run.video else None
     write_text(directory / _FINISHED, json.dumps(dict(film_error=error)))
+
+
+def save_whole(model: ImitationAlgorithm, path: Path) -> None:
+    """
+    Save a model so that a killed process leaves no half of it.
+
+    :param model: the learner
+    :param path: file ending in ``.zip``
+    """
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    model.save(unfinished)
+    unfinished.replace(path)
 
 
 def check_held_out(run: ImitationRun, demonstrations: Demonstrations) -> None:
@@ -279,6 +294,10 @@ def _model(run: ImitationRun, directory: Path, demonstrations: Demonstrations) -
     :return: the learner, new or from the newest checkpoint, and how far it is
     """
     method = get_imitation_method(run.method)
+    if (directory / _MODEL).exists():
+        rows = read_rows(directory / "results.csv")
+        trained = method.learner().load(directory / _MODEL, device=run.device)
+        return trained, RunState(trained.num_timesteps, rows[-1].train_s if rows else 0.0)
     checkpoint = find_checkpoint(directory)
     if checkpoint is not None:
         env = SpacesVecEnv(demonstrations.observation_space, demonstrations.action_space)
