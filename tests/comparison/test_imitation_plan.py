@@ -1,6 +1,7 @@
 """What a comparison of imitation methods accepts and refuses, and what it says about its results."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -84,9 +85,8 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
 def test_what_cannot_be_done_is_refused(tmp_path, changes, message):
     if "demos_from" in changes:
         changes = {"demos_from": tmp_path / changes["demos_from"]}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         plan_imitation(settings(tmp_path, **changes))
-    assert message in str(caught.value)
 
 
 def test_ablations_vary_one_thing(tmp_path):
@@ -196,4 +196,4 @@ def test_differences_are_paired_by_task_and_seed():
     assert "| DiffTORI (+BC) | BC | 2 | 4 | 15.0 [15.0, 15.0] |" in text
     assert "| DiffTORI (+BC) | Residual (+BC) | 2 | 4 | 10.0 [10.0, 10.0] |" in text
     assert "| Residual (+BC) | BC | 2 | 4 | 5.0 [5.0, 5.0] |" in text
-    assert "| BC | 2 | 5 | 54.0 [" in text
+    assert "| BC | 2 | 5 | 46.0 [" in text
