@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -126,8 +127,10 @@ def train_imitation(
     callback.init_callback(model)
     left = run.steps - model.num_timesteps
     if left > 0:
-        model.set_logger(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"]))
-        model.learn(left, callback=callback, reset_num_timesteps=False)
+        logger = configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"])
+        with contextlib.closing(logger):
+            model.set_logger(logger)
+            model.learn(left, callback=callback, reset_num_timesteps=False)
     if not callback.rows or callback.rows[-1].steps < run.steps:
         callback.evaluate()
     save_whole(model, directory / _MODEL)
