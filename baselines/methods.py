@@ -135,11 +135,8 @@ class Method:
         :raises ValueError: on a name that the learner does not have, or one that the method fixes
         """
         overrides = dict(overrides or {})
-        names = self.hyperparameter_names()
+        check_names(self.name, overrides, self.hyperparameter_names())
         for name, value in overrides.items():
-            if name not in names:
-                close = get_close_matches(name, names) or sorted(names)
-                raise ValueError(f"{self.name} has no hyper-parameter {name!r}. Did you mean: {', '.join(close)}?")
             if name in self.fixed and value != self.fixed[name]:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
         of_obs = {"pixels": self.pixels, "pointcloud": self.clouds}.get(obs, {})
@@ -147,13 +144,7 @@ class Method:
 
     def hyperparameter_names(self) -> set[str]:
         """:return: names that :meth:`build` understands"""
-        names: set[str] = set()
-        for learner in self.learner().__mro__:
-            parameters = inspect.signature(learner).parameters
-            names |= set(parameters)
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-                break  # this class passes nothing on to its base
-        names -= {"policy", "env", "seed", "device", "verbose", "kwargs", "_init_setup_model"}
+        names = keyword_names(self.learner()) - {"policy", "env"}
         return names | {"action_noise_std"} if "action_noise" in names else names
 
     def build(self, env: VecEnv, *, seed: int, device: str, hyperparameters: Mapping[str, Any]) -> BaseAlgorithm:
@@ -176,6 +167,34 @@ class Method:
         if policy != "MlpPolicy" and self.learner().__module__.startswith("stable_baselines3."):
             _see(self.learner(), env.observation_space, keywords)
         return self.learner()(policy, env, seed=seed, device=device, verbose=0, **keywords)
+
+
+def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
+    """
+    :param learner: a class
+    :return: what its constructor understands, parents that keywords are passed on to included; without what every
+        learner is given: seed, device and verbosity
+    """
+    names: set[str] = set()
+    for cls in learner.__mro__:
+        parameters = inspect.signature(cls).parameters
+        names |= set(parameters)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break  # this class passes nothing on to its base
+    return names - {"seed", "device", "verbose", "kwargs", "_init_setup_model"}
+
+
+def check_names(method: str, overrides: Mapping[str, Any], names: set[str]) -> None:
+    """
+    :param method: name of the method
+    :param overrides: the user's own choices
+    :param names: hyper-parameters that it has
+    :raises ValueError: on another name
+    """
+    for name in overrides:
+        if name not in names:
+            close = get_close_matches(name, names) or sorted(names)
+            raise ValueError(f"{method} has no hyper-parameter {name!r}. Did you mean: {', '.join(close)}?")
 
 
 def policy_name(space: spaces.Space[Any]) -> str:

@@ -8,7 +8,7 @@ one scalar residual, the mean of 1000 - score, so that each of 100 iterations fa
 rebuilt here with the same networks (score 336-256-256-1 with ELU), step 3e-5, damping 0.01 and 5 differentiated
 iterations. What is timed is the solution and the gradient of its squared error in the score's parameters; encoder and
 posterior are the same on both sides and left out. "training step" is a whole step of the learner, encoder, posterior
-and Adam included.
+and Adam included. --plans-only leaves out everything but plans for one observation, state and point cloud.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import theseus
@@ -32,7 +33,7 @@ from difftori_gym.models import ChunkObjective, ChunkScore
 from difftori_gym.trajopt import TrajectoryOptimizer
 
 BATCH, HORIZON, ACTION_DIM, CONDITION_DIM = 128, 4, 4, 320
-STATE_DIM = 39
+STATE_DIM, AGENT_DIM, POINTS = 39, 9, 512
 HEADINGS = {"what": "What", "median_ms": "median ms", "ratio": "released / this", "rounds": "rounds"}
 
 
@@ -119,25 +120,48 @@ def state_demonstrations() -> Demonstrations:
     return Demonstrations(tuple(episodes), space, actions)
 
 
+def cloud_demonstrations() -> Demonstrations:
+    """The same for MetaWorld's point clouds, a few steps of them."""
+    rng = np.random.default_rng(0)
+    space = spaces.Dict(
+        point_cloud=spaces.Box(-1.0, 1.0, (POINTS, 3), np.float32), agent_pos=spaces.Box(-1.0, 1.0, (AGENT_DIM,))
+    )
+    observations = {
+        key: rng.uniform(-1, 1, (21, *entry.shape)).astype(np.float32)  # type: ignore[misc]
+        for key, entry in space.spaces.items()
+    }
+    actions = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+    taken = rng.uniform(-1, 1, (20, ACTION_DIM)).astype(np.float32)
+    return Demonstrations((Episode(observations, taken, np.zeros(20), False, True),), space, actions)
+
+
 def make_models(demonstrations: Demonstrations) -> dict[str, ImitationAlgorithm]:
     """DiffTORI on behaviour cloning with published sizes, and diffusion with the same window."""
+    policy = "MultiInputPolicy" if isinstance(demonstrations.observation_space, spaces.Dict) else "MlpPolicy"
     window = dict(n_obs_steps=2, horizon=HORIZON, n_action_steps=3)
-    base = BC("MlpPolicy", None, demonstrations, seed=0, device="cpu", **window)
+    base = BC(policy, None, demonstrations, seed=0, device="cpu", **window)
     common = dict(seed=0, device="cpu", batch_size=BATCH, **window)
     return {
         "bc": base,
-        "difftori": DiffTORIImitation("MlpPolicy", None, demonstrations, base_policy=base, **common),
+        "difftori": DiffTORIImitation(policy, None, demonstrations, base_policy=base, **common),
         "difftori, latent objective": DiffTORIImitation(
-            "MlpPolicy", None, demonstrations, base_policy=base, objective="latent", **common
+            policy, None, demonstrations, base_policy=base, objective="latent", **common
         ),
-        "diffusion, 10 DDIM steps": DiffusionPolicy("MlpPolicy", None, demonstrations, **common),
+        "diffusion, 10 DDIM steps": DiffusionPolicy(policy, None, demonstrations, **common),
         "diffusion (simple_dp3), 10 DDIM steps": DiffusionPolicy(
-            "MlpPolicy", None, demonstrations, size="simple_dp3", **common
+            policy, None, demonstrations, size="simple_dp3", **common
         ),
     }
 
 
-def plan(model: ImitationAlgorithm, observation: np.ndarray) -> None:
+def plan_jobs(models: dict[str, ImitationAlgorithm], kind: str) -> dict[str, Callable[[], object]]:
+    """A new plan for one observation, by model."""
+    space = next(iter(models.values())).observation_space
+    space.seed(0)
+    return {f"plan for one {kind}: {name}": partial(plan, model, space.sample()) for name, model in models.items()}
+
+
+def plan(model: ImitationAlgorithm, observation: Any) -> None:
     """One observation in, a new plan made."""
     model.predict(observation, deterministic=True)
 
@@ -153,34 +177,37 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="of everything but the released formulation")
     parser.add_argument("--released-rounds", type=int, default=3)
     parser.add_argument("--released-iterations", type=int, default=100, help="fewer for a quick look")
+    parser.add_argument("--plans-only", action="store_true", help="time nothing but plans for one observation")
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    jobs = solver_jobs(BATCH, args.released_iterations)
-    released = next(iter(jobs))
-    released_ms = timed_rounds({released: jobs.pop(released)}, args.released_rounds)[released]
-    rows: list[dict[str, object]] = [
-        {"what": f"solve and differentiate 128: {released}", "median_ms": released_ms, "rounds": args.released_rounds}
-    ]
-    models = make_models(state_demonstrations())
-    for model in models.values():
-        model.learn(1)
-    observation = np.zeros(STATE_DIM, np.float32)
-    measured = {
-        **{f"solve and differentiate 128: {name}": job for name, job in jobs.items()},
-        **{f"training step of 128: {name}": partial(model.train, 1, BATCH) for name, model in models.items()},
-        **{f"plan for one observation: {name}": partial(plan, model, observation) for name, model in models.items()},
-    }
+    models, clouds = make_models(state_demonstrations()), make_models(cloud_demonstrations())
+    measured: dict[str, Callable[[], object]] = {**plan_jobs(models, "state"), **plan_jobs(clouds, "point cloud")}
+    rows: list[dict[str, object]] = []
+    released_ms = None
+    if not args.plans_only:
+        jobs = solver_jobs(BATCH, args.released_iterations)
+        released = next(iter(jobs))
+        name = f"solve and differentiate 128: {released}"
+        released_ms = timed_rounds({released: jobs.pop(released)}, args.released_rounds)[released]
+        rows.append({"what": name, "median_ms": released_ms, "rounds": args.released_rounds})
+        for model in models.values():
+            model.learn(1)
+        measured = {
+            **{f"solve and differentiate 128: {name}": job for name, job in jobs.items()},
+            **{f"training step of 128: {name}": partial(model.train, 1, BATCH) for name, model in models.items()},
+            **measured,
+        }
     for name, ms in timed_rounds(measured, args.rounds).items():
-        compared = not name.startswith("plan") and ("difftori" in name or "per sample" in name)
-        rows.append(
-            {"what": name, "median_ms": ms, "ratio": released_ms / ms if compared else None, "rounds": args.rounds}
-        )
+        compared = released_ms and not name.startswith("plan") and ("difftori" in name or "per sample" in name)
+        ratio = released_ms / ms if compared and released_ms else None
+        rows.append({"what": name, "median_ms": ms, "ratio": ratio, "rounds": args.rounds})
     notes = [
         __doc__.strip().splitlines()[0],
-        f"One process, one thread, processor time. State of {STATE_DIM} numbers, 2 observations, horizon 4, 4 actions.",
-        f"Released formulation with {args.released_iterations} iterations. torch {torch.__version__}, "
-        f"{platform.machine()}.",
+        f"One process, one thread, processor time. State of {STATE_DIM} numbers, or {POINTS} points and "
+        f"{AGENT_DIM} numbers; 2 observations, horizon 4, 4 actions.",
+        f"{'Plans only' if args.plans_only else f'Released formulation with {args.released_iterations} iterations'}. "
+        f"torch {torch.__version__}, {platform.machine()}.",
     ]
     print(save_table(rows, HEADINGS, notes, args.out, "imitation"))
 

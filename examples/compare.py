@@ -1,8 +1,15 @@
 """
-Train methods on tasks with several seeds, and draw, film and tabulate how they learn.
+Train methods on tasks with several seeds, and draw, film and tabulate how well they do.
+
+Reinforcement learning, with --frames:
 
     python examples/compare.py --methods difftori tdmpc sac --tasks dm_control/cartpole-swingup --seeds 0 1 \
         --frames 40000 --jobs 2 --out results/demo
+
+Imitation, with --demos or --demos-from; demonstrations come from the task's scripted expert:
+
+    python examples/compare.py --methods bc bcrnn ibc diffusion residual difftori --base bc diffusion \
+        --tasks metaworld/sweep-into --demos 10 --size small --seeds 0 1 2 --jobs 2 --out results/sweep-into
 
 Called again with the same --out it continues: finished runs are kept, an interrupted run goes on from its newest
 checkpoint as if it had not stopped (docs/reliability.md says where that is not possible), and a larger --frames
@@ -18,13 +25,17 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from difftori_gym.baselines.imitation_methods import SIZES, STEPS
 from difftori_gym.baselines.methods import METHODS
-from difftori_gym.comparison import ComparisonSettings, compare, plan_runs
+from difftori_gym.comparison import ComparisonSettings, Failure, compare, plan_runs
+from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation
+from difftori_gym.comparison.imitation.plan import Work
 from difftori_gym.comparison.progress import ProgressBars
 
 
@@ -37,21 +48,48 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}")
+    add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}; for imitation see below")
     add("--tasks", nargs="+", required=True, help="suite/TASK, or any Gymnasium id with a Box action space")
     add("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    add("--frames", type=int, required=True, help="environment frames per run, action repeat included")
     add("--obs", default="state", help="state, pixels or pointcloud, default: state")
     add("--jobs", type=int, default=1, help="runs side by side, one thread each, default: 1")
     add("--out", type=Path, required=True, help="folder of the results")
     add("--device", default="auto", help="auto, cpu or cuda, default: auto")
-    add("--eval-freq", type=int, default=None, help="frames between evaluations, default: a tenth of --frames")
-    add("--eval-episodes", type=int, default=5, help="episodes per evaluation, default: 5")
-    add("--n-envs", type=int, default=1, help="training environments per run, default: 1")
+    add(
+        "--eval-freq",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="frames or gradient steps between evaluations, default: a tenth of --frames; imitation: only when trained",
+    )
+    add("--eval-episodes", type=int, default=argparse.SUPPRESS, help="per evaluation, default: 5, imitation: 50")
     add("--video", action=argparse.BooleanOptionalAction, default=True, help="film the final policies")
-    add("--published", action=argparse.BooleanOptionalAction, default=True, help="draw published curves")
+    add("--published", action=argparse.BooleanOptionalAction, default=True, help="show published results")
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
+    add = parser.add_argument_group("reinforcement learning").add_argument
+    add("--frames", type=int, default=argparse.SUPPRESS, help="environment frames per run, action repeat included")
+    add("--n-envs", type=int, default=argparse.SUPPRESS, help="training environments per run, default: 1")
+    add_imitation_arguments(parser.add_argument_group("imitation"))
     return parser.parse_args(arguments)
+
+
+def add_imitation_arguments(group: argparse._ArgumentGroup) -> None:
+    """
+    Arguments of an imitation comparison, examples/ablations.py included.
+
+    :param group: where they are added; what is not given is left out
+    """
+
+    def add(name: str, **keywords: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, **keywords)
+
+    add("--demos", type=int, help="demonstrations; with --demos-from: the first ones, default: all")
+    add("--demos-from", type=Path, help="a data set, or a folder of data sets named TASK-OBS or TASK")
+    add("--base", nargs="+", help="methods that train base policies, such as bc or diffusion; default: bc")
+    add("--steps", type=int, help=f"gradient steps, default: {STEPS['published']}, small: {STEPS['small']}")
+    add("--size", choices=SIZES, help="published sizes, or small ones of ours for a CPU; default: published")
+    add("--episode-steps", type=int, help="steps of an evaluation episode, default: 200 in MetaWorld")
+    add("--sample", action="store_true", help="draw latents, noise and modes in evaluation")
+    add("--env-kwargs", type=json.loads, help="arguments of make_env in evaluation, as json")
 
 
 def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:
@@ -73,37 +111,92 @@ def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:
     return overrides
 
 
+def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]:
+    """
+    Check the request.
+
+    :param values: of the command line
+    :return: what carries it out, given a display and the command line
+    :raises ValueError: if it cannot be carried out
+    :raises ImportError: if a suite is not installed
+    """
+    imitation = "demos" in values or "demos_from" in values
+    others = ("frames", "n_envs") if imitation else ("base", "steps", "size", "episode_steps", "sample", "env_kwargs")
+    for name in others:
+        if name in values:
+            kind = "reinforcement learning, not with --demos" if imitation else "imitation: give --demos NUMBER, too"
+            raise ValueError(f"--{name.replace('_', '-')} is for {kind}.")
+    if not imitation and "frames" not in values:
+        raise ValueError("expected --frames NUMBER for reinforcement learning or --demos NUMBER for imitation.")
+    values.update({name: tuple(values[name]) for name in ("methods", "tasks", "seeds", "base") if name in values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # environments are built once for checks; runs warn in their own output
+        if imitation:
+            return imitating(values, plan_imitation)
+        settings = ComparisonSettings(**values)
+        runs = plan_runs(settings)
+    return lambda display, command: compare(settings, runs, display, command)
+
+
+def imitating(
+    values: dict[str, Any], plan_all: Callable[[ImitationSettings], list[Work]]
+) -> Callable[[ProgressBars, str], list[Failure]]:
+    """
+    :param values: fields of the settings
+    :param plan_all: finds the runs
+    :return: as :func:`plan`
+    """
+    settings = ImitationSettings(**{"demos": None, **values})
+    runs = plan_all(settings)
+    return lambda display, command: compare_imitation(settings, runs, display, command)
+
+
+def carry_out(
+    program: str, arguments: list[str], out: Path, prepare: Callable[[], Callable[[ProgressBars, str], list[Failure]]]
+) -> int:
+    """
+    :param program: name of the example, for messages
+    :param arguments: command line without the program
+    :param out: folder of the results
+    :param prepare: checks the request and returns what carries it out
+    :return: exit code
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a log file has no use for bars
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("difftori_gym").setLevel(logging.INFO)
+    try:
+        carry = prepare()
+    except (ValueError, ImportError, RuntimeError) as error:  # the last where nothing can be drawn
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    command = shlex.join(["python", f"examples/{program}.py", *arguments])
+    try:
+        with ProgressBars(console) as display:
+            failures = carry(display, command)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command continues.", file=sys.stderr)
+        return 130
+    for failure in failures:
+        print(f"{program}: {failure.name} died\n{failure.traceback}", file=sys.stderr)
+    for name in ("report.md", "curves.png", "success.png"):
+        if (out / name).exists():
+            print(out / name)
+    return 1 if failures else 0
+
+
 def main(arguments: list[str]) -> int:
     """
     :param arguments: command line without the program
     :return: exit code
     """
     values = vars(parse_arguments(arguments))
-    console = Console(stderr=True)
-    if not console.is_terminal:  # a log file has no use for bars
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        logging.getLogger("difftori_gym").setLevel(logging.INFO)
-    try:
-        overrides = parse_overrides(values.pop("set"))
-        values.update({name: tuple(values[name]) for name in ("methods", "tasks", "seeds")})
-        settings = ComparisonSettings(**values, overrides=overrides)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # environments are built once for checks; runs warn in their own output
-            runs = plan_runs(settings)
-    except (ValueError, ImportError, RuntimeError) as error:  # the last where nothing can be drawn
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    command = shlex.join(["python", "examples/compare.py", *arguments])
-    try:
-        with ProgressBars(console) as display:
-            failures = compare(settings, runs, display, command)
-    except KeyboardInterrupt:
-        print("compare: interrupted; the same command continues.", file=sys.stderr)
-        return 130
-    for failure in failures:
-        print(f"compare: {failure.name} died\n{failure.traceback}", file=sys.stderr)
-    print(f"{settings.out / 'report.md'}\n{settings.out / 'curves.png'}")
-    return 1 if failures else 0
+
+    def prepare() -> Callable[[ProgressBars, str], list[Failure]]:
+        values["overrides"] = parse_overrides(values.pop("set"))
+        return plan(values)
+
+    return carry_out("compare", arguments, values["out"], prepare)
 
 
 if __name__ == "__main__":

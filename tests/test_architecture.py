@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparison": {
         "baselines",
         "checkpointing",
+        "collection",
         "data",
         "envs",
         "evaluation",

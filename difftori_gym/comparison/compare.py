@@ -10,6 +10,7 @@ from difftori_gym.comparison.report import ReportInputs, write_report
 from difftori_gym.comparison.results import collect_results
 from difftori_gym.comparison.runner import Display, Failure, run_all
 from difftori_gym.comparison.settings import ComparisonSettings, RunSettings, read_runs
+from difftori_gym.comparison.training import TRAINING
 
 
 def compare(
@@ -28,10 +29,10 @@ def compare(
     :return: the runs that died
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    commands = _remember_command(settings.out, command)
+    commands = remember_command(settings.out, command)
     failures: list[Failure] = []
     try:
-        failures = run_all(list(runs), settings.out, settings.jobs, display)
+        failures = run_all(runs, settings.out, settings.jobs, display, TRAINING)
     finally:
         rows = collect_results(settings.out)
         if rows:
@@ -53,7 +54,7 @@ def compare(
     return failures
 
 
-def _remember_command(out: Path, command: str) -> list[str]:
+def remember_command(out: Path, command: str) -> list[str]:
     """
     :param out: folder of the results
     :param command: command line of this call, empty for none

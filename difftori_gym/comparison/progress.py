@@ -7,8 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from difftori_gym.comparison import training
-from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison import workload
+from difftori_gym.comparison.workload import Run
 
 
 class ProgressBars:
@@ -23,8 +23,8 @@ class ProgressBars:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
-            TextColumn("{task.fields[stage]:8} return {task.fields[episode_return]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[stage]:8} {task.fields[score_name]} {task.fields[score]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -40,21 +40,21 @@ class ProgressBars:
     ) -> None:
         self._bars.stop()
 
-    def start(self, run: RunSettings) -> None:
+    def start(self, run: Run) -> None:
         """:param run: a run that starts"""
-        self._ids[run.name] = self._bars.add_task(run.name, total=run.frames, stage="start", episode_return="-")
+        self._ids[run.name] = self._bars.add_task(
+            run.name, total=run.amount, stage="start", unit=run.unit, score_name=run.score_name, score="-"
+        )
 
-    def update(self, run: RunSettings, progress: training.Progress) -> None:
+    def update(self, run: Run, progress: workload.Progress) -> None:
         """
         :param run: a run
         :param progress: where it is
         """
-        episode_return = "-" if progress.episode_return is None else f"{progress.episode_return:.1f}"
-        self._bars.update(
-            self._ids[run.name], completed=progress.frames, stage=progress.stage, episode_return=episode_return
-        )
+        score = "-" if progress.score is None else f"{progress.score:.1f}"
+        self._bars.update(self._ids[run.name], completed=progress.done, stage=progress.stage, score=score)
 
-    def stop(self, run: RunSettings, outcome: str) -> None:
+    def stop(self, run: Run, outcome: str) -> None:
         """
         :param run: a run that is over
         :param outcome: ``done``, ``failed`` or ``already there``

@@ -48,19 +48,20 @@ class Session:
         return cls(started, from_step, begins_anew, git_commit(), describe_machine(), package_versions())
 
 
-def note_session(directory: Path, settings: RunSettings, session: Session) -> None:
+def note_session(directory: Path, arguments: str, command: str, session: Session) -> None:
     """
     Write ``run.json``: arguments, the command that repeats the run, and every process that worked on it.
 
     :param directory: folder of the run
-    :param settings: its arguments
+    :param arguments: its arguments, as json
+    :param command: command line that makes the same run
     :param session: the process that begins to work on it
     """
     path = directory / _FILE
     earlier: list[Any] = read_json(path)["sessions"] if path.exists() else []
     content = {
-        "command": repeating_command(settings),
-        "arguments": json.loads(settings.to_json()),
+        "command": command,
+        "arguments": json.loads(arguments),
         "sessions": [*earlier, asdict(session)],
     }
     write_text(path, json.dumps(content, indent=2))

@@ -76,7 +76,7 @@ def write_report(inputs: ReportInputs) -> None:
         parts += _task_section(inputs, task, methods)
     parts += _overall_section(tasks)
     parts += _reading(inputs)
-    parts += _failures(inputs.failures)
+    parts += failure_section(inputs.failures)
     parts += _films(inputs)
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     parts += ["## Machine", f"{describe_machine()}; {inputs.jobs} runs side by side, one thread each.", versions + "."]
@@ -93,7 +93,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
-def _interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
     """
     :param estimate: a statistic
     :return: the statistic and its interval
@@ -152,9 +152,9 @@ def _method_line(inputs: ReportInputs, method: str, seeds: Seeds) -> list[str]:
         METHODS[method].label,
         str(len(seeds)),
         str(frames[0]) if len(frames) == 1 else f"{frames[0]} to {frames[-1]}",
-        _interval(bootstrap(final)),
-        _interval(bootstrap(final, interquartile_mean)),
-        _interval(bootstrap([area_under_curve(run) for run in seeds.values()])),
+        interval(bootstrap(final)),
+        interval(bootstrap(final, interquartile_mean)),
+        interval(bootstrap([area_under_curve(run) for run in seeds.values()])),
         f"{sum(successes) / len(successes):.2f}" if successes else "-",
         f"{sum(row.wall_s for row in last) / len(last):.0f}",
         f"{median(summary.plan_ms for summary in summaries):.2f}" if summaries else "-",
@@ -192,7 +192,7 @@ def _overall_section(tasks: dict[Task, dict[str, Seeds]]) -> list[str]:
         for method, seeds in methods.items():
             final.setdefault(method, []).extend(run[-1].episode_return for run in seeds.values())
     lines = [
-        [METHODS[name].label, str(len(values)), _interval(bootstrap(values, interquartile_mean))]
+        [METHODS[name].label, str(len(values)), interval(bootstrap(values, interquartile_mean))]
         for name, values in final.items()
     ]
     return ["## All dm_control tasks together", table(("method", "runs", "IQM of final return"), lines)]
@@ -218,7 +218,7 @@ def _reading(inputs: ReportInputs) -> list[str]:
     ]
 
 
-def _failures(failures: Sequence[Failure]) -> list[str]:
+def failure_section(failures: Sequence[Failure]) -> list[str]:
     """
     :param failures: runs that died
     :return: their tracebacks

@@ -9,19 +9,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from difftori_gym.comparison.files import write_text
-from difftori_gym.comparison.results import collect_results
-from difftori_gym.comparison.settings import RunSettings
-from difftori_gym.comparison.summary import read_summary
-from difftori_gym.comparison.training import Progress, film_path, train_run
+from difftori_gym.comparison.workload import Progress, Report, Run, Workload
 
 _logger = logging.getLogger(__name__)
 
@@ -47,16 +44,16 @@ class Failure:
 class Display(Protocol):
     """Where progress is shown."""
 
-    def start(self, run: RunSettings) -> None:
+    def start(self, run: Run) -> None:
         """:param run: a run that starts"""
 
-    def update(self, run: RunSettings, progress: Progress) -> None:
+    def update(self, run: Run, progress: Progress) -> None:
         """
         :param run: a run
         :param progress: where it is
         """
 
-    def stop(self, run: RunSettings, outcome: str) -> None:
+    def stop(self, run: Run, outcome: str) -> None:
         """
         :param run: a run that is over
         :param outcome: ``done``, ``failed`` or ``already there``
@@ -74,7 +71,7 @@ class _Job:
     :param evaluations: how many it told of
     """
 
-    run: RunSettings
+    run: Run
     process: BaseProcess
     messages: Connection
     evaluations: int = 0
@@ -100,23 +97,17 @@ class _FilmTurn(contextlib.AbstractContextManager["_FilmTurn"]):
             self.lock.release()
 
 
-def is_finished(run: RunSettings, out: Path) -> bool:
-    """
-    :param run: a run
-    :param out: folder of the results
-    :return: whether it is trained for long enough, and filmed if it shall be
-    """
-    directory = out / "runs" / run.name
-    summary = read_summary(directory)
-    if summary is None or summary.frames < run.frames:
-        return False
-    return not run.video or film_path(directory, run).exists()
-
-
-def _work(run: RunSettings, directory: Path, messages: Connection, lock: Lock) -> None:
+def _work(
+    execute: Callable[[Any, Path, Report, contextlib.AbstractContextManager[object]], None],
+    run: Run,
+    directory: Path,
+    messages: Connection,
+    lock: Lock,
+) -> None:
     """
     What a child process does.
 
+    :param execute: see :class:`~difftori_gym.comparison.workload.Workload`
     :param run: the run
     :param directory: its folder
     :param messages: end of a pipe to the parent
@@ -134,7 +125,7 @@ def _work(run: RunSettings, directory: Path, messages: Connection, lock: Lock) -
 
     torch.set_num_threads(1)
     try:
-        train_run(run, directory, messages.send, _FilmTurn(lock))
+        execute(run, directory, messages.send, _FilmTurn(lock))
     except BrokenPipeError:
         sys.exit(1)  # the parent is gone
     except Exception:
@@ -170,19 +161,21 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_all(runs: list[RunSettings], out: Path, jobs: int, display: Display) -> list[Failure]:
+def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workload: Workload) -> list[Failure]:
     """
-    Do what is left of each run. ``out/results.csv`` is brought up to date after every evaluation.
+    Do what is left of each run, those that others need first. The table of results is brought up to date after every
+    evaluation.
 
-    A run that dies leaves ``traceback.txt`` in its folder, and the others go on.
+    A run that dies leaves ``traceback.txt`` in its folder, and all others go on that do not need it.
 
     :param runs: the runs
     :param out: folder of the results
     :param jobs: processes side by side, at least 1
     :param display: shows progress
+    :param workload: how the runs are done
     :return: the runs that died
     """
-    waiting = [run for run in runs if not is_finished(run, out)]
+    waiting = [run for run in runs if not workload.is_finished(run, out)]
     for run in runs:
         if run not in waiting:
             display.stop(run, "already there")
@@ -192,24 +185,45 @@ def run_all(runs: list[RunSettings], out: Path, jobs: int, display: Display) -> 
     failures: list[Failure] = []
     try:
         while waiting or active:
-            while waiting and len(active) < jobs:
-                active.append(_start(context, waiting.pop(0), out, lock, display))
+            failures += _give_up(waiting, {failure.name for failure in failures}, display)
+            blocked = {run.name for run in waiting} | {job.run.name for job in active}
+            for run in [run for run in waiting if blocked.isdisjoint(run.needs)][: jobs - len(active)]:
+                waiting.remove(run)
+                active.append(_start(context, run, out, lock, display, workload))
             wait([job.messages for job in active], timeout=1.0)
             for job in list(active):
-                _listen(job, out, display)
+                _listen(job, out, display, workload)
                 if not job.process.is_alive():
                     active.remove(job)
-                    failures += _finish(job, out, display)
+                    failures += _finish(job, out, display, workload)
     finally:
         for job in active:
             job.process.terminate()
             job.process.join()
-        collect_results(out)
+        workload.collect(out)
+    return failures
+
+
+def _give_up(waiting: list[Run], died: set[str], display: Display) -> list[Failure]:
+    """
+    Take out the runs that need one that died.
+
+    :param waiting: runs that have not been started, changed in place
+    :param died: names of the runs that died
+    :param display: shows progress
+    :return: a failure for each of them
+    """
+    failures = []
+    for run in [run for run in waiting if not died.isdisjoint(run.needs)]:
+        waiting.remove(run)
+        display.stop(run, "failed")
+        needed = ", ".join(sorted(died.intersection(run.needs)))
+        failures.append(Failure(run.name, f"It needs {needed}, which died."))
     return failures
 
 
 def _start(
-    context: multiprocessing.context.SpawnContext, run: RunSettings, out: Path, lock: Lock, display: Display
+    context: multiprocessing.context.SpawnContext, run: Run, out: Path, lock: Lock, display: Display, workload: Workload
 ) -> _Job:
     """
     :param context: how processes are started
@@ -217,12 +231,12 @@ def _start(
     :param out: folder of the results
     :param lock: held while filming
     :param display: shows progress
+    :param workload: how the run is done
     :return: the running process
     """
     messages, child_end = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_work, args=(run, out / "runs" / run.name, child_end, lock), name=run.name, daemon=True
-    )
+    arguments = (workload.execute, run, out / "runs" / run.name, child_end, lock)
+    process = context.Process(target=_work, args=arguments, name=run.name, daemon=True)
     with _environment(_ONE_THREAD):
         process.start()
     child_end.close()
@@ -230,13 +244,14 @@ def _start(
     return _Job(run, process, messages)
 
 
-def _listen(job: _Job, out: Path, display: Display) -> None:
+def _listen(job: _Job, out: Path, display: Display, workload: Workload) -> None:
     """
     Read what a process told since the last time.
 
     :param job: the process
     :param out: folder of the results
     :param display: shows progress
+    :param workload: how the run is done
     """
     try:
         while job.messages.poll():
@@ -244,20 +259,22 @@ def _listen(job: _Job, out: Path, display: Display) -> None:
             display.update(job.run, progress)
             if progress.evaluations > job.evaluations:
                 job.evaluations = progress.evaluations
-                _logger.info("%s: %d frames, return %.1f", job.run.name, progress.frames, progress.episode_return)
-                collect_results(out)
+                told = (job.run.name, progress.done, job.run.unit, job.run.score_name, progress.score)
+                _logger.info("%s: %d %s, %s %.1f", *told)
+                workload.collect(out)
     except (EOFError, OSError):
         job.process.join(timeout=60)  # it closed its end: it is about to end
 
 
-def _finish(job: _Job, out: Path, display: Display) -> list[Failure]:
+def _finish(job: _Job, out: Path, display: Display, workload: Workload) -> list[Failure]:
     """
     :param job: a process that is over
     :param out: folder of the results
     :param display: shows progress
+    :param workload: how the run is done
     :return: one failure, or none
     """
-    _listen(job, out, display)
+    _listen(job, out, display, workload)
     job.messages.close()
     directory = out / "runs" / job.run.name
     if job.process.exitcode == 0:
@@ -272,7 +289,7 @@ def _finish(job: _Job, out: Path, display: Display) -> list[Failure]:
     return [Failure(job.run.name, trace.read_text(encoding="utf-8"))]
 
 
-def _told(run: RunSettings, exit_code: int | None) -> str:
+def _told(run: Run, exit_code: int | None) -> str:
     """
     :param run: a run whose process left no traceback
     :param exit_code: of the process, negative for a signal

@@ -65,6 +65,26 @@ class RunSettings:
         return f"{self.method}-{self.task_id.slug}-seed{self.seed}"
 
     @property
+    def amount(self) -> int:
+        """Frames to train for."""
+        return self.frames
+
+    @property
+    def unit(self) -> str:
+        """What the amount counts."""
+        return "frames"
+
+    @property
+    def score_name(self) -> str:
+        """What an evaluation measures."""
+        return "return"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """No run needs another."""
+        return ()
+
+    @property
     def agent_steps(self) -> int:
         """Agent steps, summed over the environments, after which ``frames`` are reached."""
         return math.ceil(self.frames / self.action_repeat)
@@ -168,7 +188,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
         ``Box``, or a run in ``out`` with other settings
     :raises ImportError: if a suite is not installed
     """
-    _check_device(settings.device)
+    check_device(settings.device)
     methods = [get_method(name, settings.obs) for name in settings.methods]
     tasks = [parse_task(id) for id in settings.tasks]
     if len({task.slug for task in tasks}) != len(tasks):
@@ -244,7 +264,7 @@ def _earlier_eval_freq(earlier: dict[str, RunSettings]) -> int | None:
     return next((run.eval_freq for run in earlier.values()), None)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """
     :param device: what the user asked for
     :raises ValueError: if torch does not know it or this machine does not have it

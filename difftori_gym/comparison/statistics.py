@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,13 @@ Values = NDArray[np.float64]
 Statistic = Callable[[Values], Values]
 
 _RESAMPLES = 2000
+_NORMAL_975 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
 @dataclass(frozen=True)
 class Estimate:
     """
-    A statistic with its 95 % bootstrap interval.
+    A statistic with its 95 % interval.
 
     :param value: the statistic of the values themselves
     :param low: lower end, None with fewer than two values
@@ -66,6 +68,20 @@ def bootstrap(values: Sequence[float], statistic: Statistic = mean) -> Estimate:
     draws = np.random.default_rng(0).integers(len(array), size=(_RESAMPLES, len(array)))
     low, high = np.percentile(statistic(array[draws]), [2.5, 97.5])
     return Estimate(value, float(low), float(high))
+
+
+def wilson(successes: int, trials: int) -> Estimate:
+    """
+    Share of successes with the interval of Wilson (1927), which stays inside [0, 1] and says something at 0 and 1 too.
+
+    :param successes: number of successes, in [0, ``trials``]
+    :param trials: independent trials, at least 1
+    :return: the share with its 95 % interval
+    """
+    share, z2 = successes / trials, _NORMAL_975**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _NORMAL_975 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
 def area_under_curve(rows: Sequence[ResultRow]) -> float:

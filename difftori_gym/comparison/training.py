@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,10 +17,17 @@ from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
 from difftori_gym.comparison.files import write_text
-from difftori_gym.comparison.provenance import Session, note_session
-from difftori_gym.comparison.results import ResultRow, read_results, write_results
+from difftori_gym.comparison.provenance import Session, note_session, repeating_command
+from difftori_gym.comparison.results import ResultRow, collect_results, read_results, write_results
 from difftori_gym.comparison.settings import RunSettings
-from difftori_gym.comparison.summary import RunSummary, measure_plan_ms, measure_update_ms, write_summary
+from difftori_gym.comparison.summary import (
+    RunSummary,
+    measure_plan_ms,
+    measure_update_ms,
+    read_summary,
+    write_summary,
+)
+from difftori_gym.comparison.workload import Begun, Progress, Report, Workload
 from difftori_gym.envs import make_vec_env
 from difftori_gym.evaluation import evaluate
 from difftori_gym.video import record_video
@@ -34,45 +39,12 @@ _EVALUATION_SEED = 1_000_000
 _SECONDS_BETWEEN_REPORTS = 0.5
 
 
-@dataclass(frozen=True)
-class Progress:
-    """
-    What a run tells while it runs.
-
-    :param stage: ``train``, ``evaluate``, ``film`` or ``measure``
-    :param frames: environment frames trained so far
-    :param evaluations: number of evaluations so far
-    :param episode_return: mean return of the newest evaluation, None before the first
-    """
-
-    stage: str
-    frames: int
-    evaluations: int
-    episode_return: float | None
-
-
-Report = Callable[[Progress], None]
-
-
 def evaluation_seed(seed: int) -> int:
     """
     :param seed: seed of a run
     :return: seed of the first episode of each of its evaluations, the same for every method
     """
     return _EVALUATION_SEED + 1000 * seed
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """
-    How far an earlier process came.
-
-    :param agent_steps: agent steps trained
-    :param wall_s: seconds of training
-    """
-
-    agent_steps: int = 0
-    wall_s: float = 0.0
 
 
 class _Run(BaseCallback):
@@ -86,7 +58,7 @@ class _Run(BaseCallback):
     :param report: told about progress
     """
 
-    def __init__(self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: _Begun, report: Report) -> None:
+    def __init__(self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: Begun, report: Report) -> None:
         super().__init__()
         self.settings = settings
         self.directory = directory
@@ -229,7 +201,7 @@ def train_run(
     eval_env.close()
 
 
-def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, _Begun]:
+def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, Begun]:
     """
     :param settings: the run
     :param directory: its folder
@@ -239,13 +211,32 @@ def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlg
     method = get_method(settings.method, settings.obs)
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
-        note_session(directory, settings, Session.now())
+        note_session(directory, settings.to_json(), repeating_command(settings), Session.now())
         model = method.build(env, seed=settings.seed, device=settings.device, hyperparameters=settings.hyperparameters)
-        return model, _Begun()
+        return model, Begun()
     restored = load_checkpoint(checkpoint, method.learner(), env, device=settings.device)
-    begun = _Begun(restored.record.agent_steps, restored.record.wall_s)
-    note_session(directory, settings, Session.now(begun.agent_steps, restored.begins_anew))
+    begun = Begun(restored.record.agent_steps, restored.record.wall_s)
+    note_session(
+        directory, settings.to_json(), repeating_command(settings), Session.now(begun.agent_steps, restored.begins_anew)
+    )
     return restored.model, begun
+
+
+def is_finished(run: RunSettings, out: Path) -> bool:
+    """
+    :param run: a run
+    :param out: folder of the results
+    :return: whether it is trained for long enough, and filmed if it shall be
+    """
+    directory = out / "runs" / run.name
+    summary = read_summary(directory)
+    if summary is None or summary.frames < run.frames:
+        return False
+    return not run.video or film_path(directory, run).exists()
+
+
+#: Runs of reinforcement learning.
+TRAINING = Workload(execute=train_run, is_finished=is_finished, collect=collect_results)
 
 
 def film_path(directory: Path, settings: RunSettings) -> Path:

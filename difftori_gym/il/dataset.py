@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from difftori_gym.il.demonstrations import Demonstrations, WindowBatch
 from difftori_gym.il.networks import TensorObs, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.validation import check_same_spaces
+from difftori_gym.models import shifted_images
 
 CACHE_BATCH = 256
 
@@ -64,9 +66,13 @@ class WindowDataset:
     def sample(self, batch_size: int) -> TrainingBatch:
         """
         :param batch_size: number of windows, drawn with replacement
-        :return: the batch, on the policy's device
+        :return: the batch, on the policy's device, its images moved at random where the policy asks for that
         """
-        return self.batch(self._generator.integers(len(self), size=batch_size))
+        batch = self.batch(self._generator.integers(len(self), size=batch_size))
+        if self._policy.image_shift == 0:
+            return batch
+        moved = shifted_images(batch.observations, self._policy.observation_space, self._policy.image_shift)
+        return replace(batch, observations=moved)
 
     def batch(self, indices: np.ndarray) -> TrainingBatch:
         """

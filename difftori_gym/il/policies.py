@@ -11,13 +11,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    NatureCNN,
-)
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
@@ -25,6 +20,7 @@ from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
 from difftori_gym.il.validation import check_action_space, check_finite_observation, check_windows
+from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, observation_kind
 
 NoiseLifetime = Literal["episode", "chunk"]
 
@@ -70,11 +66,13 @@ class ImitationPolicy(BasePolicy):
     :param ema_decay: greatest decay of the moving average of the weights that acts; None: the trained weights act
     :param noise_lifetime: whether the noise a plan is a function of is drawn once an ``"episode"`` or per ``"chunk"``
     :param base: spec of a policy whose actions the network starts from
-    :param features_extractor_class: turns each observation into a vector; by default flattens arrays and combines
-        dictionaries, with Stable-Baselines3's CNN for images
+    :param features_extractor_class: turns each observation into a vector; by default what :func:`default_extractor`
+        finds for its kind
     :param features_extractor_kwargs: its keyword arguments
     :param cloud_scaling: ``"axes"`` scales each channel of a point cloud by what demonstrations show, ``"none"`` does
         not; images are divided by 255, everything else is scaled to [-1, 1] by what demonstrations show
+    :param image_shift: greatest random shift of images in training, in pixels; 0 for none, None for a 21st of their
+        width, 4 at 84, as in DrQ
     :param optimizer_class: class of the optimizer
     :param optimizer_kwargs: its keyword arguments besides the learning rate
     :raises ValueError: for spaces or windows that cannot work
@@ -97,11 +95,14 @@ class ImitationPolicy(BasePolicy):
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         cloud_scaling: CloudScaling = "axes",
+        image_shift: int | None = 0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         check_action_space(action_space)
         check_windows(n_obs_steps, horizon, n_action_steps)
+        if image_shift is not None and image_shift < 0:
+            raise ValueError(f"Imitation needs image_shift >= 0, or None for a 21st of the width, got {image_shift}.")
         super().__init__(
             observation_space,
             action_space,
@@ -116,7 +117,7 @@ class ImitationPolicy(BasePolicy):
         self.action_dim = get_action_dim(action_space)
         self.base_spec = base
         self.base = base.build() if base is not None else None
-        self.cloud_scaling = cloud_scaling
+        self.cloud_scaling, self.image_shift = cloud_scaling, image_shift
         normalizer = ObservationNormalizer(observation_space, clouds=cloud_scaling)
         self.network = self._make_network(ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps))
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False) if ema_decay is not None else None
@@ -147,6 +148,7 @@ class ImitationPolicy(BasePolicy):
             features_extractor_class=self.features_extractor_class,
             features_extractor_kwargs=self.features_extractor_kwargs,
             cloud_scaling=self.cloud_scaling,
+            image_shift=self.image_shift,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )
@@ -329,12 +331,13 @@ class ImitationPolicy(BasePolicy):
 
 def default_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
     """
-    :param space: of the observations
-    :return: Stable-Baselines3's extractor for it
+    :param space: of the observations, images with the channels first
+    :return: the extractor for its kind: convolutions for images, a PointNet for point clouds, one of these for each
+        entry of a dictionary; vectors are left as they are
     """
     if isinstance(space, spaces.Dict):
-        return CombinedExtractor
-    return NatureCNN if is_image_space(space) else FlattenExtractor
+        return CombinedEncoder
+    return {"image": ImageEncoder, "point_cloud": PointNetEncoder, "vector": FlattenExtractor}[observation_kind(space)]
 
 
 def _to_arrays(observation: PyTorchObs) -> ArrayObs:

@@ -9,7 +9,7 @@ from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
 from difftori_gym.models.observation_kind import ObservationKind, observation_kind
 from difftori_gym.models.point_encoder import PointNetEncoder
-from difftori_gym.models.random_shift import default_shift, random_shift
+from difftori_gym.models.random_shift import default_shift, random_shift, shifted_images
 from difftori_gym.models.score_objective import ChunkObjective, LatentScoreObjective
 from difftori_gym.models.unet1d import ConditionalUnet1D
 
@@ -35,5 +35,6 @@ __all__ = [
     "observation_kind",
     "random_shift",
     "rollout_prior",
+    "shifted_images",
     "termination_loss",
 ]

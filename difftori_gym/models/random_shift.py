@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
+
+from difftori_gym.models.observation_kind import observation_kind
 
 #: DrQ moves images of 84 x 84 by up to 4 pixels; TD-MPC's code scales that with the size of the image.
 PIXELS_PER_SHIFT = 21
@@ -47,3 +52,29 @@ def default_shift(width: int) -> int:
     :return: greatest shift, in pixels: 4 at 84, in proportion for others
     """
     return width // PIXELS_PER_SHIFT
+
+
+def shifted_images(
+    observations: Tensor | dict[str, Tensor], space: spaces.Space[Any], shift: int | None = None
+) -> Tensor | dict[str, Tensor]:
+    """
+    Move every image at random, each observation of a window on its own, as TD-MPC does.
+
+    :param observations: with any leading axes, ``[..., C, H, W]``, or a dictionary of such
+    :param space: of one observation, which tells where the images are
+    :param shift: greatest shift in pixels; None for a 21st of the width
+    :return: the same with moved images, everything else as it was
+    """
+    if isinstance(observations, dict):
+        assert isinstance(space, spaces.Dict)
+        return {
+            key: _moved(value, shift) if observation_kind(space.spaces[key], key) == "image" else value
+            for key, value in observations.items()
+        }
+    return _moved(observations, shift) if observation_kind(space) == "image" else observations
+
+
+def _moved(images: Tensor, shift: int | None) -> Tensor:
+    flat = images.flatten(0, -4)
+    pad = default_shift(images.shape[-1]) if shift is None else shift
+    return random_shift(flat, pad).reshape(images.shape)

@@ -1,0 +1,204 @@
+"""The imitation methods that can be compared: learner, label, and hyper-parameters by size and observation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ..il import CosineSchedule, Demonstrations, DiffTORIImitation, ImitationAlgorithm
+from .bc import BC
+from .bc_rnn import BCRNN
+from .diffusion_policy import DiffusionPolicy
+from .ibc import IBC
+from .methods import Hyperparameters, check_names, keyword_names, policy_name
+from .residual import Residual
+
+SizeName = Literal["published", "small"]
+SIZES: tuple[str, ...] = get_args(SizeName)
+
+#: Gradient steps unless told otherwise. Both numbers are ours.
+STEPS: dict[str, int] = {"published": 50_000, "small": 5_000}
+
+#: Share of its first value that ``cosine_learning_rate`` ends at.
+FINAL_SHARE = 0.01
+
+# The window of DiffTORI's release and of DP3: a base policy, its correction and DiffTORI plan the same chunk.
+_WINDOW: Hyperparameters = dict(n_obs_steps=2, horizon=4, n_action_steps=3)
+_SHIFT: Hyperparameters = dict(policy_kwargs=dict(image_shift=None))
+_SHIFTED: Mapping[str, Hyperparameters] = {"pixels": _SHIFT}
+
+# Ours, for a few thousand steps on one core. What every point of a cloud goes through is most of a step's time.
+_SMALL_CLOUD: Hyperparameters = dict(
+    batch_size=64,
+    policy_kwargs=dict(features_extractor_kwargs=dict(point_cloud_kwargs=dict(hidden_dims=[32, 64, 128]))),
+)
+_SMALL_OBS: Mapping[str, Hyperparameters] = {
+    "pixels": dict(batch_size=64),
+    "pointcloud": _SMALL_CLOUD,
+}
+_SMALL_IBC: Hyperparameters = dict(
+    batch_size=64, policy_kwargs=dict(depth=4, num_counter_examples=64, num_action_samples=1024)
+)
+
+
+@dataclass(frozen=True)
+class ImitationMethod:
+    """
+    An imitation learner with its hyper-parameters.
+
+    :param name: name on the command line and in tables
+    :param label: name in figures
+    :param learner: the class
+    :param published: hyper-parameters in published sizes: the class's keywords, and ``cosine_learning_rate`` for a rate
+        that falls along a cosine to a hundredth
+    :param published_obs: what differs from ``published``, by kind of observation
+    :param small: what differs from these two in the small size
+    :param small_obs: what differs from ``small``, by kind of observation
+    :param needs_base: whether it starts from a base policy
+    """
+
+    name: str
+    label: str
+    learner: Callable[[], type[ImitationAlgorithm]]
+    published: Hyperparameters
+    published_obs: Mapping[str, Hyperparameters] = field(default_factory=dict)
+    small: Hyperparameters = field(default_factory=dict)
+    small_obs: Mapping[str, Hyperparameters] = field(default_factory=dict)
+    needs_base: bool = False
+
+    def hyperparameters(
+        self, obs: str = "state", size: SizeName = "published", overrides: Mapping[str, Any] | None = None
+    ) -> Hyperparameters:
+        """
+        Look up the hyper-parameters.
+
+        :param obs: kind of observation
+        :param size: ``published``, or ``small`` for CPUs
+        :param overrides: the user's own choices
+        :return: keywords of the learner; where two layers hold a dictionary, it is merged
+        :raises ValueError: on a name that the learner does not have, or an unknown size
+        """
+        if size not in SIZES:
+            raise ValueError(f"Unknown size {size!r}. Choices: {', '.join(SIZES)}.")
+        names = keyword_names(self.learner()) - {"policy", "env", "demonstrations", "base_policy"}
+        check_names(self.name, overrides or {}, names | {"cosine_learning_rate"})
+        layers = [self.published, self.published_obs.get(obs, {})]
+        if size == "small":
+            layers += [self.small, self.small_obs.get(obs, {})]
+        return merged(*layers, overrides or {})
+
+    def build(
+        self,
+        demonstrations: Demonstrations,
+        *,
+        base_policy: ImitationAlgorithm | None,
+        seed: int,
+        device: str,
+        hyperparameters: Mapping[str, Any],
+    ) -> ImitationAlgorithm:
+        """
+        Build an untrained learner.
+
+        :param demonstrations: what to learn from
+        :param base_policy: a trained learner, None without one
+        :param seed: seed of networks, batches and noise
+        :param device: ``cpu``, ``cuda`` or ``auto``
+        :param hyperparameters: from :meth:`hyperparameters`
+        :return: the learner
+        """
+        keywords = copy.deepcopy(dict(hyperparameters))  # Stable-Baselines3 writes into policy_kwargs
+        rate = keywords.pop("cosine_learning_rate", None)
+        if rate is not None:
+            keywords["learning_rate"] = CosineSchedule(float(rate), final=FINAL_SHARE * float(rate))
+        if base_policy is not None:
+            keywords["base_policy"] = base_policy
+        policy = policy_name(demonstrations.observation_space)
+        return self.learner()(policy, None, demonstrations, seed=seed, device=device, **keywords)
+
+
+def merged(*layers: Mapping[str, Any]) -> Hyperparameters:
+    """
+    :param layers: hyper-parameters, later ones win
+    :return: all of them; dictionaries inside are merged in the same way
+    """
+    result: Hyperparameters = {}
+    for layer in layers:
+        for name, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+            result[name] = merged(result[name], value) if both else copy.deepcopy(value)
+    return result
+
+
+IMITATION_METHODS: dict[str, ImitationMethod] = {
+    method.name: method
+    for method in (
+        ImitationMethod(
+            "bc",
+            "BC",
+            lambda: BC,
+            _WINDOW,
+            _SHIFTED,
+            dict(cosine_learning_rate=1e-3, policy_kwargs=dict(net_arch=[256, 256])),
+            _SMALL_OBS,
+        ),
+        ImitationMethod(
+            "bcrnn",
+            "BC-RNN",
+            lambda: BCRNN,
+            {},
+            # robomimic's size for images
+            {"pixels": merged(_SHIFT, dict(batch_size=16, policy_kwargs=dict(hidden_dim=1000)))},
+            dict(cosine_learning_rate=1e-3, batch_size=64, policy_kwargs=dict(hidden_dim=100)),
+            {
+                "pixels": dict(batch_size=16),
+                "pointcloud": merged(_SMALL_CLOUD, dict(batch_size=16)),
+            },
+        ),
+        ImitationMethod("ibc", "IBC", lambda: IBC, {}, _SHIFTED, _SMALL_IBC, _SMALL_OBS),
+        ImitationMethod(
+            "diffusion",
+            "Diffusion Policy",
+            lambda: DiffusionPolicy,
+            dict(_WINDOW, batch_size=128),
+            # From point clouds it is DP3.
+            {**_SHIFTED, "pointcloud": dict(size="dp3", prediction="sample")},
+            dict(size="small", cosine_learning_rate=1e-3),
+            _SMALL_OBS,
+        ),
+        ImitationMethod(
+            "residual",
+            "Residual",
+            lambda: Residual,
+            _WINDOW,
+            _SHIFTED,
+            dict(cosine_learning_rate=1e-3),
+            _SMALL_OBS,
+            needs_base=True,
+        ),
+        ImitationMethod(
+            "difftori",
+            "DiffTORI",
+            lambda: DiffTORIImitation,
+            _WINDOW,
+            _SHIFTED,
+            dict(cosine_learning_rate=1e-3),
+            _SMALL_OBS,
+            needs_base=True,
+        ),
+    )
+}
+
+
+def get_imitation_method(name: str) -> ImitationMethod:
+    """
+    Look up an imitation method.
+
+    :param name: its name
+    :return: the method
+    :raises ValueError: if there is no such method
+    """
+    if name not in IMITATION_METHODS:
+        raise ValueError(f"Unknown imitation method {name!r}. Methods: {', '.join(IMITATION_METHODS)}.")
+    return IMITATION_METHODS[name]

@@ -1,0 +1,69 @@
+"""The ablations of the paper: where the optimisation starts, how far it plans, and whether it has a latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from difftori_gym.comparison.imitation.plan import Entry, Work, base_entry, plan_imitation
+from difftori_gym.comparison.imitation.settings import ImitationSettings
+
+HORIZONS = (1, 2, 3, 4, 5, 8)
+
+
+def start_entries(base: str) -> list[Entry]:
+    """
+    :param base: name of the method of the base policy
+    :return: the base policy, and DiffTORI started from it, from zero and at random
+    """
+    return [
+        base_entry(base),
+        Entry("difftori", base, "start=base_policy"),
+        Entry("difftori", None, "start=zero", dict(init="zero")),
+        Entry("difftori", None, "start=random", dict(init="random")),
+    ]
+
+
+def horizon_entries(base: str) -> list[Entry]:
+    """
+    One base policy serves all horizons, which take its first actions. One action is executed per plan, so that
+    horizons differ in nothing else.
+
+    :param base: name of the method of the base policy
+    :return: the base policy with the longest horizon, and DiffTORI with each
+    """
+    one = dict(n_action_steps=1)
+    return [
+        base_entry(base, dict(one, horizon=max(HORIZONS))),
+        *(Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in HORIZONS),
+    ]
+
+
+def latent_entries(base: str) -> list[Entry]:
+    """
+    :param base: name of the method of the base policy
+    :return: the base policy, and DiffTORI with and without a latent
+    """
+    return [
+        base_entry(base),
+        Entry("difftori", base, "latent=on"),
+        Entry("difftori", base, "latent=off", dict(latent_dim=0)),
+    ]
+
+
+ABLATIONS: dict[str, Callable[[str], list[Entry]]] = {
+    "start": start_entries,
+    "horizon": horizon_entries,
+    "latent": latent_entries,
+}
+
+
+def plan_ablation(name: str, settings: ImitationSettings) -> list[Work]:
+    """
+    :param name: ``start``, ``horizon`` or ``latent``
+    :param settings: tasks, seeds, demonstrations; its first base is used, its methods are not
+    :return: the runs, see :func:`~difftori_gym.comparison.imitation.plan.plan_imitation`
+    :raises ValueError: on an unknown ablation, and as there
+    """
+    if name not in ABLATIONS:
+        raise ValueError(f"Unknown ablation {name!r}. Choices: {', '.join(ABLATIONS)}.")
+    return plan_imitation(settings, ABLATIONS[name](settings.base[0]))

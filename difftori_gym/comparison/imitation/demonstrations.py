@@ -1,0 +1,90 @@
+"""The demonstrations of a comparison: collected once, or found where the user says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
+from difftori_gym.comparison.files import read_json
+from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun
+from difftori_gym.comparison.workload import Progress, Report
+from difftori_gym.envs import TaskId
+from difftori_gym.il import Demonstrations, read_maniskill, read_minari, read_robomimic
+
+_METADATA = Path("data") / "metadata.json"
+
+
+def num_collected(folder: Path) -> int:
+    """
+    :param folder: of a data set in Minari's layout, which may be missing
+    :return: number of episodes in it
+    """
+    path = folder / _METADATA
+    return int(read_json(path).get("total_episodes", 0)) if path.exists() else 0
+
+
+def collect_demonstrations(run: CollectionRun, out: Path, report: Report) -> None:
+    """
+    Do what is left of a collection.
+
+    :param run: what to collect
+    :param out: folder of the results
+    :param report: told about progress
+    """
+    folder = run.folder(out)
+
+    def tell(progress: CollectionReport) -> None:
+        report(Progress("collect", progress.episodes, 0, 100.0 * progress.success_rate))
+
+    settings = CollectionSettings(
+        env_id=str(run.task_id),
+        out=folder,
+        episodes=run.demos,
+        obs=run.obs,  # type: ignore[arg-type]
+        append=(folder / _METADATA).exists(),
+    )
+    collect(settings, make_expert(run.task_id), tell)
+
+
+def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
+    """
+    :param path: a data set in Minari's layout, an HDF5 file of robomimic or ManiSkill, or a folder that holds data sets
+        named ``TASK-OBS`` or ``TASK``
+    :param task: whose demonstrations are wanted
+    :param obs: kind of observation
+    :param alone: whether it is the only task, so that ``path`` may be the data set itself
+    :return: the data set
+    :raises ValueError: if there is none
+    """
+    if path.is_file() or (path / _METADATA).exists():
+        if not alone:
+            raise ValueError(f"--demos-from {path} is one data set, which serves one task: give one to --tasks.")
+        return path
+    for name in (f"{task.slug}-{obs}", task.slug, f"{task.slug}.hdf5", f"{task.slug}.h5"):
+        if (path / name).is_file() or (path / name / _METADATA).exists():
+            return path / name
+    raise ValueError(
+        f"--demos-from {path}: expected a data set of {task}, or a folder with one named {task.slug}-{obs} or "
+        f"{task.slug}, found none. examples/collect_demos.py makes them."
+    )
+
+
+def read_demonstrations(run: ImitationRun, out: Path) -> Demonstrations:
+    """
+    :param run: a run
+    :param out: folder of the results
+    :return: the demonstrations it learns from
+    :raises ValueError: if there are fewer than asked for, or they are of another task or kind of observation
+    """
+    path = run.demonstrations_path(out)
+    if path.is_dir():
+        found = read_minari(path, num_episodes=run.demos)
+    else:
+        # ManiSkill writes a description beside each file, robomimic writes it into the file.
+        found = read_maniskill(path) if path.with_suffix(".json").exists() else read_robomimic(path)
+        found = found if run.demos is None else found.take(run.demos)
+    if path.is_dir() and found.env_id and found.env_id != str(run.task_id):
+        raise ValueError(f"{path}: expected demonstrations of {run.task_id}, got {found.env_id}.")
+    if found.obs and found.obs != run.obs:
+        raise ValueError(f"{path}: expected obs={run.obs!r}, got {found.obs!r}: collect them again, or change --obs.")
+    return found

@@ -1,0 +1,87 @@
+"""What the runner has to know about the runs it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    What a run tells while it runs.
+
+    :param stage: what it does, such as ``train``, ``evaluate``, ``film``
+    :param done: how much of its amount is done
+    :param evaluations: number of evaluations so far
+    :param score: score of the newest evaluation, None before the first
+    """
+
+    stage: str
+    done: int
+    evaluations: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """
+    How far an earlier process came.
+
+    :param agent_steps: agent steps trained
+    :param wall_s: seconds of training
+    """
+
+    agent_steps: int = 0
+    wall_s: float = 0.0
+
+
+Report = Callable[[Progress], None]
+
+
+class Run(Protocol):
+    """Something to be done in a process of its own."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        ...
+
+    @property
+    def amount(self) -> int:
+        """How much is to be done."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What the amount counts, such as ``frames``."""
+        ...
+
+    @property
+    def score_name(self) -> str:
+        """What an evaluation measures, such as ``return``."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that must be finished before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Workload:
+    """
+    How runs of a kind are done.
+
+    :param execute: does what is left of a run, given its folder, where to report to, and a context to film in; a
+        function of a module, because other processes import it
+    :param is_finished: tells, given the folder of all results, whether nothing is left of a run
+    :param collect: brings the table of all runs in a folder up to date
+    """
+
+    execute: Callable[[Any, Path, Report, AbstractContextManager[object]], None]
+    is_finished: Callable[[Any, Path], bool]
+    collect: Callable[[Path], object]
