@@ -18,12 +18,13 @@ PACKAGE = "difftori_gym"
 FOLDERS = {"difftori_gym": PACKAGE, "wrappers": f"{PACKAGE}.wrappers", "baselines": f"{PACKAGE}.baselines"}
 
 # area -> the other areas it may import. An area is a folder or module directly under difftori_gym.
-LEARNING = {"models", "trajopt"}
+LEARNING = {"exports", "models", "trajopt"}
 MAY_IMPORT: dict[str, set[str]] = {
     "trajopt": set(),
     "models": set(),
     "data": set(),
     "wrappers": set(),
+    "exports": {"models", "trajopt"},
     "rl": LEARNING,
     "il": LEARNING,
     "baselines": {"rl", "il", "wrappers", *LEARNING},
