@@ -33,8 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "video": {"envs", "evaluation", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
     "comparison": {"baselines", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "card": {"envs", "evaluation", "exports", "video", "baselines", "rl", "il", "comparison"},
+    "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
-    "": {"baselines", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "": {"baselines", "comparison", "envs", "exports", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all
@@ -63,7 +65,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "mujoco_playground": ("envs.playground",),
     "jax": ("envs.playground_batch",),
     "imageio": ("video",),
-    "matplotlib": ("comparison",),
+    "rl_zoo3": ("zoo",),
+    "optuna": ("zoo",),
+    "yaml": ("zoo",),
+    "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
 }
 # trajopt is torch and the standard library.
