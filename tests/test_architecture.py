@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "video": {"envs", "evaluation", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
     "comparison": {"baselines", "data", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
-    "card": {"envs", "evaluation", "exports", "video", "baselines", "rl", "il", "comparison"},
+    "card": {"baselines", "envs", "evaluation", "exports", "il", "rl", "video"},
     "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
     "": {"baselines", "comparison", "envs", "exports", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
