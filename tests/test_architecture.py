@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"baselines", "envs", "evaluation", "exports", "il", "rl", "video"},
     "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
-    "": {"baselines", "comparison", "envs", "exports", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "": {"baselines", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all

@@ -6,10 +6,12 @@ Promises of one family only are in tests/rl/test_contract.py and tests/il/learne
 
 import pickle
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 
@@ -52,9 +54,6 @@ def test_an_exported_model_acts_the_same(subject, trained, rollout, tmp_path):
 
 
 def test_an_exported_policy_is_filmed(subject, trained, tmp_path):
-    import gymnasium as gym
-    from stable_baselines3.common.env_util import make_vec_env
-
     if subject.images:
         pytest.skip("the test's images are not drawn by the environment")
     policy = load_export(trained.export(tmp_path / "model"), device="cpu")
@@ -142,13 +141,12 @@ def test_training_goes_on_in_other_environments_with_callbacks_and_logger(subjec
     calls = []
     model.learn(20, lambda locals_, globals_: calls.append(1) or len(calls) < 3, reset_num_timesteps=False)
     assert len(calls) == 3
+    model.logger.close()
 
 
 def test_environments_of_other_spaces_are_refused(subject, trained, tmp_path):
     trained.save(tmp_path / "model")
     model = subject.cls.load(tmp_path / "model", device="cpu")
-    from stable_baselines3.common.env_util import make_vec_env
-
     with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(make_vec_env("MountainCarContinuous-v0", 1))
 
