@@ -79,9 +79,10 @@ class Number:
 
     def to_json(self, value: Any, where: str) -> float:
         """See :class:`Setting`."""
-        if not isinstance(value, Real) or isinstance(value, bool) or not self.least <= value <= self.greatest:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        if not self.least <= number <= self.greatest:
             raise unwritable(where, f"a number in [{self.least:g}, {self.greatest:g}]", value)
-        return float(value)
+        return number
 
     def from_json(self, value: Any, where: str, budget: int) -> float:
         """See :class:`Setting`."""

@@ -24,7 +24,7 @@ play = "--device cpu --num-threads 1 -f logs --no-render".split()
 main(["train", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n", "40", *small, *common])
 main(["enjoy", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n", "252", *play])
 tune = "-optimize --n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots".split()
-main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", "-n", "210", *tune, *common,
+main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", "-n", "160", *tune, *common,
       "-params", "learning_starts:150", "num_samples:8", "num_elites:2", "max_iterations:1", "train_freq:20",
       "gradient_steps:1"])
 """
@@ -32,7 +32,7 @@ main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", "-n", "210", *tune, *c
 
 def test_training_playing_and_tuning(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "logs/difftori/dm_control-cartpole-swingup_1/dm_control-cartpole-swingup.zip").exists()
