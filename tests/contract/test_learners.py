@@ -148,7 +148,7 @@ def test_environments_of_other_spaces_are_refused(subject, trained, tmp_path):
     trained.save(tmp_path / "model")
     model = subject.cls.load(tmp_path / "model", device="cpu")
     with pytest.raises(ValueError, match="spaces do not match"):
-        model.set_env(make_vec_env("MountainCarContinuous-v0", 1))
+        model.set_env(make_vec_env("MountainCarContinuous-v0", 2))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU")
