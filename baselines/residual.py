@@ -14,6 +14,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from difftori_gym.baselines.bc import CloningLoss
+from difftori_gym.exports import exportable
+from difftori_gym.exports.classes import ACTIVATION
+from difftori_gym.exports.settings import SIZES
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import action_loss
@@ -71,6 +74,7 @@ class ResidualNetwork(ChunkNetwork):
         return self.corrected(observations, start).clamp(-1.0, 1.0)
 
 
+@exportable
 class ResidualPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -79,10 +83,18 @@ class ResidualPolicy(ImitationPolicy):
     :param activation_fn: activation of the hidden layers
     """
 
+    export_settings: ClassVar = {
+        **ImitationPolicy.export_settings,
+        "net_arch": SIZES,
+        "activation_fn": ACTIVATION,
+    }
+
     def __init__(
         self, *args: Any, net_arch: list[int] | None = None, activation_fn: type[nn.Module] = nn.ELU, **kwargs: Any
     ) -> None:
         self.net_arch, self.activation_fn = [256, 256] if net_arch is None else net_arch, activation_fn
+        if kwargs.get("base") is None:
+            raise ValueError("ResidualPolicy needs base=, the policy whose actions it corrects, got None.")
         super().__init__(*args, **kwargs)
 
     def _make_network(self, encoder: ObservationEncoder) -> ResidualNetwork:

@@ -18,13 +18,14 @@ PACKAGE = "difftori_gym"
 FOLDERS = {"difftori_gym": PACKAGE, "wrappers": f"{PACKAGE}.wrappers", "baselines": f"{PACKAGE}.baselines"}
 
 # area -> the other areas it may import. An area is a folder or module directly under difftori_gym.
-LEARNING = {"models", "trajopt"}
+LEARNING = {"exports", "models", "trajopt"}
 MAY_IMPORT: dict[str, set[str]] = {
     "trajopt": set(),
     "models": set(),
     "data": set(),
     "wrappers": set(),
     "checkpointing": {"wrappers"},
+    "exports": {"models", "trajopt"},
     "rl": LEARNING,
     "il": LEARNING,
     "baselines": {"rl", "il", "wrappers", *LEARNING},
@@ -45,6 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wrappers",
         *LEARNING,
     },
+    "card": {"baselines", "envs", "evaluation", "exports", "il", "rl", "video"},
+    "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
     "": {"baselines", "checkpointing", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
 }
@@ -77,7 +80,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "mujoco_playground": ("envs.playground",),
     "jax": ("envs.playground_batch",),
     "imageio": ("video",),
-    "matplotlib": ("comparison",),
+    "rl_zoo3": ("zoo",),
+    "optuna": ("zoo",),
+    "yaml": ("zoo",),
+    "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
 }
 # trajopt is torch and the standard library.

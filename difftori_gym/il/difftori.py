@@ -9,8 +9,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
+from difftori_gym.exports import exportable
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.difftori_network import DiffTORINetwork, Init, ObjectiveName
+from difftori_gym.il.export_settings import DIFFTORI_SETTINGS
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.networks import ObservationEncoder
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
@@ -20,6 +22,7 @@ from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS, Solver
 from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 
 
+@exportable
 class DiffTORIImitationPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -35,7 +38,10 @@ class DiffTORIImitationPolicy(ImitationPolicy):
     :param start_noise: standard deviation of noise on the start in training
     :param action_coef: weight of the squared error
     :param kl_coef: weight of the divergence
+    :raises ValueError: also for ``init="base_policy"`` without one
     """
+
+    export_settings: ClassVar = {**ImitationPolicy.export_settings, **DIFFTORI_SETTINGS}
 
     def __init__(
         self,
@@ -66,6 +72,8 @@ class DiffTORIImitationPolicy(ImitationPolicy):
             kl_coef=kl_coef,
         )
         self.net_arch = [256, 256] if net_arch is None else net_arch
+        if init == "base_policy" and kwargs.get("base") is None:
+            raise ValueError("DiffTORIImitationPolicy needs base= for init='base_policy', got None.")
         super().__init__(*args, **kwargs)
 
     def _make_network(self, encoder: ObservationEncoder) -> DiffTORINetwork:

@@ -10,16 +10,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
+from difftori_gym.exports import ExportablePolicy
+from difftori_gym.il.export_settings import imitation_settings
 from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
-from difftori_gym.il.validation import check_action_space, check_finite_observation, check_windows
+from difftori_gym.il.validation import (
+    check_action_space,
+    check_finite_observation,
+    check_same_spaces,
+    check_windows,
+)
 from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, observation_kind
 
 NoiseLifetime = Literal["episode", "chunk"]
@@ -49,7 +55,7 @@ class PolicySpec:
         return policy.requires_grad_(False)
 
 
-class ImitationPolicy(BasePolicy):
+class ImitationPolicy(ExportablePolicy):
     """
     Time axis, for ``n_obs_steps=2, horizon=4, n_action_steps=3``:
 
@@ -79,6 +85,7 @@ class ImitationPolicy(BasePolicy):
     """
 
     network: ChunkNetwork
+    export_settings = imitation_settings(PolicySpec, lambda: ImitationPolicy)
 
     def __init__(
         self,
@@ -118,6 +125,9 @@ class ImitationPolicy(BasePolicy):
         self.base_spec = base
         self.base = base.build() if base is not None else None
         self.cloud_scaling, self.image_shift = cloud_scaling, image_shift
+        if self.base is not None:
+            what = f"base policy {type(self.base).__name__}"
+            check_same_spaces(observation_space, action_space, self.base, what=what, whose="the policy")
         normalizer = ObservationNormalizer(observation_space, clouds=cloud_scaling)
         self.network = self._make_network(ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps))
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False) if ema_decay is not None else None

@@ -1,0 +1,21 @@
+"""How a file that cannot be used is refused."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def refusal(where: str, expected: str, got: Any) -> ValueError:
+    """
+    :param where: file and place inside it
+    :param expected: in words
+    :param got: what is there; shown in a few characters, whatever its size
+    :return: the error to raise
+    """
+    return ValueError(
+        f"{where}: expected {expected}, got {_short.repr(got)}: the file is damaged or was not written by export."
+    )

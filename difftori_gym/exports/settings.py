@@ -1,0 +1,323 @@
+"""Kinds of settings: how each is written as JSON, and what is accepted when it is read from an untrusted file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Protocol
+
+from difftori_gym.exports.refusal import refusal
+
+MAX_LAYERS = 16
+MAX_STEPS = 1000
+"""Greatest horizon and number of past observations."""
+MAX_ITERATIONS = 10_000
+MAX_SAMPLES = 1 << 16
+
+
+class Setting(Protocol):
+    """A kind of setting."""
+
+    def to_json(self, value: Any, where: str) -> Any:
+        """
+        :param value: the setting of a policy
+        :param where: its name
+        :return: JSON of it
+        :raises ValueError: if it cannot be written
+        """
+
+    def from_json(self, value: Any, where: str, budget: int) -> Any:
+        """
+        :param value: JSON from a file
+        :param where: file and name
+        :param budget: greatest size of anything: a network has no more numbers in a row than the file has bytes
+        :return: the setting
+        :raises ValueError: if it is anything but this kind, inside its range
+        """
+
+
+@dataclass(frozen=True)
+class Whole:
+    """
+    A whole number.
+
+    :param least: smallest
+    :param greatest: greatest; None for what the size of the file allows
+    """
+
+    least: int = 0
+    greatest: int | None = None
+
+    def to_json(self, value: Any, where: str) -> int:
+        """See :class:`Setting`."""
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_whole or value < self.least or (self.greatest is not None and value > self.greatest):
+            raise unwritable(where, f"a whole number in [{self.least}, {self.greatest}]", value)
+        return int(value)
+
+    def from_json(self, value: Any, where: str, budget: int) -> int:
+        """See :class:`Setting`."""
+        greatest = budget if self.greatest is None else self.greatest
+        if type(value) is not int or not self.least <= value <= greatest:
+            raise refusal(where, f"a whole number in [{self.least}, {greatest}]", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Number:
+    """
+    A finite number.
+
+    :param least: smallest
+    :param greatest: greatest
+    """
+
+    least: float = -1e12
+    greatest: float = 1e12
+
+    def to_json(self, value: Any, where: str) -> float:
+        """See :class:`Setting`."""
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        if not self.least <= number <= self.greatest:
+            raise unwritable(where, f"a number in [{self.least:g}, {self.greatest:g}]", value)
+        return number
+
+    def from_json(self, value: Any, where: str, budget: int) -> float:
+        """See :class:`Setting`."""
+        # Compared before it is converted: a whole number may be too large for a float. A nan is in no range.
+        if type(value) not in (int, float) or not self.least <= value <= self.greatest:
+            raise refusal(where, f"a number in [{self.least:g}, {self.greatest:g}]", value)
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def to_json(self, value: Any, where: str) -> bool:
+        """See :class:`Setting`."""
+        if not isinstance(value, bool):
+            raise unwritable(where, "True or False", value)
+        return value
+
+    def from_json(self, value: Any, where: str, budget: int) -> bool:
+        """See :class:`Setting`."""
+        if not isinstance(value, bool):
+            raise refusal(where, "true or false", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    One of a few words.
+
+    :param words: the choices
+    """
+
+    words: tuple[str, ...]
+
+    def to_json(self, value: Any, where: str) -> str:
+        """See :class:`Setting`."""
+        if not isinstance(value, str) or value not in self.words:
+            raise unwritable(where, f"one of {', '.join(self.words)}", value)
+        return value
+
+    def from_json(self, value: Any, where: str, budget: int) -> str:
+        """See :class:`Setting`."""
+        if not isinstance(value, str) or value not in self.words:
+            raise refusal(where, f"one of {', '.join(self.words)}", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """
+    A few printable characters.
+
+    :param most: how many
+    """
+
+    most: int = 100
+
+    def to_json(self, value: Any, where: str) -> str:
+        """See :class:`Setting`."""
+        if not isinstance(value, str) or len(value) > self.most or not value.isprintable():
+            raise unwritable(where, f"at most {self.most} printable characters", value)
+        return value
+
+    def from_json(self, value: Any, where: str, budget: int) -> str:
+        """See :class:`Setting`."""
+        if not isinstance(value, str) or len(value) > self.most or not value.isprintable():
+            raise refusal(where, f"at most {self.most} printable characters", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Named:
+    """
+    A class, written as a name from a fixed list. Nothing is imported: a name that is not in the list is refused.
+
+    :param classes: the list
+    :param what: what they are, in words
+    """
+
+    classes: Mapping[str, type]
+    what: str
+
+    def to_json(self, value: Any, where: str) -> str:
+        """See :class:`Setting`."""
+        for name, known in self.classes.items():
+            if value is known:
+                return name
+        raise unwritable(where, f"one of the {self.what} {', '.join(self.classes)}", value)
+
+    def from_json(self, value: Any, where: str, budget: int) -> type:
+        """See :class:`Setting`."""
+        if not isinstance(value, str) or value not in self.classes:
+            raise refusal(where, f"one of the {self.what} {', '.join(self.classes)}", value)
+        return self.classes[value]
+
+
+@dataclass(frozen=True)
+class Optionally:
+    """
+    Something or nothing.
+
+    :param kind: of the something
+    """
+
+    kind: Setting
+
+    def to_json(self, value: Any, where: str) -> Any:
+        """See :class:`Setting`."""
+        return None if value is None else self.kind.to_json(value, where)
+
+    def from_json(self, value: Any, where: str, budget: int) -> Any:
+        """See :class:`Setting`."""
+        return None if value is None else self.kind.from_json(value, where, budget)
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """
+    A few of one kind.
+
+    :param kind: of each
+    :param most: greatest number of them
+    """
+
+    kind: Setting
+    most: int = MAX_LAYERS
+
+    def to_json(self, value: Any, where: str) -> list[Any]:
+        """See :class:`Setting`."""
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > self.most:
+            raise unwritable(where, f"a list of at most {self.most}", value)
+        return [self.kind.to_json(each, f"{where}[{index}]") for index, each in enumerate(value)]
+
+    def from_json(self, value: Any, where: str, budget: int) -> list[Any]:
+        """See :class:`Setting`."""
+        if not isinstance(value, list) or len(value) > self.most:
+            raise refusal(where, f"a list of at most {self.most}", value)
+        return [self.kind.from_json(each, f"{where}[{index}]", budget) for index, each in enumerate(value)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Keyword arguments, or the fields of a record.
+
+    :param kinds: kind of each, by name
+    :param partial: whether some may be left out
+    :param build: of the settings read; None leaves them a dictionary
+    """
+
+    kinds: Mapping[str, Setting]
+    partial: bool = False
+    build: Callable[..., Any] | None = None
+
+    def to_json(self, value: Any, where: str) -> dict[str, Any]:
+        """See :class:`Setting`."""
+        if self.build is not None:
+            value = {name: getattr(value, name) for name in self.kinds}
+        if not isinstance(value, Mapping):
+            raise unwritable(where, "settings by name", value)
+        self._check_names(value, where, unwritable)
+        return {name: self.kinds[name].to_json(each, f"{where}.{name}") for name, each in value.items()}
+
+    def from_json(self, value: Any, where: str, budget: int) -> Any:
+        """See :class:`Setting`."""
+        if not isinstance(value, dict):
+            raise refusal(where, "settings by name", value)
+        self._check_names(value, where, refusal)
+        found = {name: self.kinds[name].from_json(each, f"{where}.{name}", budget) for name, each in value.items()}
+        if self.build is None:
+            return found
+        try:
+            return self.build(**found)
+        except ValueError as error:  # two settings that exclude each other
+            raise ValueError(f"{where}: {error}") from error
+
+    def _check_names(self, value: Mapping[str, Any], where: str, error: Callable[..., ValueError]) -> None:
+        unknown = sorted(str(name) for name in set(value) - set(self.kinds))
+        missing = [] if self.partial else sorted(set(self.kinds) - set(value))
+        if unknown or missing:
+            raise error(where, f"the settings {', '.join(self.kinds)}", f"unknown {unknown}, missing {missing}")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """
+    One of two kinds, told apart by whether the value is a dictionary.
+
+    :param table: for dictionaries
+    :param other: for the rest
+    """
+
+    table: Table
+    other: Setting
+
+    def to_json(self, value: Any, where: str) -> Any:
+        """See :class:`Setting`."""
+        return (self.table if isinstance(value, Mapping) else self.other).to_json(value, where)
+
+    def from_json(self, value: Any, where: str, budget: int) -> Any:
+        """See :class:`Setting`."""
+        return (self.table if isinstance(value, dict) else self.other).from_json(value, where, budget)
+
+
+def unwritable(where: str, expected: str, got: Any) -> ValueError:
+    """
+    :param where: name of a setting
+    :param expected: in words
+    :param got: its value
+    :return: the error to raise when a policy cannot be exported
+    """
+    shown = f"{got.__module__}.{got.__qualname__}" if isinstance(got, type) else repr(got)[:80]
+    return ValueError(
+        f"export cannot write {where}: expected {expected}, got {shown}. A file that is loaded without running "
+        "anything names only what this package knows: use one of these, or share the code and save()."
+    )
+
+
+SIZE = Whole(1)
+SIZES = ListOf(SIZE)
+STEPS = Whole(1, MAX_STEPS)
+SAMPLES = Whole(1, MAX_SAMPLES)
+SHARE = Number(0.0, 1.0)
+WEIGHT = Number(0.0)
+
+
+def product_within(values: Sequence[int], most: int, where: str, what: str) -> None:
+    """
+    :param values: sizes
+    :param most: their greatest product
+    :param where: file and place
+    :param what: of the product, in words
+    :raises ValueError: if it is greater
+    """
+    if math.prod(values) > most:
+        raise refusal(where, f"{what} of at most {most}", "x".join(str(value)[:20] for value in values))

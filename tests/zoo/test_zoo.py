@@ -1,0 +1,97 @@
+"""The RL Zoo trains, plays and tunes our learners, with the presets that the comparison uses."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from difftori_gym.baselines.methods import METHODS
+from difftori_gym.zoo import ALGORITHMS
+from difftori_gym.zoo.__main__ import main, option
+from difftori_gym.zoo.hyperparameters import TASKS, as_yaml
+from difftori_gym.zoo.registration import hyperparameters_file
+from difftori_gym.zoo.search import convert
+
+SMALL = "learning_starts:20 batch_size:8 pg_batch_size:4 max_iterations:1 train_freq:4 gradient_steps:1"
+PROGRAM = f"""
+from difftori_gym.zoo.__main__ import main
+
+common = "--device cpu --num-threads 1 --seed 0 -f logs --eval-freq -1 --verbose 0".split()
+small = "-params {SMALL}".split()
+play = "--device cpu --num-threads 1 -f logs --no-render".split()
+main(["train", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n", "40", *small, *common])
+main(["enjoy", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n", "252", *play])
+tune = "-optimize --n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots".split()
+main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", "-n", "160", *tune, *common,
+      "-params", "learning_starts:150", "num_samples:8", "num_elites:2", "max_iterations:1", "train_freq:20",
+      "gradient_steps:1"])
+"""
+
+
+def test_training_playing_and_tuning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=3000, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "logs/difftori/dm_control-cartpole-swingup_1/dm_control-cartpole-swingup.zip").exists()
+    config = (
+        tmp_path / "logs/difftori/dm_control-cartpole-swingup_1/dm_control-cartpole-swingup/config.yml"
+    ).read_text()
+    assert "schedule_steps" in config  # our presets, not those of another algorithm
+    assert "Episode Reward" in done.stdout
+    (report,) = (tmp_path / "logs" / "tdmpc").glob("report_Pendulum-v1_2-trials-*.csv")
+    with report.open() as file:
+        trials = list(csv.DictReader(file))
+    assert [trial["state"] for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert all(float(trial["value"]) < 0 for trial in trials)
+    assert {int(trial["params_horizon"]) for trial in trials} <= set(range(1, 8))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_files_are_the_presets(name):
+    text = hyperparameters_file(name).read_text(encoding="utf-8")
+    assert text == as_yaml(name), "run `python -m difftori_gym.zoo hyperparameters`"
+    for id, found in yaml.safe_load(text).items():
+        assert found.keys() - METHODS[name].hyperparameter_names() <= {
+            "n_timesteps",
+            "n_envs",
+            "policy",
+            "env_kwargs",
+        }, id
+
+
+def test_presets_of_the_measured_tasks():
+    found = yaml.safe_load(hyperparameters_file("difftori").read_text(encoding="utf-8"))
+    assert set(found) == {"default", *(task.id for task in TASKS)}
+    assert found["dm_control/pendulum-swingup"]["exploration_correlation"] == 0.95
+
+
+def test_searched_settings_are_arguments_of_the_learners():
+    assert convert({"batch_size_pow": 5, "one_minus_gamma": 0.25, "horizon": 2}) == {
+        "batch_size": 32,
+        "gamma": 0.75,
+        "horizon": 2,
+    }
+
+    class Lowest:
+        def suggest_float(self, name, low, high, *, log=False):
+            return low
+
+        def suggest_int(self, name, low, high):
+            return low
+
+    from difftori_gym.zoo.registration import _SAMPLERS
+
+    for name in ALGORITHMS:
+        suggested = _SAMPLERS[name](Lowest(), 1, 1, {})
+        assert set(suggested) <= METHODS[name].hyperparameter_names()
+
+
+def test_options_and_unknown_commands():
+    assert option(["--env", "a", "--algo=b"], "--algo") == "b"
+    assert option(["--env", "a"], "-e", "--env") == "a"
+    assert option(["--env"], "--algo") is None
+    with pytest.raises(SystemExit, match="train, enjoy"):
+        main(["fly"])
