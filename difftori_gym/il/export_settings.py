@@ -55,6 +55,7 @@ def imitation_settings(make: MakeSpec, kind: Callable[[], type[BasePolicy]]) -> 
         base=Optionally(SpecOfBase(make, kind)),
         **EXTRACTOR_SETTINGS,
         cloud_scaling=Choice(("axes", "none")),
+        image_shift=Optionally(Whole(0, 10_000)),
     )
 
 
