@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from difftori_gym.envs import TaskId
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -48,6 +50,11 @@ class Run(Protocol):
     @property
     def name(self) -> str:
         """Name of its folder."""
+        ...
+
+    @property
+    def task_id(self) -> TaskId:
+        """Suite and task."""
         ...
 
     @property

@@ -152,7 +152,7 @@ def load_export(path: PathLike, device: torch.device | str = "auto") -> Exportab
     :return: the policy
     :raises ValueError: if the file is damaged, hostile or newer than this package
     """
-    return _load(Path(path), device, ExportablePolicy)
+    return _load(Path(path), device, ExportablePolicy)  # type: ignore[type-abstract]
 
 
 def read_export(path: PathLike) -> Export:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     from rl_zoo3.cli import main as zoo
 
     sys.argv = ["difftori_gym.zoo", command, *rest]
-    zoo()
+    zoo()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

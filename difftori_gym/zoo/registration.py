@@ -31,10 +31,11 @@ def register() -> None:
     except ModuleNotFoundError as error:
         raise ImportError(f'The RL Zoo needs the package {error.name}. Run: pip install "difftori-gym[zoo]"') from error
     algorithms: dict[str, type[BaseAlgorithm]] = ALGOS
+    converters: dict[str, Any] = HYPERPARAMS_CONVERTER
     for name in ALGORITHMS:
         algorithms[name] = METHODS[name].learner()
         HYPERPARAMS_SAMPLER[name] = _SAMPLERS[name]
-        HYPERPARAMS_CONVERTER[name] = convert
+        converters[name] = convert
 
 
 def hyperparameters_file(name: str) -> Path:
