@@ -1,6 +1,7 @@
 # make venv      makes .venv with everything in it
 # make compare   all set-up, then DiffTORI, TD-MPC and SAC on cartpole-swingup: figure, films, report
-# make test      all set-up, then linter, type checker and tests
+# make test      all set-up, then linter, type checker, documentation site, tests with coverage
+# make docs      all set-up, then the documentation site, in build/site
 # make bench     all set-up, then the speed tables of benchmarks/
 # make clean     removes what the others made, results/ excepted
 
@@ -20,6 +21,8 @@ COMPARE_ARGS ?= --eval-freq 7500 --eval-episodes 3
 
 TEST_JOBS ?= 2
 TEST_ARGS ?=
+# The share of statements of the package that tests run; nothing measures processes they start. COVERAGE= leaves it out.
+COVERAGE ?= --cov=difftori_gym --cov=wrappers --cov=baselines --cov-report=term:skip-covered
 
 # uv has its own names for pip's settings: pass them on, so that a local folder of wheels (a CPU
 # build of torch, for instance) is used by both.
@@ -42,7 +45,7 @@ SUITABLE = import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python; do \
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-.PHONY: help venv system compare test lint typecheck bench constraints clean
+.PHONY: help venv system compare test lint typecheck docs bench constraints clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -61,15 +64,15 @@ $(STAMP): pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(UV) torch numpy setuptools wheel
-	$(UV) -e ".[all,dev]"
+	$(UV) -e ".[all,dev,docs]"
 	@touch $@
 
 compare: venv
 	OMP_NUM_THREADS=1 $(BIN)/python examples/compare.py --methods $(METHODS) --tasks $(TASKS) --seeds $(SEEDS) \
 		--frames $(FRAMES) --obs $(OBS) --jobs $(JOBS) --out $(OUT) $(COMPARE_ARGS)
 
-test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
+test: lint typecheck docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(COVERAGE) $(TEST_ARGS)
 
 lint: venv
 	$(BIN)/python -m ruff check .
@@ -77,6 +80,10 @@ lint: venv
 
 typecheck: venv
 	sh scripts/typecheck.sh $(BIN)/python
+
+# Warnings are errors (strict in mkdocs.yml).
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: venv
 	@for name in solvers floor learners environments; do \
