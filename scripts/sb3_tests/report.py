@@ -16,7 +16,9 @@ def report(outcomes: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Stable-Baselines3's and sb3-contrib's own tests",
         "",
-        "    python scripts/run_sb3_tests.py",
+        "```sh",
+        "python scripts/run_sb3_tests.py",
+        "```",
         "",
         f"downloads the source distributions of Stable-Baselines3 {version('stable-baselines3')} and, where it is "
         f"installed, sb3-contrib {version('sb3-contrib')}, which carry their tests, puts the algorithms into them and "
