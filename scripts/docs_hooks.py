@@ -1,5 +1,5 @@
 """
-Hooks of the documentation site: pages that lie outside docs/, and a check that nothing is fetched.
+Hooks of the documentation site: pages that lie outside docs/, notebooks as pages, and a check that nothing is fetched.
 
 Some pages have their place elsewhere in the repository, where people look for them. They keep it, and links to them and
 from them work in both places: as files, and on the site.
@@ -7,6 +7,7 @@ from them work in both places: as files, and on the site.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -42,10 +43,28 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that lie outside docs/."""
+    """Add the pages that lie outside docs/, and a page for each notebook."""
     for source, page in OUTSIDE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        files.append(File.generated(config, f"{notebook.stem}.md", content=page_of(notebook)))
     return files
+
+
+def page_of(notebook: Path) -> str:
+    """
+    :param notebook: without outputs
+    :return: its cells as Markdown, with a link to the notebook itself behind the title
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = [
+        "".join(cell["source"]) if cell["cell_type"] == "markdown" else f"```python\n{''.join(cell['source'])}\n```"
+        for cell in cells
+    ]
+    title, _, rest = texts[0].partition("\n")
+    return "\n\n".join(
+        [title, f"This page is a notebook: [{notebook.name}]({notebook.name}).", rest.strip(), *texts[1:]]
+    )
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
