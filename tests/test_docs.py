@@ -1,7 +1,7 @@
 """
 Everything in a code block of the documentation is run: Python as it stands, of shell commands the programs and options.
 
-Training is cut short: ``learn`` takes a few steps whatever a page says, and films a few pictures. All else is as written.
+Training is cut short: ``learn`` takes a few steps whatever a page says, a film a few pictures. All else is as written.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import re
 import runpy
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +21,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 import difftori_gym
 from difftori_gym.trajopt import SampledSolution
 from difftori_gym.trajopt.optimizer import SOLVERS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -139,17 +143,22 @@ def help_of(words: list[str]) -> str:
     output, argv, path = io.StringIO(), sys.argv, list(sys.path)
     try:
         with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as end:
-            if words[0] == "-m":
-                sys.argv = [words[1], *words[2:], "--help"]
-                runpy.run_module(words[1], run_name="__main__", alter_sys=False)
-            else:
-                program = ROOT / words[0]
-                sys.argv, sys.path[:] = [str(program), *words[1:], "--help"], [str(program.parent), *path]
-                runpy.run_path(str(program), run_name="__main__")
+            start(words)
     finally:
         sys.argv, sys.path[:] = argv, path
     assert end.value.code in (0, None)
     return output.getvalue()
+
+
+def start(words: list[str]) -> None:
+    if words[0] == "-m":
+        sys.argv = [words[1], *words[2:], "--help"]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=False)
+    else:
+        program = ROOT / words[0]
+        sys.argv = [str(program), *words[1:], "--help"]
+        sys.path.insert(0, str(program.parent))
+        runpy.run_path(str(program), run_name="__main__")
 
 
 def python_programs() -> dict[tuple[str, ...], list[Command]]:
@@ -164,7 +173,8 @@ def python_programs() -> dict[tuple[str, ...], list[Command]]:
         # A subcommand is a bare word at the beginning of programs that have them.
         has_subcommands = program[-1] in {"difftori_gym.zoo", "examples/ablations.py"}
         subcommand = rest[:1] if has_subcommands and rest and not rest[0].startswith("-") else []
-        found.setdefault((*program, *subcommand), []).append(command)
+        if len(rest) > len(subcommand):
+            found.setdefault((*program, *subcommand), []).append(command)
     return found
 
 
@@ -174,8 +184,7 @@ PROGRAMS = python_programs()
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("program", list(PROGRAMS), ids=" ".join)
 def test_programs_have_the_options_that_are_shown(program):
-    told = help_of(list(program))
-    options = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", told))
+    options = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", help_of(list(program))))
     for command in PROGRAMS[program]:
         used = {word.split("=")[0] for word in command.words if re.match(r"--?[a-zA-Z]", word)} - {"-m"}
         assert used <= options, f"{command}: {sorted(used - options)} not among {sorted(options)}"

@@ -145,8 +145,7 @@ def works(learner: str, observations: spaces.Space, actions: spaces.Space) -> st
     try:
         LEARNERS[learner](observations, actions).learn(10)
     except (ValueError, AssertionError, TypeError) as refusal:
-        assert str(refusal), "refused without a word"
-        return "no"
+        return "no" if str(refusal) else "refused without a word"
     return "yes"
 
 
