@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import pytest
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 import difftori_gym
 from difftori_gym.trajopt import SampledSolution
@@ -83,10 +85,15 @@ def test_python_runs_from_the_top_of_the_page_to_its_end(name, short, tmp_path, 
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{name} repeats a measurement with a package of others")
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "documentation"}
-    for block in blocks_of(ROOT / name, "python"):
-        # So that a traceback names the line of the page.
-        exec(compile("\n" * block.line + block.code, name, "exec"), namespace)
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    try:
+        for block in blocks_of(ROOT / name, "python"):
+            # So that a traceback names the line of the page.
+            exec(compile("\n" * block.line + block.code, name, "exec"), namespace)
+    finally:
+        for value in namespace.values():
+            if isinstance(value, gym.Env | VecEnv):
+                value.close()
 
 
 def test_every_block_says_what_it_is():

@@ -223,8 +223,8 @@ def test_quoted_messages_stand_in_the_source():
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     quoted = re.findall(r"^### `(.+)`$", text, flags=re.MULTILINE)
     assert len(quoted) >= 40
-    source = list(literals())
-    assert "A message that nobody raises" not in " ".join(source)
+    source = {literal for literal in literals() if " " in literal}
+    assert not any("A message that nobody raises" in literal for literal in source)
     missing = []
     for message in quoted:
         pattern = re.compile(".*".join(re.escape(piece) for piece in message.split("…")), re.DOTALL)
