@@ -204,6 +204,29 @@ def test_the_page_of_metrics_lists_what_is_logged(learner):
     assert keys.seen == explained(type(model).__name__)
 
 
+# Figures
+
+
+def figures(page: Path) -> set[str]:
+    """Numbers of three digits and more in the text of a page; programs, code and addresses are left out."""
+    text = re.sub(
+        r"^```.*?^```$|`[^`]*`|\]\([^)]*\)|arXiv \S+", "", page.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+    return set(re.findall(r"(?<![\w.,])\d{3,}(?:,\d{3})*(?![\w,])", text)) - {"000"}
+
+
+def test_figures_of_summaries_stand_where_they_were_measured():
+    measured = [ROOT / "benchmarks" / "README.md"]
+    measured += [DOCS / f"{name}.md" for name in ("results", "imitation", "pixels", "known_dynamics")]
+    known = "\n".join(page.read_text(encoding="utf-8") for page in measured)
+    summaries = [DOCS / "choosing.md", *(DOCS / "algorithms" / f"{name}.md" for name in ("difftori", "tdmpc", "drqv2"))]
+    years = {str(year) for year in range(2018, 2027)}
+    quoted = {page.name: figures(page) - years for page in summaries}
+    assert len(quoted["choosing.md"]) > 20
+    missing = {(page, figure) for page, found in quoted.items() for figure in found if figure not in known}
+    assert missing == set()
+
+
 # Error messages
 
 
