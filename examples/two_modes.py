@@ -30,7 +30,7 @@ from difftori_gym.il.difftori_network import DiffTORINetwork
 START, GOAL = np.array([0.0, -1.0]), np.array([0.0, 1.0])
 RADIUS, REACHED, STEP, TIME_LIMIT = 0.35, 0.2, 0.1, 60
 DISTURBANCE = 0.3  # of the demonstrations, so that they show how to recover
-START_NOISE = 0.02
+START_NOISE = 0.0
 
 
 class TwoModes(gym.Env[np.ndarray, np.ndarray]):

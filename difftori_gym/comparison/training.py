@@ -71,7 +71,7 @@ class _Run(BaseCallback):
         self._clock = time.perf_counter()
         self._reported = 0.0
         self._rollout_start = state.agent_steps
-        self._unsaved, self._whole_step = False, True
+        self._unsaved, self._due, self._whole_step = False, False, True
 
     @property
     def frames(self) -> int:
@@ -83,6 +83,8 @@ class _Run(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._rollout_start, self._whole_step = self.model.num_timesteps, True
+        if self._due:
+            self.evaluate()
         # Not at the evaluation: only between two rollouts a run can be continued as if it had never stopped.
         if self._unsaved:
             self.wall_s += time.perf_counter() - self._clock
@@ -97,7 +99,10 @@ class _Run(BaseCallback):
         if self.model.num_timesteps >= self.settings.agent_steps:
             return self._rollout_is_whole()
         if self.frames // self.settings.eval_freq > self.rows[-1].frames // self.settings.eval_freq:
-            self.evaluate()
+            # Off-policy learners after the update of this step, as at the end of a run. Rollouts of the others are long.
+            if isinstance(self.model, OnPolicyAlgorithm):
+                self.evaluate()
+            self._due = not isinstance(self.model, OnPolicyAlgorithm)
         elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
             self.tell("train")
         return True
@@ -121,6 +126,7 @@ class _Run(BaseCallback):
     def evaluate(self) -> None:
         """Stop the clock, evaluate, write the table; a checkpoint is due."""
         self.wall_s += time.perf_counter() - self._clock
+        self._due = False
         self.tell("evaluate")
         settings = self.settings
         evaluation = evaluate(
