@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 import difftori_gym
+from difftori_gym.envs import SUITES
 from difftori_gym.trajopt import SampledSolution
 from difftori_gym.trajopt.optimizer import SOLVERS
 
@@ -65,6 +66,17 @@ def pages_with(*languages: str) -> list[str]:
 
 
 @pytest.fixture
+def contained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A folder to write to, and suites and environments that are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    before = [(registry, set(registry)) for registry in (SUITES, gym.registry)]
+    yield
+    for registry, names in before:
+        for name in set(registry) - names:
+            del registry[name]
+
+
+@pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cuts training and films short."""
     set_up, film = BaseAlgorithm._setup_learn, difftori_gym.record_video
@@ -81,10 +93,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", pages_with("python"))
-def test_python_runs_from_the_top_of_the_page_to_its_end(name, short, tmp_path, monkeypatch):
+def test_python_runs_from_the_top_of_the_page_to_its_end(name, short, contained):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{name} repeats a measurement with a package of others")
-    monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "documentation"}
     try:
         for block in blocks_of(ROOT / name, "python"):

@@ -3,8 +3,10 @@
 import ast
 import importlib
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -279,23 +281,45 @@ def test_what_the_reference_renders_can_be_imported():
 # The site's settings
 
 
-def test_nothing_is_fetched_when_a_page_is_opened():
+@pytest.fixture
+def hooks() -> dict[str, Any]:
+    """What the site's build calls."""
+    pytest.importorskip("mkdocs", reason='the extra "docs" builds the site')
+    return runpy.run_path(str(ROOT / "scripts" / "docs_hooks.py"))
+
+
+def test_nothing_is_fetched_when_a_page_is_opened(hooks):
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in text
     assert "strict: true" in text
-    hooks: dict[str, Any] = {}
-    exec(
-        compile((ROOT / "scripts" / "docs_hooks.py").read_text(encoding="utf-8"), "docs_hooks.py", "exec"),
-        {
-            "__file__": str(ROOT / "scripts" / "docs_hooks.py"),
-            "__name__": "docs_hooks",
-        },
-        hooks,
-    )
     fetched = hooks["FETCHED"]
     assert fetched.search('<link rel="stylesheet" href="https://fonts.googleapis.com/css">')
     assert fetched.search("<script defer src=//cdn.example.org/a.js></script>")
     assert not fetched.search('<a href="https://arxiv.org/abs/2402.05421">paper</a><script src="assets/a.js"></script>')
+
+
+@pytest.mark.parametrize(
+    ("page", "written", "shown"),
+    [
+        ("choosing.md", "[a](../benchmarks/README.md#floor)", "[a](benchmarks.md#floor)"),
+        ("guides/suite.md", "[a](../../CONTRIBUTING.md)", "[a](../contributing.md)"),
+        ("guides/suite.md", "[a](../film.md)", "[a](../film.md)"),
+        ("benchmarks.md", "![a](../docs/figures/f.png)", "![a](figures/f.png)"),
+        ("contributing.md", "[a](docs/solvers.md)", "[a](solvers.md)"),
+        ("index.md", "[a](https://arxiv.org/abs/1) [b](#here)", "[a](https://arxiv.org/abs/1) [b](#here)"),
+        ("index.md", "```python\nx = a[0](../b)\n```", "```python\nx = a[0](../b)\n```"),
+    ],
+)
+def test_links_between_files_become_links_between_pages(hooks, page, written, shown):
+    rewrite = hooks["on_page_markdown"]
+    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    assert rewrite(written, page=place, config=None, files=None) == shown
+
+
+def test_a_link_to_a_file_that_is_no_page_is_refused(hooks):
+    place = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    with pytest.raises(Exception, match="which is no page of the site"):
+        hooks["on_page_markdown"]("[a](../Makefile)", page=place, config=None, files=None)
 
 
 # The notebook
