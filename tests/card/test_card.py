@@ -24,6 +24,7 @@ def trained(tmp_path_factory):
     model = DiffTORI("MlpPolicy", env, policy_kwargs=dict(net_arch=[8]), device="cpu", seed=0, **settings)
     model.learn(510)
     model.save(folder / "model")
+    env.close()
     return folder, model
 
 
