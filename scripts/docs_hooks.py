@@ -33,13 +33,16 @@ LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
 FETCHED = re.compile(r"<(?:script|img|link|iframe|source|video)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>", re.I)
 
 
-def on_config(config: Any) -> Any:
-    """Lay a copy of the package where mkdocstrings reads it, with its parts in the places where they are installed."""
+def on_startup(command: str, dirty: bool) -> None:
+    """
+    Lay a copy of the package where mkdocstrings reads it, with its parts in the places where they are installed.
+
+    Before mkdocstrings is configured: it looks into the folder only then.
+    """
     copy = ROOT / "build" / "docs-source" / "difftori_gym"
     shutil.rmtree(copy, ignore_errors=True)
     for folder, place in PARTS.items():
         shutil.copytree(ROOT / folder, copy / place, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
