@@ -99,7 +99,7 @@ class _Run(BaseCallback):
         if self.model.num_timesteps >= self.settings.agent_steps:
             return self._rollout_is_whole()
         if self.frames // self.settings.eval_freq > self.rows[-1].frames // self.settings.eval_freq:
-            # Off-policy learners after the update of this step, as at the end of a run. Rollouts of the others are long.
+            # Off-policy learners after the update of this step, as at the end of a run; rollouts of others are long.
             if isinstance(self.model, OnPolicyAlgorithm):
                 self.evaluate()
             self._due = not isinstance(self.model, OnPolicyAlgorithm)
