@@ -171,6 +171,7 @@ def help_of(words: list[str]) -> str:
 def start(words: list[str]) -> None:
     if words[0] == "-m":
         sys.argv = [words[1], *words[2:], "--help"]
+        sys.modules.pop(f"{words[1]}.__main__", None)  # another test has imported it, which runpy warns of
         runpy.run_module(words[1], run_name="__main__", alter_sys=False)
     else:
         program = ROOT / words[0]
