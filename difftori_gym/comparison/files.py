@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +36,34 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a json object, got {type(content).__name__}. Remove it.")
     return content
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """
+    Write a table in one step.
+
+    :param path: csv file
+    :param columns: names of its columns
+    :param rows: values of each row, in the order of the columns
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """
+    :param path: csv file, which may be missing
+    :param columns: names of its columns
+    :return: its rows by column, none when the file is missing
+    :raises ValueError: if it has other columns
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if list(reader.fieldnames or ()) != list(columns):
+            raise ValueError(f"{path} must have the columns {','.join(columns)}, got {reader.fieldnames}.")
+        return list(reader)

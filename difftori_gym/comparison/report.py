@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Generic, TypeVar
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.files import write_text
@@ -39,8 +40,13 @@ _HEADER = (
 )
 
 
+#: A row of the table, and the kind of run that it comes from.
+Row = TypeVar("Row")
+RunOfRow = TypeVar("RunOfRow")
+
+
 @dataclass(frozen=True)
-class ReportInputs:
+class ReportInputs(Generic[Row, RunOfRow]):
     """
     What a report is made from.
 
@@ -50,19 +56,22 @@ class ReportInputs:
     :param failures: runs that died
     :param commands: command lines that made the results
     :param jobs: processes side by side
-    :param published: whether to quote published returns
+    :param published: whether to quote published results
     """
 
     out: Path
-    rows: Sequence[ResultRow]
-    runs: dict[str, RunSettings]
+    rows: Sequence[Row]
+    runs: dict[str, RunOfRow]
     failures: Sequence[Failure]
     commands: Sequence[str]
     jobs: int
     published: bool
 
 
-def write_report(inputs: ReportInputs) -> None:
+_Inputs = ReportInputs[ResultRow, RunSettings]
+
+
+def write_report(inputs: _Inputs) -> None:
     """
     Write ``out/report.md``.
 
@@ -103,7 +112,7 @@ def interval(estimate: Estimate) -> str:
     return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
-def _commands(inputs: ReportInputs) -> list[str]:
+def _commands(inputs: _Inputs) -> list[str]:
     """
     :param inputs: what the report is made from
     :return: the commands as a block
@@ -111,7 +120,7 @@ def _commands(inputs: ReportInputs) -> list[str]:
     return ["```\n" + "\n".join(inputs.commands) + "\n```"] if inputs.commands else []
 
 
-def _task_section(inputs: ReportInputs, task: Task, methods: dict[str, Seeds]) -> list[str]:
+def _task_section(inputs: _Inputs, task: Task, methods: dict[str, Seeds]) -> list[str]:
     """
     :param inputs: what the report is made from
     :param task: suite, task, obs
@@ -135,7 +144,7 @@ def _task_section(inputs: ReportInputs, task: Task, methods: dict[str, Seeds]) -
     return parts
 
 
-def _method_line(inputs: ReportInputs, method: str, seeds: Seeds) -> list[str]:
+def _method_line(inputs: _Inputs, method: str, seeds: Seeds) -> list[str]:
     """
     :param inputs: what the report is made from
     :param method: name of the method
@@ -162,7 +171,7 @@ def _method_line(inputs: ReportInputs, method: str, seeds: Seeds) -> list[str]:
     ]
 
 
-def _summaries(inputs: ReportInputs, method: str, last: Sequence[ResultRow]) -> list[RunSummary]:
+def _summaries(inputs: _Inputs, method: str, last: Sequence[ResultRow]) -> list[RunSummary]:
     """
     :param inputs: what the report is made from
     :param method: name of the method
@@ -198,7 +207,7 @@ def _overall_section(tasks: dict[Task, dict[str, Seeds]]) -> list[str]:
     return ["## All dm_control tasks together", table(("method", "runs", "IQM of final return"), lines)]
 
 
-def _reading(inputs: ReportInputs) -> list[str]:
+def _reading(inputs: _Inputs) -> list[str]:
     """
     :param inputs: what the report is made from
     :return: how the numbers were made
@@ -231,7 +240,7 @@ def failure_section(failures: Sequence[Failure]) -> list[str]:
     return parts
 
 
-def _films(inputs: ReportInputs) -> list[str]:
+def _films(inputs: _Inputs) -> list[str]:
     """
     :param inputs: what the report is made from
     :return: links to films, and the reason where there is none

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from difftori_gym.baselines.methods import METHODS
-from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.files import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,7 @@ def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
     :param path: csv file
     :param rows: its rows
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        success = "" if row.success is None else f"{row.success:.4f}"
-        counts = (row.suite, row.task, row.obs, row.method, row.seed, row.frames, row.agent_steps)
-        writer.writerow((*counts, f"{row.wall_s:.2f}", f"{row.episode_return:.4f}", success))
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, (_values(row) for row in rows))
 
 
 def read_results(path: Path) -> list[ResultRow]:
@@ -72,13 +63,13 @@ def read_results(path: Path) -> list[ResultRow]:
     :return: its rows, none when the file is missing
     :raises ValueError: if its columns are not those of :class:`ResultRow`
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}, got {reader.fieldnames}.")
-        return [_row(record) for record in reader]
+    return [_row(record) for record in read_table(path, COLUMNS)]
+
+
+def _values(row: ResultRow) -> tuple[object, ...]:
+    success = "" if row.success is None else f"{row.success:.4f}"
+    counts = (row.suite, row.task, row.obs, row.method, row.seed, row.frames, row.agent_steps)
+    return (*counts, f"{row.wall_s:.2f}", f"{row.episode_return:.4f}", success)
 
 
 def _row(record: dict[str, str]) -> ResultRow:

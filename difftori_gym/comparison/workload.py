@@ -33,8 +33,8 @@ class Begun:
     """
     How far an earlier process came.
 
-    :param agent_steps: agent steps trained
-    :param wall_s: seconds of training
+    :param agent_steps: agent steps trained, gradient steps of an imitation learner
+    :param wall_s: seconds of training so far
     """
 
     agent_steps: int = 0

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from difftori_gym.comparison.compare import remember_command
 from difftori_gym.comparison.imitation.plan import Work, read_imitation_runs
-from difftori_gym.comparison.imitation.report import ReportInputs, write_report
+from difftori_gym.comparison.imitation.report import write_report
 from difftori_gym.comparison.imitation.results import collect_rows
 from difftori_gym.comparison.imitation.settings import ImitationSettings
 from difftori_gym.comparison.imitation.training import IMITATION
+from difftori_gym.comparison.report import ReportInputs
 from difftori_gym.comparison.runner import Display, Failure, run_all
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median, stdev
 
 from difftori_gym.comparison.files import write_text
@@ -14,8 +12,7 @@ from difftori_gym.comparison.imitation.results import Group, ImitationRow, Seeds
 from difftori_gym.comparison.imitation.settings import ImitationRun
 from difftori_gym.comparison.imitation.training import film_error, film_path
 from difftori_gym.comparison.machine import describe_machine, package_versions
-from difftori_gym.comparison.report import failure_section, interval, table
-from difftori_gym.comparison.runner import Failure
+from difftori_gym.comparison.report import ReportInputs, failure_section, interval, table
 from difftori_gym.comparison.statistics import Estimate, bootstrap, wilson
 
 _HEADER = (
@@ -32,30 +29,10 @@ _HEADER = (
 )
 
 
-@dataclass(frozen=True)
-class ReportInputs:
-    """
-    What a report is made from.
-
-    :param out: folder of the results
-    :param rows: all evaluations
-    :param runs: all runs in the folder, by name
-    :param failures: runs that died
-    :param commands: command lines that made the results
-    :param jobs: processes side by side
-    :param published: whether to quote published results
-    """
-
-    out: Path
-    rows: Sequence[ImitationRow]
-    runs: dict[str, ImitationRun]
-    failures: Sequence[Failure]
-    commands: Sequence[str]
-    jobs: int
-    published: bool
+_Inputs = ReportInputs[ImitationRow, ImitationRun]
 
 
-def write_report(inputs: ReportInputs) -> None:
+def write_report(inputs: _Inputs) -> None:
     """
     Write ``out/report.md``.
 
@@ -108,7 +85,7 @@ def percent(estimate: Estimate | None) -> str:
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _task_section(inputs: ReportInputs, group: Group, entries: dict[str, Seeds]) -> list[str]:
+def _task_section(inputs: _Inputs, group: Group, entries: dict[str, Seeds]) -> list[str]:
     """
     :param inputs: what the report is made from
     :param group: suite, task, obs, number of demonstrations
@@ -167,7 +144,7 @@ def _quote(quote: PublishedSuccess, entries: dict[str, Seeds]) -> list[str]:
     ]
 
 
-def _protocols(inputs: ReportInputs, group: Group, quotes: Sequence[PublishedSuccess]) -> str:
+def _protocols(inputs: _Inputs, group: Group, quotes: Sequence[PublishedSuccess]) -> str:
     """
     :param inputs: what the report is made from
     :param group: suite, task, obs, number of demonstrations
@@ -190,7 +167,7 @@ def _protocols(inputs: ReportInputs, group: Group, quotes: Sequence[PublishedSuc
     return f"{text} {METAWORLD_MEAN}" if suite == "metaworld" else text
 
 
-def _reading(inputs: ReportInputs) -> list[str]:
+def _reading(inputs: _Inputs) -> list[str]:
     """
     :param inputs: what the report is made from
     :return: how the numbers were made
@@ -214,7 +191,7 @@ def _reading(inputs: ReportInputs) -> list[str]:
     ]
 
 
-def _films(inputs: ReportInputs) -> list[str]:
+def _films(inputs: _Inputs) -> list[str]:
     """
     :param inputs: what the report is made from
     :return: links to films, and the reason where there is none

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
-from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.files import read_table, write_table
 from difftori_gym.comparison.imitation.settings import entry_label, entry_name
 
 
@@ -82,15 +80,7 @@ def write_rows(path: Path, rows: Iterable[ImitationRow]) -> None:
     :param path: csv file
     :param rows: its rows
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        values = {name: getattr(row, name) for name in COLUMNS}
-        values |= {name: format(values[name], form) for name, form in _FLOATS.items()}
-        values["successes"] = "" if row.successes is None else row.successes
-        writer.writerow(values.values())
-    write_text(path, text.getvalue())
+    write_table(path, COLUMNS, (_values(row) for row in rows))
 
 
 def read_rows(path: Path) -> list[ImitationRow]:
@@ -101,13 +91,13 @@ def read_rows(path: Path) -> list[ImitationRow]:
     :return: its rows, none when the file is missing
     :raises ValueError: if its columns are not those of :class:`ImitationRow`
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}, got {reader.fieldnames}.")
-        return [_row(record) for record in reader]
+    return [_row(record) for record in read_table(path, COLUMNS)]
+
+
+def _values(row: ImitationRow) -> list[object]:
+    values = {name: getattr(row, name) for name in COLUMNS}
+    values |= {name: format(values[name], form) for name, form in _FLOATS.items()}
+    return list((values | {"successes": "" if row.successes is None else row.successes}).values())
 
 
 def _row(record: dict[str, str]) -> ImitationRow:
