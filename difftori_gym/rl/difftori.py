@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from difftori_gym.exports import ExportableAlgorithm
 from difftori_gym.models.memory_errors import out_of_memory_explained
+from difftori_gym.rl import validation
 from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Init, Planner
@@ -26,12 +27,6 @@ from difftori_gym.rl.saved_model import check_saved_model
 from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
 from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
-from difftori_gym.rl.validation import (
-    check_action_space,
-    check_finite_observation,
-    check_finite_transition,
-    check_observation_space,
-)
 from difftori_gym.trajopt import TrajectoryOptimizer
 from difftori_gym.trajopt.optimizer import Solver
 from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
@@ -80,6 +75,8 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
     :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
     :param init: start of the optimisation, ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``
     :param compile: whether the planner's gradient is compiled by ``torch.compile``: for GPUs, see docs/solvers.md
+    :param reward_scale: factor on the rewards that are learned from, so that values stay well below the solver's
+        ``residual_offset`` of 1000 (in the control suite they are below 100). Planned values are in this unit.
     :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
     :param value_coef: weight of the latent value loss
     :param consistency_coef: weight of the latent dynamics loss
@@ -144,6 +141,7 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
         backward_num_iterations: int = 5,
         init: Init = "policy",
         compile: bool = False,
+        reward_scale: float = 1.0,
         reward_coef: float = 0.5,
         value_coef: float = 0.1,
         consistency_coef: float = 2.0,
@@ -166,8 +164,8 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
     ) -> None:
         env = maybe_make_env(env, verbose) if env is not None else None
         if env is not None:
-            check_action_space(env.action_space)
-            check_observation_space(env.observation_space)
+            validation.check_action_space(env.action_space)
+            validation.check_observation_space(env.observation_space)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -216,6 +214,7 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
         self.update_settings = UpdateSettings(
             coefficients=LossCoefficients(reward_coef, value_coef, consistency_coef, termination_coef, rho),
             discount=gamma,
+            reward_scale=reward_scale,
             noise_std=exploration_final_std,
             tau=tau,
             target_update_interval=target_update_interval,
@@ -276,7 +275,7 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
             self._plan_state = self._plan_restart = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self._last_obs is not None
-        check_finite_observation(self._last_obs, self.observation_space, batched=True)
+        validation.check_finite_observation(self._last_obs, self.observation_space, batched=True)
         return prepared
 
     def _sample_action(
@@ -313,7 +312,7 @@ class DiffTORI(TensorCollection, ExportableAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        check_finite_transition(new_obs, reward, infos, self.observation_space)
+        validation.check_finite_transition(new_obs, reward, infos, self.observation_space)
         timeouts = [info.get("TimeLimit.truncated", False) for info in infos]
         if np.any(dones & ~np.array(timeouts, dtype=bool)) and not self.policy.model.episodic:
             self.policy.model.episodic = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from stable_baselines3.common.utils import polyak_update
@@ -27,6 +28,7 @@ class UpdateSettings:
     """
     :param coefficients: weights of the model loss
     :param discount: per-step discount
+    :param reward_scale: factor on rewards, positive
     :param noise_std: smoothing noise on the prior's actions in targets
     :param tau: step of the moving averages
     :param target_update_interval: updates between two such steps
@@ -42,6 +44,7 @@ class UpdateSettings:
 
     coefficients: LossCoefficients = LossCoefficients()
     discount: float = 0.99
+    reward_scale: float = 1.0
     noise_std: float = 0.05
     tau: float = 0.01
     target_update_interval: int = 2
@@ -56,6 +59,8 @@ class UpdateSettings:
         for name in ("target_update_interval", "pg_freq", "pg_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} needs to be at least 1, got {getattr(self, name)!r}.")
+        if not 0 < self.reward_scale < math.inf:
+            raise ValueError(f"reward_scale needs to be positive and finite, got {self.reward_scale!r}.")
         for name in ("pg_coef", "noise_std"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} needs to be at least 0, got {getattr(self, name)!r}.")
@@ -87,6 +92,7 @@ class Updater:
         """
         policy, settings = self.policy, self.settings
         batch = augmented(batch, policy.observation_space, policy.image_shift)
+        batch = replace(batch, rewards=settings.reward_scale * batch.rewards)
         observations = policy.preprocess(batch.observations)
         next_observations = policy.preprocess(flatten_time(batch.next_observations))
         with torch.no_grad():

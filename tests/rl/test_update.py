@@ -94,6 +94,31 @@ def test_the_policy_gradient_moves_all_that_plans_and_neither_prior_nor_judge(tr
     assert moved_by(model, NOTHING, **changes) == MODEL
 
 
+def test_reward_scale_is_learning_from_scaled_rewards(trained):
+    model = trained(reward_scale=0.25)
+    assert model.update_settings.reward_scale == 0.25
+    batch = model.replay_buffer.sample_sequences(16, model.horizon)
+    weights = {name: value.clone() for name, value in model.policy.state_dict().items()}
+
+    def updated(reward_scale: float, rewards: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.policy.load_state_dict(weights)
+        model.policy._build_optimizers(lambda _: 1e-3)  # without the moments of another update
+        torch.manual_seed(0)  # of the noise in the targets
+        settings = replace(model.update_settings, reward_scale=reward_scale)
+        Updater(model.policy, settings).update(replace(batch, rewards=rewards), n_updates=model.update_settings.pg_freq)
+        return parts_of(model)
+
+    scaled = updated(0.25, batch.rewards)
+    torch.testing.assert_close(scaled, updated(1.0, 0.25 * batch.rewards), rtol=0, atol=0)
+    assert not torch.equal(scaled["critic"], updated(1.0, batch.rewards)["critic"])
+
+
+@pytest.mark.parametrize("reward_scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_reward_scale_is_positive_and_finite(trained, reward_scale):
+    with pytest.raises(ValueError, match="reward_scale needs to be positive and finite, got"):
+        trained(reward_scale=reward_scale)
+
+
 def test_the_policy_gradient_can_be_switched_off(trained):
     model = trained()
     assert moved_by(model, NOTHING, pg_coef=0.0, only_model=False) == {"actor"}
