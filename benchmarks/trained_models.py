@@ -38,6 +38,7 @@ SERIES = {
     "cem": (dict(solver="cem"), (1, 3, 6)),
     "mppi": (dict(solver="mppi"), (1, 3, 6)),
 }
+DEFAULT = "default: adam, 6 starts, 8 + 2.8 sqrt(H A)"
 REFERENCES = ("lm, released settings, 100", "mppi, 6")
 HEADINGS = {
     "task": "task",
@@ -104,7 +105,7 @@ def optimizers(task: str) -> dict[str, TrajectoryOptimizer]:
     """Settings by the name of the row."""
     step_size, damping = RELEASED.get(task, RELEASED["cheetah-run"])
     released = dict(solver="lm", max_iterations=100, step_size=step_size, damping=damping, bounds="clamp")
-    settings = {REFERENCES[0]: released}
+    settings = {REFERENCES[0]: released, DEFAULT: {}}
     for name, (common, counts) in SERIES.items():
         settings.update({f"{name}, {count}": {**common, "max_iterations": count} for count in counts})
     return {name: TrajectoryOptimizer(**each, backward_mode="none") for name, each in settings.items()}

@@ -95,7 +95,7 @@ def _words(literal: Any) -> Choice:
 TRAJECTORY_OPTIMIZER = Table(
     dict(
         solver=Choice(tuple(SOLVERS)),
-        max_iterations=Whole(0, MAX_ITERATIONS),
+        max_iterations=Optionally(Whole(0, MAX_ITERATIONS)),
         step_size=Number(0.0),
         damping=Number(0.0),
         adaptive_damping=Flag(),

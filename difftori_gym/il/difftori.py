@@ -61,7 +61,7 @@ class DiffTORIImitationPolicy(ImitationPolicy):
     ) -> None:
         self._settings: dict[str, Any] = dict(
             objective=objective,
-            trajectory_optimizer=trajectory_optimizer or TrajectoryOptimizer(),
+            trajectory_optimizer=trajectory_optimizer or TrajectoryOptimizer(solver="lm"),
             init=init,
             latent_dim=latent_dim,
             num_latents=num_latents,

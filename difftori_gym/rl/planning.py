@@ -30,7 +30,7 @@ class Planner:
         is not possible it is not
     """
 
-    optimizer: TrajectoryOptimizer = TrajectoryOptimizer()
+    optimizer: TrajectoryOptimizer = TrajectoryOptimizer(solver="lm")
     init: Init = "policy"
     discount: float = 0.99
     num_prior_samples: int = 0

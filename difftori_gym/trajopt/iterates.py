@@ -122,6 +122,10 @@ class IterateRecord:
         """
         self._usable.append(usable)
 
+    def is_whole(self) -> bool:
+        """:return: whether every value so far is finite and their sum is, too; the device is waited for"""
+        return bool(finite(torch.stack(self._values).sum()))
+
     def best(self) -> tuple[Tensor, Tensor, Tensor]:
         """:return: best iterate ``[B, H, A]`` (the start where no value was finite), its value ``[B]``, ``history``"""
         history = torch.stack(self._values, dim=1)  # [B, K + 1]

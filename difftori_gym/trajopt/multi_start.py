@@ -34,7 +34,8 @@ def gather_starts(
     :param candidates: further starts ``[N, B, H, A]``, all of them used; an entry that is not finite, as in a warm
         start that a sample does not have, is taken from the given start, and so is one absurdly far from the box
     :param num_starts: least number of starts, at least 1
-    :param generator: randomness of the random ones, half of them around the given start, half uniform in [-1, 1]
+    :param generator: randomness of the random ones, half of them around the given start, half uniform in [-1, 1]; None
+        draws the same ones at every call, so that a plan is a function of its problem
     :param bounds: treatment of the box
     :return: starts ``[S, B, H, A]``, with the graph of the given one
     """
@@ -48,6 +49,7 @@ def gather_starts(
     if missing > 1:
         shape = (1, *actions.shape[1:])
         near, anywhere = missing // 2, (missing - 1) // 2
+        generator = generator or torch.Generator(actions.device).manual_seed(0)
         options: dict[str, Any] = dict(dtype=actions.dtype, device=actions.device, generator=generator)
         noise = torch.randn(near, *shape, **options)
         starts.append((actions.detach() + NEAR_STD * noise).clamp(LOW, HIGH))

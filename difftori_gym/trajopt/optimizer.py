@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -40,25 +42,41 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 }
 SAMPLING_SOLVERS = frozenset({"mppi", "cem"})
 
+# Settings that are left out, where they differ from lm's.
+SOLVER_DEFAULTS: dict[str, dict[str, float | None]] = {
+    "gradient": dict(max_iterations=None, step_size=0.1),
+    "adam": dict(max_iterations=None, step_size=0.5, num_starts=6),
+    "newton": dict(max_iterations=5),
+    "mppi": dict(max_iterations=6),
+    "cem": dict(max_iterations=6),
+}
+OTHERWISE: dict[str, float | None] = dict(max_iterations=10, step_size=1e-3, num_starts=1)
+
 
 @dataclass(frozen=True)
 class TrajectoryOptimizer:
     """
     Settings of a trajectory optimiser, and the call that runs it.
 
-        optimizer = TrajectoryOptimizer(solver="lm", max_iterations=20)
+        optimizer = TrajectoryOptimizer()
         solution = optimizer(objective, actions)
 
     Every sample of a batch is a problem of its own: solving ``B`` of them together equals solving each alone.
 
-    :param solver: ``"lm"`` closed-form Levenberg-Marquardt; ``"theseus"`` the same iteration by Theseus (the extra
+    The default, ``"adam"`` from six starts, is what reaches most in least time (benchmarks/README.md, trained models).
+    DiffTORI trains with the paper's ``"lm"`` and few iterations, which stay close to the policy prior: what is
+    optimised further is also what a model that is still being learned has wrong (docs/results.md).
+
+    :param solver: ``"adam"`` projected ascent with momentum and shrinking steps, which also closes in on creases;
+        ``"lm"`` closed-form Levenberg-Marquardt, the paper's; ``"theseus"`` the same iteration by Theseus (the extra
         ``difftori-gym[theseus]``); ``"gradient"`` projected gradient ascent with a step of its own for each sample;
-        ``"adam"`` the same with momentum and shrinking steps, which also closes in on creases;
         ``"newton"`` with the exact Hessian in a trust region; ``"mppi"`` and ``"cem"`` sampling, not differentiable;
         or a solver of your own, a function ``(objective, actions, settings) -> Solution`` (docs/solvers.md)
-    :param max_iterations: iterations of the solver, at least 0 (then the start is the answer)
-    :param step_size: positive; factor on each step (lm, theseus), or how far the first step moves the steepest action,
-        later ones being as long as pays off (gradient)
+    :param max_iterations: iterations of the solver, at least 0 (then the start is the answer). Left out, here and
+        below, the solver chooses: adam and gradient by the number n = H * A of unknowns, 8 + 2.8 sqrt(n), which is what
+        trained models took; lm and theseus 10, newton 5, mppi and cem 6.
+    :param step_size: positive; factor on each step (lm, theseus: 1e-3), or how far the first step moves an action: each
+        (adam: 0.5), or the steepest one, later steps being as long as pays off (gradient: 0.1)
     :param damping: added to the curvature, positive (lm, theseus)
     :param adaptive_damping: a damping for each sample, which starts at ``damping``, shrinks after a step that improved
         the sample and grows after one that did not, which is taken back (lm)
@@ -74,7 +92,7 @@ class TrajectoryOptimizer:
     :param stationarity_tolerance: greatest distance from a maximum, in units of actions, at which ``"implicit"``
         differentiates a sample, positive
     :param num_starts: starts per sample, of which the best solution is kept, at least 1: the given one, ``candidates``,
-        zero, and random ones (all but mppi and cem)
+        zero, and random ones (all but mppi and cem; adam: 6, else 1)
     :param num_samples: sequences valued per iteration (mppi, cem)
     :param num_elites: best sequences the distribution is refitted to (mppi, cem)
     :param temperature: inverse temperature of the elites' weights (mppi)
@@ -84,9 +102,9 @@ class TrajectoryOptimizer:
     :raises ValueError: for a setting outside its range, naming the setting, the range and the value
     """
 
-    solver: Solver = "lm"
-    max_iterations: int = 10
-    step_size: float = 1e-3
+    solver: Solver = "adam"
+    max_iterations: int = cast(int, None)  # chosen below, as the others like it
+    step_size: float = cast(float, None)
     damping: float = 0.5
     adaptive_damping: bool = False
     residual_offset: float = 1000.0
@@ -95,7 +113,7 @@ class TrajectoryOptimizer:
     backward_mode: BackwardMode = "truncated"
     backward_num_iterations: int = 5
     stationarity_tolerance: float = 1e-3
-    num_starts: int = 1
+    num_starts: int = cast(int, None)
     num_samples: int = 512
     num_elites: int = 64
     temperature: float = 0.5
@@ -104,6 +122,12 @@ class TrajectoryOptimizer:
     max_std: float = 2.0
 
     def __post_init__(self) -> None:
+        own = SOLVER_DEFAULTS.get(self.solver, {}) if isinstance(self.solver, str) else {}
+        if self.max_iterations == 0:  # the start is the answer, and no other one
+            own = {**own, "num_starts": 1}
+        for name, value in {**OTHERWISE, **own}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         check_settings(self, tuple(SOLVERS), SAMPLING_SOLVERS)
 
     def differentiates(self, index: int) -> bool:
@@ -136,7 +160,7 @@ class TrajectoryOptimizer:
             ``backward_mode="unroll"`` the solution is differentiable in it too
         :param candidates: further sequences ``[N, B, H, A]``: for a sampling solver beside its draws, for the others
             further starts, where an entry that is not finite is taken from ``actions``
-        :param generator: randomness of a sampling solver, and of random starts
+        :param generator: randomness of a sampling solver, and of random starts, which without one are always the same
         :return: the solution; numbers that are not finite are data (``num_failed``), never an exception
         :raises ValueError: if ``actions`` or the objective's values have another shape or dtype, if the objective
             does not depend on the actions, if ``candidates`` have another shape or dtype, or if a start lies outside
@@ -146,6 +170,13 @@ class TrajectoryOptimizer:
         if candidates is not None:
             check_candidates(candidates, actions, self.bounds)
         checked = CheckedObjective(objective)
+        if self.max_iterations is None:
+            return _sized(self, actions.shape[1:].numel())._maximise(checked, actions, candidates, generator)
+        return self._maximise(checked, actions, candidates, generator)
+
+    def _maximise(
+        self, checked: CheckedObjective, actions: Tensor, candidates: Tensor | None, generator: torch.Generator | None
+    ) -> Solution:
         if self.solver in SAMPLING_SOLVERS:
             return SOLVERS[str(self.solver)](checked, actions, self, candidates, generator)
         if self.backward_mode == "implicit":
@@ -169,7 +200,13 @@ class TrajectoryOptimizer:
 
     def replace(self, **changes: Any) -> TrajectoryOptimizer:
         """
-        :param changes: settings by name
+        :param changes: settings by name; what the solver had chosen for itself stays
         :return: a copy with these settings
         """
         return TrajectoryOptimizer(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
+
+@functools.lru_cache(maxsize=256)
+def _sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
+    """:return: the settings with as many iterations as ``n`` unknowns ask for"""
+    return settings.replace(max_iterations=8 + round(2.8 * math.sqrt(n)))

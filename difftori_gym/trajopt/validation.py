@@ -36,7 +36,8 @@ def check_settings(settings: TrajectoryOptimizer, solvers: Collection[str], samp
     _check_choice(settings, "backward_mode", get_args(BackwardMode))
     _check_choice(settings, "adaptive_damping", (False, True))
     for name, least in LEAST.items():
-        _check_integer(settings, name, least)
+        if name != "max_iterations" or settings.max_iterations is not None:
+            _check_integer(settings, name, least)
     for name in POSITIVE:
         _check_real(settings, name, "> 0", lambda value: value > 0)
     _check_real(settings, "residual_offset", "above every value", lambda value: True)

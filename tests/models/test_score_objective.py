@@ -46,7 +46,7 @@ def test_value_and_gradient_are_those_of_autograd(kind, activation):
 def test_the_derivative_of_a_solution_reaches_condition_and_score(kind):
     score, objective = make(kind)
     condition, actions = batch(2)
-    optimizer = TrajectoryOptimizer(max_iterations=4, step_size=1e-3, damping=1.0, backward_mode="unroll")
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=4, step_size=1e-3, damping=1.0, backward_mode="unroll")
     direction = torch.randn_like(actions)
 
     def loss(condition):

@@ -5,15 +5,15 @@ import torch
 
 from difftori_gym.trajopt import TrajectoryOptimizer
 
-ADAPTIVE = TrajectoryOptimizer(adaptive_damping=True, max_iterations=30)
+ADAPTIVE = TrajectoryOptimizer(solver="lm", adaptive_damping=True, max_iterations=30)
 BOUNDS = [None, "clamp", "project"]
 
 
 def test_the_default_is_constant_damping(latent_problem):
     problem = latent_problem()
-    assert not TrajectoryOptimizer().adaptive_damping
-    found = TrajectoryOptimizer(adaptive_damping=False)(problem.objective, problem.start)
-    assert torch.equal(found.actions, TrajectoryOptimizer()(problem.objective, problem.start).actions)
+    assert not TrajectoryOptimizer(solver="lm").adaptive_damping
+    found = TrajectoryOptimizer(solver="lm", adaptive_damping=False)(problem.objective, problem.start)
+    assert torch.equal(found.actions, TrajectoryOptimizer(solver="lm")(problem.objective, problem.start).actions)
 
 
 def test_the_first_step_is_that_of_constant_damping(latent_problem):

@@ -45,7 +45,7 @@ def assert_matches_finite_differences(problem, gradients, solve, tolerance=1e-6)
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_a_step_solves_the_damped_normal_equations(latent_problem, bounds):
     problem = latent_problem(batch=4, horizon=3, action_dim=2)
-    optimizer = TrajectoryOptimizer(max_iterations=1, step_size=1e-5, damping=0.3, bounds=bounds)
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=1, step_size=1e-5, damping=0.3, bounds=bounds)
     solution = optimizer(problem.objective, problem.start)
     assert solution.actions.abs().max() < 1
 
@@ -61,7 +61,7 @@ def test_a_step_solves_the_damped_normal_equations(latent_problem, bounds):
 @pytest.mark.parametrize("shape", [(3, 2, 2), (2, 1, 1), (1, 4, 3)])
 def test_unroll_is_the_derivative_of_the_solver(latent_problem, bounds, shape):
     problem = latent_problem(*shape)
-    optimizer = TrajectoryOptimizer(**SETTINGS, bounds=bounds, backward_mode="unroll")
+    optimizer = TrajectoryOptimizer(solver="lm", **SETTINGS, bounds=bounds, backward_mode="unroll")
     solution = optimizer(problem.objective, problem.start)
 
     gradients = problem.gradients(solution.actions, of_start=True)
@@ -75,7 +75,9 @@ def test_unroll_is_the_derivative_of_the_solver(latent_problem, bounds, shape):
 @pytest.mark.parametrize("last", [1, 3])
 def test_truncated_is_the_derivative_of_the_last_iterations_from_a_fixed_iterate(latent_problem, bounds, last):
     problem = latent_problem()
-    optimizer = TrajectoryOptimizer(**SETTINGS, bounds=bounds, backward_mode="truncated", backward_num_iterations=last)
+    optimizer = TrajectoryOptimizer(
+        solver="lm", **SETTINGS, bounds=bounds, backward_mode="truncated", backward_num_iterations=last
+    )
     gradients = problem.gradients(optimizer(problem.objective, problem.start).actions)
 
     first = optimizer.replace(max_iterations=SETTINGS["max_iterations"] - last, backward_mode="none")
@@ -90,7 +92,7 @@ def test_truncated_is_the_derivative_of_the_last_iterations_from_a_fixed_iterate
 def test_derivatives_are_exact_where_iterates_rest_on_walls_and_leave_them(latent_problem):
     problem = latent_problem(batch=8, horizon=3, action_dim=2, seed=3)
     optimizer = TrajectoryOptimizer(
-        max_iterations=5, step_size=5e-3, damping=3.0, bounds="project", backward_mode="unroll"
+        solver="lm", max_iterations=5, step_size=5e-3, damping=3.0, bounds="project", backward_mode="unroll"
     )
     with torch.no_grad():
         problem.start[:4, 0] = 1.0  # exactly on a wall; some samples stay there, others leave it
@@ -115,7 +117,7 @@ def test_derivatives_are_exact_where_iterates_rest_on_walls_and_leave_them(laten
 @pytest.mark.parametrize("iterations", [1, 4])
 def test_truncated_over_all_iterations_is_unroll(latent_problem, iterations):
     problem = latent_problem()
-    unroll = TrajectoryOptimizer(max_iterations=iterations, backward_mode="unroll")
+    unroll = TrajectoryOptimizer(solver="lm", max_iterations=iterations, backward_mode="unroll")
     truncated = unroll.replace(backward_mode="truncated", backward_num_iterations=7)
     expected = problem.gradients(unroll(problem.objective, problem.start).actions, of_start=True)
     found = problem.gradients(truncated(problem.objective, problem.start).actions, of_start=True)
@@ -125,15 +127,17 @@ def test_truncated_over_all_iterations_is_unroll(latent_problem, iterations):
 
 def test_truncated_does_not_reach_the_start(latent_problem):
     problem = latent_problem()
-    actions = TrajectoryOptimizer(max_iterations=4, backward_num_iterations=2)(problem.objective, problem.start).actions
+    actions = TrajectoryOptimizer(solver="lm", max_iterations=4, backward_num_iterations=2)(
+        problem.objective, problem.start
+    ).actions
     assert torch.autograd.grad(actions.sum(), problem.start, allow_unused=True) == (None,)
 
 
 @pytest.mark.parametrize("mode", ["unroll", "truncated", "none"])
 def test_backward_modes_agree_on_the_numbers(latent_problem, mode):
     problem = latent_problem(dtype=torch.float32)
-    unroll = TrajectoryOptimizer(**SETTINGS, backward_mode="unroll")(problem.objective, problem.start)
-    other = TrajectoryOptimizer(**SETTINGS, backward_mode=mode)(problem.objective, problem.start)
+    unroll = TrajectoryOptimizer(solver="lm", **SETTINGS, backward_mode="unroll")(problem.objective, problem.start)
+    other = TrajectoryOptimizer(solver="lm", **SETTINGS, backward_mode=mode)(problem.objective, problem.start)
     for name in ("actions", "best_actions", "values", "history"):
         assert torch.equal(getattr(other, name), getattr(unroll, name))
 
@@ -141,7 +145,7 @@ def test_backward_modes_agree_on_the_numbers(latent_problem, mode):
 @pytest.mark.parametrize("mode", ["unroll", "truncated"])
 def test_gradients_under_no_grad(latent_problem, mode):
     problem = latent_problem()
-    optimizer = TrajectoryOptimizer(**SETTINGS, backward_mode=mode)
+    optimizer = TrajectoryOptimizer(solver="lm", **SETTINGS, backward_mode=mode)
     expected = optimizer(problem.objective, problem.start)
     with torch.no_grad():
         solution = optimizer(problem.objective, problem.start)
@@ -153,7 +157,7 @@ def test_gradients_under_no_grad(latent_problem, mode):
 @pytest.mark.parametrize("mode", ["unroll", "truncated", "none"])
 def test_only_actions_carry_a_graph(latent_problem, mode):
     problem = latent_problem()
-    solution = TrajectoryOptimizer(backward_mode=mode)(problem.objective, problem.start)
+    solution = TrajectoryOptimizer(solver="lm", backward_mode=mode)(problem.objective, problem.start)
     assert solution.actions.requires_grad == (mode != "none")
     for tensor in (solution.best_actions, solution.values, solution.history, solution.num_failed):
         assert not tensor.requires_grad
@@ -168,7 +172,9 @@ def test_history_and_best_belong_to_the_iterates(latent_problem, bounds):
         visited.append(actions.detach())
         return problem.objective(actions)
 
-    solution = TrajectoryOptimizer(max_iterations=7, step_size=0.02, bounds=bounds)(objective, problem.start)
+    solution = TrajectoryOptimizer(solver="lm", max_iterations=7, step_size=0.02, bounds=bounds)(
+        objective, problem.start
+    )
     iterates = torch.stack(visited[:8])
     torch.testing.assert_close(solution.history, torch.stack([problem.objective(a) for a in iterates], 1).detach())
     best = iterates[solution.history.argmax(1), torch.arange(3)].clamp(-1, 1)
@@ -200,7 +206,9 @@ class WithGradient:
 @pytest.mark.parametrize(("mode", "numbers"), [("none", 6), ("truncated", 4), ("unroll", 0)])
 def test_an_objectives_own_gradient_serves_where_no_graph_is_needed(latent_problem, bounds, mode, numbers):
     problem = latent_problem()
-    optimizer = TrajectoryOptimizer(**SETTINGS, bounds=bounds, backward_mode=mode, backward_num_iterations=2)
+    optimizer = TrajectoryOptimizer(
+        solver="lm", **SETTINGS, bounds=bounds, backward_mode=mode, backward_num_iterations=2
+    )
     objective = WithGradient(problem)
     solution, expected = optimizer(objective, problem.start), optimizer(problem.objective, problem.start)
     assert (objective.numbers, objective.graphs) == (numbers, 6 - numbers)
@@ -215,7 +223,9 @@ def test_an_objectives_own_gradient_serves_where_no_graph_is_needed(latent_probl
 def test_no_iterations_return_the_start(latent_problem):
     problem = latent_problem()
     for mode in ("unroll", "truncated"):
-        solution = TrajectoryOptimizer(max_iterations=0, backward_mode=mode)(problem.objective, problem.start)
+        solution = TrajectoryOptimizer(solver="lm", max_iterations=0, backward_mode=mode)(
+            problem.objective, problem.start
+        )
         assert torch.equal(solution.actions, problem.start)
         assert torch.equal(solution.best_actions, problem.start)
         assert solution.history.shape == (3, 1)
@@ -225,7 +235,7 @@ def test_no_iterations_return_the_start(latent_problem):
 
 def test_an_empty_batch_has_an_empty_solution(latent_problem):
     problem = latent_problem().rows(slice(0, 0))
-    solution = TrajectoryOptimizer(max_iterations=2, bounds=None)(problem.objective, problem.start)
+    solution = TrajectoryOptimizer(solver="lm", max_iterations=2, bounds=None)(problem.objective, problem.start)
     assert solution.actions.shape == solution.best_actions.shape == (0, 2, 2)
     assert solution.history.shape == (0, 3)
     assert solution.num_failed == 0
@@ -235,7 +245,7 @@ def test_an_empty_batch_has_an_empty_solution(latent_problem):
 @pytest.mark.parametrize("bounds", BOUNDS)
 def test_a_batch_is_solved_as_each_sample_alone(latent_problem, dtype, bounds):
     problem = latent_problem(batch=5, dtype=dtype)
-    optimizer = TrajectoryOptimizer(**SETTINGS, bounds=bounds)
+    optimizer = TrajectoryOptimizer(solver="lm", **SETTINGS, bounds=bounds)
     together = optimizer(problem.objective, problem.start)
     tolerance = dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-10, atol=1e-12)
     for i in range(5):
@@ -249,7 +259,7 @@ def test_permuting_the_batch_permutes_the_solution(latent_problem):
     problem = latent_problem(batch=6)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     permuted = problem.rows(order)
-    optimizer = TrajectoryOptimizer(**SETTINGS)
+    optimizer = TrajectoryOptimizer(solver="lm", **SETTINGS)
     expected = optimizer(problem.objective, problem.start)
     found = optimizer(permuted.objective, permuted.start)
     for name in ("actions", "best_actions", "values", "history"):
@@ -259,7 +269,7 @@ def test_permuting_the_batch_permutes_the_solution(latent_problem):
 def test_projection_recovers_where_clamping_inside_the_objective_is_stuck():
     # The first step, of length 1.6 along each action, leaps across the optimum and out of the box.
     start = torch.full((1, 1, 2), -0.5)
-    optimizer = TrajectoryOptimizer(max_iterations=100, step_size=0.1, damping=40.0, residual_offset=500.0)
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=100, step_size=0.1, damping=40.0, residual_offset=500.0)
     clamp = optimizer.replace(bounds="clamp")(quadratic(0.2), start)
     assert clamp.actions.min() > 1.0
     assert torch.equal(clamp.history[:, 1], clamp.history[:, -1])
@@ -275,8 +285,8 @@ def test_gradient_into_a_wall_does_not_shorten_the_step_along_it():
 
     start = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
     settings = dict(max_iterations=5, step_size=1e-4, damping=1.0, residual_offset=2000.0)
-    projected = TrajectoryOptimizer(**settings)(objective, start).actions[0, 0]
-    free = TrajectoryOptimizer(**settings, bounds=None)(objective, start).actions[0, 0]
+    projected = TrajectoryOptimizer(solver="lm", **settings)(objective, start).actions[0, 0]
+    free = TrajectoryOptimizer(solver="lm", **settings, bounds=None)(objective, start).actions[0, 0]
     assert projected[0] == 1.0
     assert projected[1] > 0.1
     assert free[1] < 1e-3
@@ -284,7 +294,7 @@ def test_gradient_into_a_wall_does_not_shorten_the_step_along_it():
 
 def test_the_start_is_the_answer_where_clamping_costs_what_the_ascent_gained():
     # A wave: the free step lands on the next crest, at 1.88; the wall lies in the trough between.
-    optimizer = TrajectoryOptimizer(max_iterations=1, step_size=1.9657e-3, damping=1e-2, bounds=None)
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=1, step_size=1.9657e-3, damping=1e-2, bounds=None)
     start = torch.zeros(1, 1, 1)
     solution = optimizer(lambda actions: torch.cos(3.5 * actions - 0.3).sum(dim=(1, 2)), start)
     assert solution.history[0, 1] > solution.history[0, 0]
@@ -294,7 +304,7 @@ def test_the_start_is_the_answer_where_clamping_costs_what_the_ascent_gained():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_never_the_best(bad):
-    optimizer = TrajectoryOptimizer(max_iterations=5, step_size=2e-4, damping=1.0)  # steps of 0.1
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=5, step_size=2e-4, damping=1.0)  # steps of 0.1
     start = torch.tensor([0.0, 0.9]).view(2, 1, 1)
     solution = optimizer(lambda actions: torch.where(actions > 0.35, bad, actions).sum(dim=(1, 2)), start)
     torch.testing.assert_close(solution.best_actions[0].item(), 0.3, rtol=0, atol=1e-3)
@@ -305,7 +315,7 @@ def test_a_value_that_is_not_finite_is_never_the_best(bad):
 
 def test_an_offset_below_the_objective_turns_steps_round_but_never_the_best(latent_problem):
     problem = latent_problem()
-    solution = TrajectoryOptimizer(residual_offset=-1000.0)(problem.objective, problem.start)
+    solution = TrajectoryOptimizer(solver="lm", residual_offset=-1000.0)(problem.objective, problem.start)
     assert (solution.history[:, -1] < solution.history[:, 0]).all()
     assert torch.equal(solution.best_actions, problem.start)
     assert torch.equal(solution.values, solution.history[:, 0])
@@ -324,7 +334,9 @@ def test_inward_gradients_pass_only_when_their_descent_leads_back_into_the_box()
 @pytest.mark.parametrize("position", [0.9, 1.0])
 def test_inward_learns_to_leave_a_wall_and_exact_cannot(position):
     # Large damping makes the solver a plain gradient step, a = position + 0.3 * slope, cut at 1.
-    optimizer = TrajectoryOptimizer(max_iterations=3, step_size=1e-2, damping=100.0, backward_mode="unroll")
+    optimizer = TrajectoryOptimizer(
+        solver="lm", max_iterations=3, step_size=1e-2, damping=100.0, backward_mode="unroll"
+    )
     start = torch.full((1, 1, 1), position)
     actions = {}
     for wall_gradient in ("exact", "inward"):
@@ -341,7 +353,7 @@ def test_inward_learns_to_leave_a_wall_and_exact_cannot(position):
 
 def test_both_wall_gradients_agree_in_the_interior(latent_problem):
     problem = latent_problem()
-    optimizer = TrajectoryOptimizer(max_iterations=4, step_size=1e-5, damping=3.0)
+    optimizer = TrajectoryOptimizer(solver="lm", max_iterations=4, step_size=1e-5, damping=3.0)
     gradients = [
         problem.gradients(optimizer.replace(wall_gradient=kind)(problem.objective, problem.start).actions)
         for kind in ("exact", "inward")

@@ -176,3 +176,15 @@ def test_theseus_takes_several_starts():
     expected = lm(two_hills, start, generator=seeded())
     found = lm.replace(solver="theseus")(two_hills, start, generator=seeded())
     torch.testing.assert_close(found.best_actions, expected.best_actions, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["none", "truncated"])
+def test_without_a_generator_a_solution_is_a_function_of_its_problem(latent_problem, mode):
+    problem = latent_problem(batch=3)
+    optimizer = TrajectoryOptimizer(backward_mode=mode)
+    before = torch.get_rng_state()
+    first = optimizer(problem.objective, problem.start)
+    second = optimizer(problem.objective, problem.start)
+    assert torch.equal(torch.get_rng_state(), before)
+    for field in ("actions", "best_actions", "values"):
+        assert torch.equal(getattr(first, field), getattr(second, field))

@@ -118,6 +118,22 @@ def test_objectives_without_a_gradient_are_refused(solver, mode):
         optimizer(total, torch.zeros(2, 3, 1))
 
 
+def test_what_is_left_out_is_the_solver_s_own():
+    def chosen(**settings):
+        optimizer = TrajectoryOptimizer(**settings)
+        return optimizer.solver, optimizer.max_iterations, optimizer.step_size, optimizer.num_starts
+
+    assert chosen() == chosen(solver="adam") == ("adam", None, 0.5, 6)
+    assert chosen(solver="lm") == ("lm", 10, 1e-3, 1)
+    assert chosen(solver="mppi") == ("mppi", 6, 1e-3, 1)
+    assert chosen(max_iterations=0) == ("adam", 0, 0.5, 1)  # the start is the answer, and no other one
+    for horizon, iterations in ((1, 11), (3, 13), (30, 23)):
+        for solver in ("adam", "gradient"):
+            solution = TrajectoryOptimizer(solver=solver, num_starts=1)(total, torch.zeros(2, horizon, 1))
+            assert solution.history.shape == (2, iterations + 1)
+    assert chosen(solver="adam", max_iterations=4, step_size=0.1, num_starts=2) == ("adam", 4, 0.1, 2)
+
+
 def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
     class Objective:
         def __call__(self, actions):
@@ -131,7 +147,7 @@ def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
 
     for mode, method in (("none", "value_and_gradient"), ("unroll", "differentiable_value_and_gradient")):
         with pytest.raises(ValueError, match=rf"'s {method} .* gradient of shape \[2, 3, 1\], got \[2, 3\]"):
-            TrajectoryOptimizer(backward_mode=mode)(Objective(), torch.zeros(2, 3, 1))
+            TrajectoryOptimizer(solver="lm", backward_mode=mode)(Objective(), torch.zeros(2, 3, 1))
 
 
 @pytest.mark.parametrize("solver", ["lm", "gradient", "mppi", "cem"])

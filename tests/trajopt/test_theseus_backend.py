@@ -31,7 +31,13 @@ def relative_error(found, expected):
 def test_lm_and_theseus_agree(latent_problem, size, batch, bounds, mode, dtype):
     problem = latent_problem(batch=batch, dtype=dtype, seed=batch, **SIZES[size])
     lm = TrajectoryOptimizer(
-        max_iterations=8, step_size=3e-4, damping=0.5, bounds=bounds, backward_mode=mode, backward_num_iterations=5
+        solver="lm",
+        max_iterations=8,
+        step_size=3e-4,
+        damping=0.5,
+        bounds=bounds,
+        backward_mode=mode,
+        backward_num_iterations=5,
     )
     solutions, gradients = {}, {}
     for solver in ("lm", "theseus"):
@@ -146,7 +152,9 @@ def test_a_sample_that_cannot_be_factorised_leaves_the_others_alone():
     def objective(actions):
         return slopes * actions.sum(dim=(1, 2))
 
-    lm = TrajectoryOptimizer(max_iterations=3, damping=1e-3, step_size=1e-4, bounds=None, backward_mode="unroll")
+    lm = TrajectoryOptimizer(
+        solver="lm", max_iterations=3, damping=1e-3, step_size=1e-4, bounds=None, backward_mode="unroll"
+    )
     solution, expected = lm.replace(solver="theseus")(objective, start), lm(objective, start)
     assert solution.num_failed == 1
     assert torch.equal(solution.actions[0], start[0])
