@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -38,6 +38,9 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
     :raises ValueError: on a size below 1, an unknown camera, or an environment that cannot give what is asked for
     :raises RuntimeError: if nothing can be drawn on this machine
     """
+
+    #: the simulator's, found anew by every instance, see ``snapshot.py``
+    UNSAVED: ClassVar[tuple[str, ...]] = ("_cameras",)
 
     def __init__(
         self,

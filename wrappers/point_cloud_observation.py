@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -47,6 +47,9 @@ class PointCloudObservation(
     :raises ValueError: on numbers below 1, no or unknown cameras, an empty box, or an environment without cameras
     :raises RuntimeError: if nothing can be drawn on this machine
     """
+
+    #: the simulator's, found anew by every instance, see ``snapshot.py``
+    UNSAVED: ClassVar[tuple[str, ...]] = ("_cameras",)
 
     def __init__(
         self,

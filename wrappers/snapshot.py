@@ -51,8 +51,9 @@ def save_env(env: gym.Env[Any, Any]) -> bytes:
     """
     Save the state of an environment and of all wrappers around it.
 
-    A layer with :class:`Snapshotting`'s methods is asked; of the others all attributes are pickled. An environment
-    that defines its own pickling is refused, because what comes back is often a new environment (``EzPickle``).
+    A layer with :class:`Snapshotting`'s methods is asked; of the others all attributes are pickled but those that its
+    class names in ``UNSAVED``, which are made when it is built. An environment that defines its own pickling is
+    refused, because what comes back is often a new environment (``EzPickle``).
 
     :param env: the outermost layer
     :return: the state, for :func:`restore_env`
@@ -67,7 +68,7 @@ def save_env(env: gym.Env[Any, Any]) -> bytes:
     try:
         # A snapshot is pickled apart: the layers inside it are not ours to number.
         inside = pickle.dumps(last.snapshot(), protocol=5) if isinstance(last, Snapshotting) else None
-        _Pickler(file, layers).dump(([vars(layer) for layer in outside], inside))
+        _Pickler(file, layers).dump(([_attributes(layer) for layer in outside], inside))
     except NotRestorableError:
         raise
     except Exception as error:  # pickling runs code of the environment, which raises what it likes
@@ -94,6 +95,11 @@ def restore_env(env: gym.Env[Any, Any], state: bytes) -> None:
         vars(layer).update(saved)
     if isinstance(last, Snapshotting):
         last.restore_snapshot(pickle.loads(inside))
+
+
+def _attributes(layer: Any) -> dict[str, Any]:
+    unsaved = getattr(type(layer), "UNSAVED", ())
+    return {name: value for name, value in vars(layer).items() if name not in unsaved}
 
 
 def _layers(env: gym.Env[Any, Any]) -> tuple[list[Any], Any]:

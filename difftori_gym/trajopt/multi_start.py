@@ -71,7 +71,8 @@ def solve(solver: Solve, objective: Objective, starts: Tensor, settings: Traject
     :return: as that of ``solver`` from the winning start, the first of equals; ``num_failed`` counts samples for which
         any start failed
     """
-    each = _solve_all(solver, objective, starts, settings.replace(backward_mode="none"))
+    searching = settings if settings.backward_mode == "none" else settings.replace(backward_mode="none")
+    each = _solve_all(solver, objective, starts, searching)
     values = each["values"]  # [S, B]
     winner = values.masked_fill(~finite(values), -torch.inf).argmax(dim=0)  # [B]
     chosen = {name: _take(column, winner) for name, column in each.items() if name != "failed"}

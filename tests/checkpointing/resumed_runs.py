@@ -25,7 +25,7 @@ from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
 from difftori_gym import DiffTORI, DiffTORIImitation, ResumeCallback, make_vec_env
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
 from difftori_gym.il import Demonstrations, Episode
 from difftori_gym.il.schedules import CosineSchedule
 
@@ -47,6 +47,7 @@ DIFFTORI = {**PLANNER, "pg_freq": 2, "pg_batch_size": 4}
 TDMPC_SMALL = {**PLANNER, "num_samples": 24, "num_elites": 4, "mixture_coef": 0.2}
 SB3: dict[str, Any] = dict(seed=1, device="cpu", policy_kwargs=dict(net_arch=[16]))
 OFF_POLICY = dict(learning_starts=16, batch_size=8, buffer_size=500, **SB3)
+DRQ: dict[str, Any] = dict(learning_starts=16, batch_size=8, buffer_size=500, seed=1, device="cpu")
 IMITATION: dict[str, Any] = dict(seed=1, device="cpu", batch_size=16)
 NET = dict(net_arch=[16])
 
@@ -72,6 +73,10 @@ def cartpoles(n: int) -> Any:
     return make_vec_env("dm_control/cartpole-swingup", n, seed=5)
 
 
+def pictures(n: int) -> Any:
+    return make_vec_env("dm_control/cartpole-swingup", n, seed=5, obs="pixels", obs_kwargs=dict(size=36))
+
+
 def pendulum_demonstrations() -> Demonstrations:
     env = gym.make("Pendulum-v1", max_episode_steps=30)
     env.action_space.seed(0)
@@ -93,16 +98,17 @@ def falling(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """A learner, what it learns from, and whether that are demonstrations."""
+    """A learner, what it learns from (None: demonstrations), whether it needs a base policy, and its policy."""
 
     learner: type[Any]
     make_env: Callable[[], Any] | None
     settings: dict[str, Any]
     base: bool = False
+    policy: str = "MlpPolicy"
 
     def new(self) -> Any:
         if self.make_env is not None:
-            return self.learner("MlpPolicy", self.make_env(), **copy.deepcopy(self.settings))
+            return self.learner(self.policy, self.make_env(), **copy.deepcopy(self.settings))
         settings = copy.deepcopy(self.settings)
         demonstrations = pendulum_demonstrations()
         if self.base:
@@ -137,6 +143,8 @@ RUNS: dict[str, Run] = {
     "difftori-processes": Run(DiffTORI, lambda: _subprocesses(2), DIFFTORI),
     "difftori-cartpole": Run(DiffTORI, lambda: cartpoles(1), {**DIFFTORI, "train_freq": 3}),
     "difftori-cartpole-two": Run(DiffTORI, lambda: cartpoles(2), DIFFTORI),
+    "difftori-pixels": Run(DiffTORI, lambda: pictures(1), DIFFTORI, policy="CnnPolicy"),
+    "drqv2-pixels-two": Run(DrQv2, lambda: pictures(2), DRQ, policy="CnnPolicy"),
     "tdmpc": Run(TDMPC, lambda: pendulums(1), TDMPC_SMALL),
     "tdmpc-cartpole-two": Run(TDMPC, lambda: cartpoles(2), TDMPC_SMALL),
     "sac": Run(SAC, lambda: pendulums(2), OFF_POLICY),
