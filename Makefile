@@ -22,7 +22,7 @@ COMPARE_ARGS ?= --eval-freq 7500 --eval-episodes 3
 TEST_JOBS ?= 2
 TEST_ARGS ?=
 # The share of statements of the package that tests run; nothing measures processes they start. COVERAGE= leaves it out.
-COVERAGE ?= --cov=difftori_gym --cov=wrappers --cov=baselines --cov-report=term:skip-covered
+COVERAGE ?= --cov=difftori_gym --cov=wrappers --cov=baselines --cov-report=term:skip-covered $(if $(TEST_ARGS),,--cov-fail-under=90)
 
 # uv has its own names for pip's settings: pass them on, so that a local folder of wheels (a CPU
 # build of torch, for instance) is used by both.

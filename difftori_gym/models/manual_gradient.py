@@ -42,9 +42,23 @@ tanh_backward = torch.ops.aten.tanh_backward.default
 """Gradient of a tanh's output, and that output -> gradient of the input."""
 
 
+LARGE = 2**15
+"""Weights from which a transposed copy costs more than the products of one plan gain by it."""
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    # For few rows, a product with a matrix that lies in memory as it is read takes half the time.
+    return weight.t() if weight.numel() > LARGE else weight.t().contiguous()
+
+
 def _linear(module: nn.Linear) -> Layer:
-    weight, bias = module.weight, module.bias
-    return lambda x: (F.linear(x, weight, bias), lambda gradient: torch.mm(gradient, weight))
+    weight, bias, transposed = module.weight, module.bias, _transposed(module.weight)
+
+    def layer(x: Tensor) -> tuple[Tensor, LayerBackward]:
+        y = torch.mm(x, transposed)  # with the bias added apart: one operation less than it is spread by addmm
+        return y if bias is None else y.add_(bias), lambda gradient: torch.mm(gradient, weight)
+
+    return layer
 
 
 def _layer_norm(module: nn.LayerNorm) -> Layer:
@@ -141,14 +155,14 @@ def with_backward(network: nn.Module) -> Network | None:
     assert isinstance(last, nn.Linear)
     body = [_LAYERS[type(module)](module) for module in modules[:-1]]
     first_weight, last_weight, bias = first.weight, last.weight, last.bias
-    transposed = last_weight.t()
+    transposed = _transposed(last_weight)
 
     def run(x: Tensor, out: Tensor) -> Backward:
         backwards: list[LayerBackward] = []
         for layer in body:
             x, backward = layer(x)
             backwards.append(backward)
-        torch.addmm(bias, x, transposed, out=out)
+        torch.mm(x, transposed, out=out).add_(bias)
         backwards.append(lambda gradient: torch.mm(gradient, last_weight))
 
         def run_backward(gradient: Tensor, onto: Tensor) -> None:
