@@ -56,6 +56,8 @@ class CombinedEncoder(BaseFeaturesExtractor):
     is only flattened: the networks that follow read it as they would read one vector.
 
     :param observation_space: dictionary of arrays
+    :param cnn_output_dim: features of every image, the name it has in Stable-Baselines3's ``CombinedExtractor``; None
+        leaves it to ``image_kwargs``
     :param image_kwargs: keyword arguments of every :class:`ImageEncoder`
     :param point_cloud_kwargs: keyword arguments of every :class:`PointNetEncoder`
     :param vector_kwargs: keyword arguments of every :class:`StateEncoder`
@@ -65,6 +67,7 @@ class CombinedEncoder(BaseFeaturesExtractor):
     def __init__(
         self,
         observation_space: spaces.Space[Any],
+        cnn_output_dim: int | None = None,
         *,
         image_kwargs: dict[str, Any] | None = None,
         point_cloud_kwargs: dict[str, Any] | None = None,
@@ -75,6 +78,8 @@ class CombinedEncoder(BaseFeaturesExtractor):
                 f"CombinedEncoder expected a dictionary of observations, got {observation_space}: use ImageEncoder, "
                 "PointNetEncoder or StateEncoder."
             )
+        if cnn_output_dim is not None:
+            image_kwargs = {**(image_kwargs or {}), "features_dim": cnn_output_dim}
         entries = observation_space.spaces
         kinds = {key: observation_kind(space, key) for key, space in entries.items()}
         only_vectors = set(kinds.values()) <= {"vector"}

@@ -94,7 +94,7 @@ def _check_images(space: spaces.Space[Any]) -> tuple[int, int, int]:
             "MultiInputPolicy for dictionaries."
         )
     channels, height, width = space.shape
-    if channels > min(height, width) and width < min(channels, height):
+    if 2 * width < min(channels, height):  # channels of a stack of frames may well be more than pixels in a row
         raise ValueError(
             f"ImageEncoder expected channel-first images [channels, height, width], got the shape {space.shape}: "
             "wrap the environment in stable_baselines3.common.vec_env.VecTransposeImage."

@@ -98,6 +98,18 @@ EDITS = (
         "the argument that makes targets follow every update",
     ),
     Edit(
+        "test_cnn",
+        r"import torch as th\n",
+        r"\g<0>from stable_baselines3.common.torch_layers import NatureCNN\n",
+        "for the next line",
+    ),
+    Edit(
+        "test_cnn::test_features_extractor_target_net",
+        r"dict\(features_extractor_kwargs=",
+        "dict(features_extractor_class=NatureCNN, features_extractor_kwargs=",
+        "two of our encoders have equal biases at first, zero; they should differ in all numbers",
+    ),
+    Edit(
         "test_cnn::test_features_extractor_target_net",
         r"patch_dqn_names_\(model\)",
         "wake_values(model)",
@@ -123,12 +135,6 @@ QUANTILES = "quantiles of QR-DQN and TQC"
 CONTRIB_EDITS = (
     *(Edit(f"contrib_{file}", r"n_quantiles=\d+,?", "", QUANTILES) for file in ("test_save_load", "test_cnn")),
     Edit("contrib_test_dict_env", r"n_quantiles=\d+,?", "", QUANTILES),
-    Edit(
-        "contrib_test_dict_env",
-        r"dict\(cnn_output_dim=8\)",
-        "dict(image_kwargs=dict(features_dim=8))",
-        "argument of our feature extractor of dictionaries",
-    ),
     Edit("contrib_test_run::test_ep_buffers_stats_window_size", r"TRPO, QRDQN", "TRPO, ALGO", SHARED),
     Edit("contrib_test_run::test_ep_buffers_stats_window_size", r"CartPole-v1", "Pendulum-v1", CONTINUOUS),
     Edit("contrib_test_save_load::test_dqn_target_update_interval", r"\bQRDQN\b", "ALGO", SHARED),

@@ -10,6 +10,7 @@ HINDSIGHT = "hindsight replay is a buffer of single transitions"
 EMPTY = "checks nothing for algorithms with continuous actions: it returns at once for CartPole-v1"
 SHARED_EXTRACTOR = "actor and critic that share a feature extractor"
 OTHERS = "what only that algorithm has"
+NATURE = "an assertion inside NatureCNN, which it does not use"
 ONE_NETWORK = "two networks that take observations: it has one"
 
 # Shell patterns of file::test, where "?" stands for "[" and "]", and reasons.
@@ -41,6 +42,7 @@ NOT_APPLICABLE = {
     "test_callbacks::test_eval_success_logging": HINDSIGHT,
     "test_cnn::test_cnn?True-ALGO?": SHARED_EXTRACTOR,
     "test_cnn::test_features_extractor_target_net?True-ALGO?": SHARED_EXTRACTOR,
+    "test_cnn::test_image_like_input?True-ALGO?": NATURE,
     "test_vec_normalize::test_her_normalization": HINDSIGHT,
     # sb3-contrib
     "contrib_test_run::test_crossq": OTHERS,
@@ -57,7 +59,7 @@ NOT_APPLICABLE = {
     "contrib_test_train_eval_mode::test_predict_with_dropout_batch_norm?CartPole-v1-ALGO?": EMPTY,
     "contrib_test_cnn::test_cnn?True-ALGO?": SHARED_EXTRACTOR,
     "contrib_test_cnn::test_feature_extractor_target_net?True-ALGO?": SHARED_EXTRACTOR,
-    "contrib_test_cnn::test_image_like_input?True-ALGO?": "an assertion inside NatureCNN, which it does not use",
+    "contrib_test_cnn::test_image_like_input?True-ALGO?": NATURE,
 }
 NOT_APPLICABLE_TO: dict[str, dict[str, str]] = {
     "DiffTORI": {},

@@ -84,6 +84,17 @@ def test_what_is_no_channel_first_image_is_refused(space, message):
         ImageEncoder(space)
 
 
+def test_a_stack_may_have_more_channels_than_a_row_has_pixels():
+    assert ImageEncoder(spaces.Box(0, 255, (50, 41, 40), np.uint8))(torch.rand(2, 50, 41, 40)).shape == (2, 50)
+
+
+def test_images_take_stable_baselines3_s_number_of_features():
+    encoder = CombinedEncoder(EVERYTHING, cnn_output_dim=7)
+    sizes = [part.features_dim for part in encoder.encoders.values() if isinstance(part, ImageEncoder)]
+    assert sizes == [7] * len(sizes)
+    assert sizes
+
+
 def test_as_many_strides_as_kernels():
     with pytest.raises(ValueError, match="one stride per kernel, got 4 and 2"):
         ImageEncoder(image_space(), strides=(2, 2))
