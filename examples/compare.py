@@ -67,6 +67,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
     add = parser.add_argument_group("reinforcement learning").add_argument
     add("--frames", type=int, default=argparse.SUPPRESS, help="environment frames per run, action repeat included")
+    add("--obs-kwargs", type=json.loads, default=argparse.SUPPRESS, help='such as \'{"size": 64, "grey": true}\', json')
     add("--n-envs", type=int, default=argparse.SUPPRESS, help="training environments per run, default: 1")
     add_imitation_arguments(parser.add_argument_group("imitation"))
     return parser.parse_args(arguments)
@@ -121,7 +122,8 @@ def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]
     :raises ImportError: if a suite is not installed
     """
     imitation = "demos" in values or "demos_from" in values
-    others = ("frames", "n_envs") if imitation else ("base", "steps", "size", "episode_steps", "sample", "env_kwargs")
+    of_imitation = ("base", "steps", "size", "episode_steps", "sample", "env_kwargs")
+    others = ("frames", "n_envs", "obs_kwargs") if imitation else of_imitation
     for name in others:
         if name in values:
             kind = "reinforcement learning, not with --demos" if imitation else "imitation: give --demos NUMBER, too"

@@ -23,7 +23,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
     """
     Replace the observation by an image ``[C, height, width]``, uint8, as Stable-Baselines3's CNNs take it.
 
-    C is 3 per camera, the cameras in the order they are given.
+    C is 3 per camera, or 1 if grey, the cameras in the order they are given.
 
     With a state beside it the observation is a dict of ``pixels`` and ``state`` (float32 ``[N]``). Frames are stacked
     by ``gymnasium.wrappers.FrameStackObservation`` or ``stable_baselines3.common.vec_env.VecFrameStack`` with
@@ -35,6 +35,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         over areas
     :param state: ``none``; ``observation``, the wrapped environment's, which must be one float vector; ``agent``, the
         agent's own position as the suite gives it (no objects)
+    :param grey: the mean of red, green and blue instead of the three
     :raises ValueError: on a size below 1, an unknown camera, or an environment that cannot give what is asked for
     :raises RuntimeError: if nothing can be drawn on this machine
     """
@@ -49,11 +50,12 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         size: int | tuple[int, int] = 84,
         camera: CameraId | tuple[CameraId, ...] | None = None,
         state: StateBeside = "none",
+        grey: bool = False,
     ) -> None:
-        RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state)
+        RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state, grey=grey)
         gym.ObservationWrapper.__init__(self, env)
         self._size = image_size(size, "PixelObservation")
-        self._state = state
+        self._state, self._grey = state, grey
         self._views = () if camera is None else camera if isinstance(camera, tuple) else (camera,)
         self._cameras = cameras_of(env, "PixelObservation") if self._views else None
         if self._cameras is not None:
@@ -64,7 +66,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
                 f"PixelObservation without a camera needs an environment made with render_mode='rgb_array', got "
                 f"render_mode={env.render_mode!r}. Use make_env(id, obs='pixels') or name a camera."
             )
-        pixels = spaces.Box(0, 255, (3 * max(1, len(self._views)), *self._size), np.uint8)
+        pixels = spaces.Box(0, 255, ((1 if grey else 3) * max(1, len(self._views)), *self._size), np.uint8)
         beside = self._state_space(env)
         self.observation_space = pixels if beside is None else spaces.Dict({"pixels": pixels, "state": beside})
 
@@ -106,6 +108,8 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
             images = [resize(np.asarray(self.env.render()), self._size)]
         else:
             images = [self._cameras.image(view, *self._size) for view in self._views]
+        if self._grey:
+            return np.stack([image.mean(axis=2, dtype=np.float32).round().astype(np.uint8) for image in images])
         return np.concatenate([image.transpose(2, 0, 1) for image in images])
 
 

@@ -80,6 +80,7 @@ def repeating_command(settings: RunSettings) -> str:
         *("--seeds", str(settings.seed)),
         *("--frames", str(settings.frames)),
         *("--obs", settings.obs),
+        *(("--obs-kwargs", json.dumps(settings.obs_kwargs)) if settings.obs_kwargs else ()),
         *("--n-envs", str(settings.n_envs)),
         *("--eval-freq", str(settings.eval_freq)),
         *("--eval-episodes", str(settings.eval_episodes)),

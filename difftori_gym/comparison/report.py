@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,9 @@ def _task_section(inputs: _Inputs, task: Task, methods: dict[str, Seeds]) -> lis
     suite, name, obs = task
     lines = [_method_line(inputs, method, seeds) for method, seeds in methods.items()]
     parts = [f"## {suite}/{name} ({obs})", table(_HEADER, lines)]
+    changed = sorted({json.dumps(run.obs_kwargs) for run in inputs.runs.values() if run.obs_kwargs})
+    if changed:
+        parts += [f"Observations differ from the task's preset: {', '.join(f'`{text}`' for text in changed)}."]
     frames = max(row.frames for seeds in methods.values() for run in seeds.values() for row in run)
     quotes = []
     for curve in published_curves(suite, name, obs) if inputs.published else []:

@@ -38,6 +38,7 @@ class RunSettings:
     :param hyperparameters: keywords of the learner
     :param device: torch device
     :param video: whether to film the final policy
+    :param obs_kwargs: settings of the observation in place of the task's preset, as in ``make_env``
     """
 
     suite: str
@@ -53,6 +54,7 @@ class RunSettings:
     hyperparameters: dict[str, Any]
     device: str = "auto"
     video: bool = True
+    obs_kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def task_id(self) -> TaskId:
@@ -144,6 +146,7 @@ class ComparisonSettings:
     :param published: draw published curves
     :param n_envs: training environments side by side in each run, at least 1
     :param overrides: hyper-parameters by method
+    :param obs_kwargs: settings of the observation in place of the task's preset, as in ``make_env``
     """
 
     methods: tuple[str, ...]
@@ -160,6 +163,7 @@ class ComparisonSettings:
     published: bool = True
     n_envs: int = 1
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    obs_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("frames", "jobs", "eval_episodes", "n_envs"):
@@ -210,6 +214,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
             hyperparameters=method.hyperparameters(str(task), settings.overrides.get(method.name), settings.obs),
             device=settings.device,
             video=settings.video,
+            obs_kwargs=settings.obs_kwargs,
         )
         for task in tasks
         for method in methods
@@ -223,7 +228,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
                 f"Use the same settings, another --out, or remove that folder."
             )
     for task in tasks:
-        check_action_space(task, settings.obs)
+        check_action_space(task, settings.obs, settings.obs_kwargs)
     return runs
 
 
@@ -236,15 +241,16 @@ def read_runs(out: Path) -> dict[str, RunSettings]:
     return {run.name: run for run in runs}
 
 
-def check_action_space(task: TaskId, obs: str) -> None:
+def check_action_space(task: TaskId, obs: str, obs_kwargs: dict[str, Any] | None = None) -> None:
     """
     Build the environment once.
 
     :param task: a task
     :param obs: kind of observation
-    :raises ValueError: if its actions are not a ``Box`` with finite bounds
+    :param obs_kwargs: other settings of it
+    :raises ValueError: if its actions are not a ``Box`` with finite bounds, or on an unknown setting
     """
-    env = make_env(str(task), obs=obs)  # type: ignore[arg-type]
+    env = make_env(str(task), obs=obs, obs_kwargs=obs_kwargs)  # type: ignore[arg-type]
     space = env.action_space
     env.close()
     if not isinstance(space, spaces.Box):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -179,9 +180,11 @@ def train_run(
     discard_unfinished(directory)
     write_text(directory / "args.json", settings.to_json())
     task = str(settings.task_id)
-    keywords = dict(obs=settings.obs, action_repeat=settings.action_repeat)
-    env = make_vec_env(task, settings.n_envs, seed=settings.seed, **keywords)  # type: ignore[arg-type]
-    eval_env = make_vec_env(task, min(settings.eval_episodes, 10), **keywords)  # type: ignore[arg-type]
+    keywords: dict[str, Any] = dict(
+        obs=settings.obs, obs_kwargs=settings.obs_kwargs, action_repeat=settings.action_repeat
+    )
+    env = make_vec_env(task, settings.n_envs, seed=settings.seed, **keywords)
+    eval_env = make_vec_env(task, min(settings.eval_episodes, 10), **keywords)
     model, state = _model(settings, directory, env)
     run = _Run(settings, directory, eval_env, state, report)
     run.init_callback(model)
@@ -267,6 +270,7 @@ def _film(settings: RunSettings, directory: Path, model: BaseAlgorithm) -> str |
         env = make_vec_env(
             str(settings.task_id),
             obs=settings.obs,  # type: ignore[arg-type]
+            obs_kwargs=settings.obs_kwargs,
             action_repeat=settings.action_repeat,
             render_mode="rgb_array",
         )

@@ -39,12 +39,14 @@ class PixelPreset:
     :param camera: name or number of a camera, or several; None: what ``render()`` shows
     :param size: height and width in pixels, or one number for both
     :param state: what stands beside the image
+    :param grey: one channel instead of three
     :param frame_stack: number of last images seen together, at least 1
     """
 
     camera: CameraId | tuple[CameraId, ...] | None = None
     size: int | tuple[int, int] = 84
     state: StateBeside = "none"
+    grey: bool = False
     frame_stack: int = 3
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from difftori_gym.models.mlp import orthogonal_init
 
+# Images of a batch that its running mean takes in: enough, for it looks back on a thousand batches, and fast.
+_OBSERVED = 16
+
 
 class ImageEncoder(BaseFeaturesExtractor):
     """
@@ -28,6 +31,7 @@ class ImageEncoder(BaseFeaturesExtractor):
     :param kernels: kernel sizes
     :param strides: strides, one per kernel
     :param squash: LayerNorm and tanh after the linear layer, as in the trunk of DrQ-v2 (arXiv 2107.09645)
+    :param standardize: images are standardised first, see :class:`StandardizedConv2d`
     :raises ValueError: if the space holds no channel-first images, or too small ones
     """
 
@@ -40,10 +44,11 @@ class ImageEncoder(BaseFeaturesExtractor):
         kernels: Sequence[int] = (7, 5, 3, 3),
         strides: Sequence[int] = (2, 2, 2, 2),
         squash: bool = False,
+        standardize: bool = False,
     ) -> None:
         if len(kernels) != len(strides):
             raise ValueError(f"ImageEncoder needs one stride per kernel, got {len(kernels)} and {len(strides)}.")
-        in_channels, height, width = _check_images(observation_space)
+        shape = in_channels, height, width = _check_images(observation_space)
         layers: list[nn.Module] = []
         for kernel, stride in zip(kernels, strides, strict=True):
             padding = int(min(height, width) < kernel)
@@ -53,7 +58,11 @@ class ImageEncoder(BaseFeaturesExtractor):
                     f"{_smallest(kernels, strides)} pixels for kernels {tuple(kernels)} with strides {tuple(strides)}, "
                     f"got {observation_space.shape}: use larger images or fewer layers."
                 )
-            layers += [nn.Conv2d(in_channels, channels, kernel, stride, padding), nn.ReLU(inplace=True)]
+            if standardize and not layers:
+                layers.append(StandardizedConv2d(shape, channels, kernel, stride, padding))
+            else:
+                layers.append(nn.Conv2d(in_channels, channels, kernel, stride, padding))
+            layers.append(nn.ReLU(inplace=True))
             in_channels = channels
             height, width = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
         flat_dim = in_channels * height * width
@@ -71,6 +80,54 @@ class ImageEncoder(BaseFeaturesExtractor):
         images = observations.contiguous(memory_format=torch.channels_last)
         features: Tensor = self.squash(self.linear(self.convolutions(images).flatten(1)))
         return features
+
+
+class StandardizedConv2d(nn.Conv2d):
+    """
+    A convolution of images minus their mean image, divided by one standard deviation of all pixels about it.
+
+    Where little moves before a background that stays, as in DeepMind Control, what moves is a small part of the
+    numbers, and convolutions need thousands of updates to tell it apart. Mean and deviation are those of the images
+    seen in training mode, as in batch normalisation: equally weighted at first, a moving average over 1000 batches
+    later. In evaluation mode they stand still.
+
+    :param shape: of an image, ``[C, H, W]``
+    :param out_channels: as in ``torch.nn.Conv2d``, like the rest
+    """
+
+    image_mean: Tensor
+    image_variance: Tensor
+    num_batches: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], out_channels: int, kernel_size: int, stride: int, padding: int
+    ) -> None:
+        super().__init__(shape[0], out_channels, kernel_size, stride, padding)
+        self.register_buffer("image_mean", torch.zeros(1, *shape).contiguous(memory_format=torch.channels_last))
+        self.register_buffer("image_variance", torch.ones(1))
+        self.register_buffer("num_batches", torch.zeros(1))  # a float, because whole state dicts are averaged
+
+    def forward(self, input: Tensor) -> Tensor:
+        """
+        :param input: images ``[B, C, H, W]``, floats
+        :return: what the convolution of the standardised images gives
+        """
+        if self.training:
+            self._observe(input.detach()[:_OBSERVED])
+        # A convolution is linear, so its output is centred instead of its input, which has many times more numbers.
+        # A deviation of less than a hundredth of the range would be noise made large.
+        weight = self.weight * self.image_variance.clamp(min=1e-4).rsqrt()
+        convolved = self._conv_forward(input, weight, None)
+        centre = self._conv_forward(self.image_mean, weight, None)
+        assert self.bias is not None
+        return convolved + (self.bias[:, None, None] - centre)
+
+    @torch.no_grad()
+    def _observe(self, images: Tensor) -> None:
+        self.num_batches += 1
+        rate = (1.0 / self.num_batches).clamp(min=1e-3)
+        self.image_mean += rate * (images.mean(0) - self.image_mean)
+        self.image_variance += rate * ((images - self.image_mean).square().mean() - self.image_variance)
 
 
 def _smallest(kernels: Sequence[int], strides: Sequence[int]) -> int:

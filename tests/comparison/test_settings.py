@@ -7,6 +7,7 @@ import pytest
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison import ComparisonSettings, plan_runs
+from difftori_gym.comparison.provenance import repeating_command
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.envs import make_vec_env
 
@@ -39,6 +40,21 @@ def test_frames_are_environment_frames(tmp_path):
         500,
     )
     assert run.name == "sac-cup-catch-seed0"
+
+
+def test_settings_of_the_observation_reach_the_run_and_its_command(tmp_path):
+    pytest.importorskip("dm_control")
+    asked = dict(methods=("sac",), tasks=("dm_control/cartpole-swingup",), seeds=(0,), obs="pixels")
+    (run,) = plan_runs(settings(tmp_path, **asked, obs_kwargs={"size": 48, "grey": True}))
+    assert run.obs_kwargs == {"size": 48, "grey": True}
+    assert """--obs-kwargs '{"size": 48, "grey": true}'""" in repeating_command(run)
+    folder = tmp_path / "runs" / run.name
+    folder.mkdir(parents=True)
+    (folder / "args.json").write_text(run.to_json())
+    with pytest.raises(ValueError, match=r"obs_kwargs was \{'size': 48, 'grey': True\}, now \{\}"):
+        plan_runs(settings(tmp_path, **asked))
+    with pytest.raises(ValueError, match="Unknown obs_kwargs 'colour'"):
+        plan_runs(settings(tmp_path / "other", **asked, obs_kwargs={"colour": True}))
 
 
 def test_presets_overrides_and_fixed_values_come_together(tmp_path):

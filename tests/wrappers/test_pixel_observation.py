@@ -75,6 +75,17 @@ def test_cameras_are_stacked_along_the_channels():
     assert (observation[3:] == 10).all()
 
 
+def test_grey_is_the_mean_of_three_colours():
+    env = PixelObservation(Filmed(render_mode=None), size=8, camera=("20", "10"), grey=True)
+    observation, _ = env.reset()
+    assert observation.shape == env.observation_space.shape == (2, 8, 8)
+    assert observation.dtype == np.uint8
+    assert (observation[0] == 20).all()
+    assert (observation[1] == 10).all()
+    red = PixelObservation(Screen(), size=(6, 4), grey=True)
+    np.testing.assert_array_equal(red.reset()[0], np.tile([0, 0, 3, 3], (1, 6, 1)))
+
+
 @pytest.mark.parametrize(("state", "expected"), [("observation", [1.0, 1.0]), ("agent", [1.0, 2.0, 3.0])])
 def test_a_state_may_stand_beside_it(state, expected):
     env = PixelObservation(Filmed(), size=8, camera="10", state=state)
