@@ -67,7 +67,7 @@ _ONE_EXTRACTOR: dict[str, Setting] = dict(
     kernels=SIZES,
     strides=SIZES,
     squash=Flag(),
-    standardize=Flag(),
+    whiten=Flag(),
     use_color=Flag(),
 )
 _KEYWORDS = Optionally(Table(_ONE_EXTRACTOR, partial=True))

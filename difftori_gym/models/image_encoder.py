@@ -31,7 +31,7 @@ class ImageEncoder(BaseFeaturesExtractor):
     :param kernels: kernel sizes
     :param strides: strides, one per kernel
     :param squash: LayerNorm and tanh after the linear layer, as in the trunk of DrQ-v2 (arXiv 2107.09645)
-    :param standardize: images are standardised first, see :class:`StandardizedConv2d`
+    :param whiten: images are whitened first, see :class:`WhitenedConv2d`
     :raises ValueError: if the space holds no channel-first images, or too small ones
     """
 
@@ -44,7 +44,7 @@ class ImageEncoder(BaseFeaturesExtractor):
         kernels: Sequence[int] = (7, 5, 3, 3),
         strides: Sequence[int] = (2, 2, 2, 2),
         squash: bool = False,
-        standardize: bool = False,
+        whiten: bool = False,
     ) -> None:
         if len(kernels) != len(strides):
             raise ValueError(f"ImageEncoder needs one stride per kernel, got {len(kernels)} and {len(strides)}.")
@@ -58,8 +58,8 @@ class ImageEncoder(BaseFeaturesExtractor):
                     f"{_smallest(kernels, strides)} pixels for kernels {tuple(kernels)} with strides {tuple(strides)}, "
                     f"got {observation_space.shape}: use larger images or fewer layers."
                 )
-            if standardize and not layers:
-                layers.append(StandardizedConv2d(shape, channels, kernel, stride, padding))
+            if whiten and not layers:
+                layers.append(WhitenedConv2d(shape, channels, kernel, stride, padding))
             else:
                 layers.append(nn.Conv2d(in_channels, channels, kernel, stride, padding))
             layers.append(nn.ReLU(inplace=True))
@@ -82,21 +82,24 @@ class ImageEncoder(BaseFeaturesExtractor):
         return features
 
 
-class StandardizedConv2d(nn.Conv2d):
+class WhitenedConv2d(nn.Conv2d):
     """
-    A convolution of images minus their mean image, divided by one standard deviation of all pixels about it.
+    A convolution of whitened images: minus their mean image, the channels mixed to have unit variance and no
+    correlation.
 
     Where little moves before a background that stays, as in DeepMind Control, what moves is a small part of the
-    numbers, and convolutions need thousands of updates to tell it apart. Mean and deviation are those of the images
-    seen in training mode, as in batch normalisation: equally weighted at first, a moving average over 1000 batches
-    later. In evaluation mode they stand still.
+    numbers, and what tells velocities, the differences between stacked frames, an even smaller one. Convolutions of
+    plain images need thousands of updates to see it. Mean and covariance are those of the images seen in training
+    mode, as in batch normalisation: equally weighted at first, a moving average over 1000 batches later. In evaluation
+    mode they stand still.
 
     :param shape: of an image, ``[C, H, W]``
     :param out_channels: as in ``torch.nn.Conv2d``, like the rest
     """
 
     image_mean: Tensor
-    image_variance: Tensor
+    covariance: Tensor
+    whitening: Tensor
     num_batches: Tensor
 
     def __init__(
@@ -104,19 +107,20 @@ class StandardizedConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(shape[0], out_channels, kernel_size, stride, padding)
         self.register_buffer("image_mean", torch.zeros(1, *shape).contiguous(memory_format=torch.channels_last))
-        self.register_buffer("image_variance", torch.ones(1))
+        self.register_buffer("covariance", torch.eye(shape[0]))
+        self.register_buffer("whitening", torch.eye(shape[0]))  # its inverse square root
         self.register_buffer("num_batches", torch.zeros(1))  # a float, because whole state dicts are averaged
 
     def forward(self, input: Tensor) -> Tensor:
         """
         :param input: images ``[B, C, H, W]``, floats
-        :return: what the convolution of the standardised images gives
+        :return: what the convolution of the whitened images gives
         """
         if self.training:
             self._observe(input.detach()[:_OBSERVED])
-        # A convolution is linear, so its output is centred instead of its input, which has many times more numbers.
-        # A deviation of less than a hundredth of the range would be noise made large.
-        weight = self.weight * self.image_variance.clamp(min=1e-4).rsqrt()
+        # A convolution is linear: its weights are mixed and its output is centred instead of its input, which has many
+        # times more numbers.
+        weight = torch.einsum("oihw,ic->ochw", self.weight, self.whitening)
         convolved = self._conv_forward(input, weight, None)
         centre = self._conv_forward(self.image_mean, weight, None)
         assert self.bias is not None
@@ -127,7 +131,11 @@ class StandardizedConv2d(nn.Conv2d):
         self.num_batches += 1
         rate = (1.0 / self.num_batches).clamp(min=1e-3)
         self.image_mean += rate * (images.mean(0) - self.image_mean)
-        self.image_variance += rate * ((images - self.image_mean).square().mean() - self.image_variance)
+        pixels = (images - self.image_mean).movedim(1, -1).flatten(0, -2)  # [B H W, C]
+        self.covariance += rate * (pixels.T @ pixels / len(pixels) - self.covariance)
+        values, vectors = torch.linalg.eigh(self.covariance)
+        # A deviation of less than a hundredth of the range would be noise made large.
+        self.whitening.copy_(vectors @ torch.diag(values.clamp(min=1e-4).rsqrt()) @ vectors.T)
 
 
 def _smallest(kernels: Sequence[int], strides: Sequence[int]) -> int:
