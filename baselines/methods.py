@@ -22,8 +22,6 @@ from ..rl.frame_replay import DictFrameReplayBuffer, FrameReplayBuffer
 
 Hyperparameters = dict[str, Any]
 
-_PLANNER_ARCH = dict(pi=[128, 128], qf=[128, 128], dynamics=[128, 128], reward=[128, 128])
-
 # DiffTORI and TD-MPC, for every task that has no line of its own below. Networks have 128 units, a quarter of the
 # paper's, which is five times faster on a CPU. One update per agent step, whatever the number of environments.
 _PLANNER: Hyperparameters = dict(
@@ -33,7 +31,7 @@ _PLANNER: Hyperparameters = dict(
     gradient_steps=-1,
     horizon=5,
     schedule_steps=10_000,
-    policy_kwargs=dict(net_arch=_PLANNER_ARCH),
+    policy_kwargs=dict(net_arch=dict(pi=[128, 128], qf=[128, 128], dynamics=[128, 128], reward=[128, 128])),
 )
 
 # What differs from _PLANNER, by "suite/task".
@@ -51,19 +49,17 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
     ),
 }
 
-# From images, nearly all of an update's time goes into convolutions, so they are those of the Nature paper on DQN with
-# 32 channels, four times cheaper than the paper's, and half the windows, each of three steps. Whitened images and
-# a learning rate three times the release's for images learn in far fewer updates (docs/pixels.md).
-_FAST_CONVOLUTIONS: Hyperparameters = dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True)
+# From images, nearly all of an update's time goes into convolutions. Half the windows, each of three steps, after every
+# fourth agent step: 100,000 frames at an action repeat of 4 are then 70 minutes on one core (docs/pixels.md). The
+# learning rate is the release's for images.
 _PLANNER_PIXELS: Hyperparameters = dict(
-    learning_rate=1e-3,
+    learning_rate=3e-4,
     buffer_size=100_000,
     batch_size=64,
-    train_freq=1,
+    train_freq=4,
     gradient_steps=1,
     horizon=3,
     pg_batch_size=32,
-    policy_kwargs=dict(net_arch=_PLANNER_ARCH, features_extractor_kwargs=_FAST_CONVOLUTIONS),
 )
 # All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
 _DRQV2: Hyperparameters = dict(buffer_size=100_000)
@@ -94,11 +90,7 @@ _OFF_POLICY_SEEN: Hyperparameters = dict(
     buffer_size=100_000, batch_size=128, train_freq=4, gradient_steps=1, learning_rate=3e-4
 )
 # Clouds take two copies of every observation, 24 kB at 1024 points.
-_PLANNER_CLOUDS: Hyperparameters = {
-    **_PLANNER_PIXELS,
-    "train_freq": 4,
-    "policy_kwargs": dict(net_arch=_PLANNER_ARCH),
-}
+_PLANNER_CLOUDS: Hyperparameters = {**_PLANNER_PIXELS, "learning_rate": 1e-3}
 # Swinging up a pendulum for 200 steps: the discount of rl-zoo3's tuned setting.
 _PPO_TASKS: dict[str, Hyperparameters] = {"gymnasium/Pendulum-v1": dict(gamma=0.9, learning_rate=1e-3)}
 
@@ -172,8 +164,6 @@ class Method:
             assert shape is not None
             keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
         policy = policy_name(env.observation_space)
-        if policy == "MultiInputPolicy":
-            _of_images(keywords)
         if policy != "MlpPolicy" and self.learner().__module__.startswith("stable_baselines3."):
             _see(self.learner(), env.observation_space, keywords)
         return self.learner()(policy, env, seed=seed, device=device, verbose=0, **keywords)
@@ -230,17 +220,6 @@ def _see(learner: type[BaseAlgorithm], space: spaces.Space[Any], keywords: Hyper
     keywords["policy_kwargs"] = {"features_extractor_class": encoder, **(keywords.get("policy_kwargs") or {})}
     if issubclass(learner, OffPolicyAlgorithm):
         keywords.setdefault("replay_buffer_class", DictFrameReplayBuffer if is_dict else FrameReplayBuffer)
-
-
-def _of_images(keywords: Hyperparameters) -> None:
-    """
-    :param keywords: of a learner that reads dictionaries; convolutions that its preset names become those of the
-        dictionary's images, in place
-    """
-    policy_kwargs = keywords.get("policy_kwargs") or {}
-    extractor = policy_kwargs.get("features_extractor_kwargs") or {}
-    if "kernels" in extractor:
-        policy_kwargs["features_extractor_kwargs"] = dict(image_kwargs=extractor)
 
 
 def _difftori() -> type[BaseAlgorithm]:
