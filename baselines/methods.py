@@ -34,8 +34,10 @@ _PLANNER: Hyperparameters = dict(
     policy_kwargs=dict(net_arch=dict(pi=[128, 128], qf=[128, 128], dynamics=[128, 128], reward=[128, 128])),
 )
 
-# What differs from _PLANNER, by "suite/task".
+# What differs from _PLANNER, by "suite/*" and "suite/task".
 _PLANNER_TASKS: dict[str, Hyperparameters] = {
+    # Rewards up to 10 a step: a tenth of them puts values where those of the control suite are.
+    "metaworld/*": dict(reward_scale=0.1),
     # Learned within 10,000 agent steps.
     "dm_control/cartpole-swingup": dict(horizon=3, schedule_steps=6000),
     # White noise never swings the pendulum up: its reward is found by noise that keeps pushing one way.
@@ -105,7 +107,7 @@ class Method:
     :param learner: imports and returns the class
     :param default: hyper-parameters for every task: the class's keywords, and ``action_noise_std`` for a Gaussian
         exploration noise of that standard deviation
-    :param tasks: what differs from ``default``, by ``suite/task``
+    :param tasks: what differs from ``default``, by ``suite/*`` and, winning over that, by ``suite/task``
     :param fixed: hyper-parameters that make the method what it is; they win over everything else
     :param obs: kinds of observation it learns from
     :param pixels: what differs from ``default`` when it learns from images; wins over ``tasks``
@@ -140,7 +142,8 @@ class Method:
             if name in self.fixed and value != self.fixed[name]:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
         of_obs = {"pixels": self.pixels, "pointcloud": self.clouds}.get(obs, {})
-        return {**self.default, **self.tasks.get(task, {}), **of_obs, **overrides, **self.fixed}
+        of_suite = self.tasks.get(f"{task.partition('/')[0]}/*", {})
+        return {**self.default, **of_suite, **self.tasks.get(task, {}), **of_obs, **overrides, **self.fixed}
 
     def hyperparameter_names(self) -> set[str]:
         """:return: names that :meth:`build` understands"""

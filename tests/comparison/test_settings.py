@@ -57,6 +57,13 @@ def test_settings_of_the_observation_reach_the_run_and_its_command(tmp_path):
         plan_runs(settings(tmp_path / "other", **asked, obs_kwargs={"colour": True}))
 
 
+def test_a_preset_of_a_suite_holds_for_its_tasks():
+    preset = METHODS["difftori"].hyperparameters
+    assert preset("metaworld/reach")["reward_scale"] == preset("metaworld/button-press")["reward_scale"] == 0.1
+    assert preset("metaworld/reach", {"reward_scale": 1.0})["reward_scale"] == 1.0
+    assert "reward_scale" not in preset("dm_control/walker-walk")
+
+
 def test_presets_overrides_and_fixed_values_come_together(tmp_path):
     runs = plan_runs(settings(tmp_path, overrides={"sac": {"learning_rate": 5e-4}}))
     sac, ppo = runs[0].hyperparameters, runs[2].hyperparameters
