@@ -41,6 +41,16 @@ _SMALL_OBS: Mapping[str, Hyperparameters] = {
 _SMALL_IBC: Hyperparameters = dict(
     batch_size=64, policy_kwargs=dict(depth=4, num_counter_examples=64, num_action_samples=1024)
 )
+# Reasons in docs/imitation.md: a base policy that is exact on its demonstrations teaches nothing without noise; larger
+# steps fit them in few iterations; one scripted expert has one mode.
+_SMALL_DIFFTORI: Hyperparameters = dict(
+    cosine_learning_rate=1e-3,
+    start_noise=0.2,
+    latent_dim=0,
+    step_size=1e-2,
+    max_iterations=3,
+    backward_num_iterations=3,
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
             lambda: DiffTORIImitation,
             _WINDOW,
             _SHIFTED,
-            dict(cosine_learning_rate=1e-3),
+            _SMALL_DIFFTORI,
             _SMALL_OBS,
             needs_base=True,
         ),

@@ -103,7 +103,7 @@ def test_ablations_vary_one_thing(tmp_path):
     assert {run.hyperparameters["n_action_steps"] for run in [base, *horizons]} == {1}
     assert {run.base_run for run in horizons} == {base.name}
     latent = plan_ablation("latent", settings(tmp_path))[2:]
-    assert [run.hyperparameters.get("latent_dim") for run in latent] == [None, 0]
+    assert [run.hyperparameters["latent_dim"] for run in latent] == [64, 0]
 
 
 @pytest.mark.parametrize("size", ["published", "small"])

@@ -8,6 +8,7 @@ from difftori_gym.comparison.imitation.plan import Entry, Work, base_entry, plan
 from difftori_gym.comparison.imitation.settings import ImitationSettings
 
 HORIZONS = (1, 2, 3, 4, 5, 8)
+LATENT_DIM = 64  # the released code's; the small preset has none
 
 
 def start_entries(base: str) -> list[Entry]:
@@ -45,7 +46,7 @@ def latent_entries(base: str) -> list[Entry]:
     """
     return [
         base_entry(base),
-        Entry("difftori", base, "latent=on"),
+        Entry("difftori", base, "latent=on", dict(latent_dim=LATENT_DIM)),
         Entry("difftori", base, "latent=off", dict(latent_dim=0)),
     ]
 
