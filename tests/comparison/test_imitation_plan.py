@@ -61,7 +61,7 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
     assert plan_imitation(settings(tmp_path, video=False))[1].name == base.name
     with pytest.raises(ValueError, match=r"max_iterations was None, now 3"):
         plan_imitation(settings(tmp_path, overrides={"difftori": {"max_iterations": 3}}))
-    with pytest.raises(ValueError, match=r"size was .published., now .small.; steps was 50000, now 7; cosine_learning"):
+    with pytest.raises(ValueError, match=r"size was .published., now .small.; steps was 50000, now 7; backward_num"):
         plan_imitation(settings(tmp_path, steps=7, size="small"))
 
 
