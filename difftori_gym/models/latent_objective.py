@@ -10,7 +10,7 @@ from torch import Tensor
 from difftori_gym.models.compiled_gradient import compiled_value_and_gradient
 from difftori_gym.models.latent_linearization import linearize_latent_return
 from difftori_gym.models.latent_model import LatentModel, latent_return
-from difftori_gym.models.manual_gradient import Backward, Network, tanh_backward, with_backward
+from difftori_gym.models.manual_gradient import Network, tanh_backward, with_backward
 
 
 class LatentObjective:
@@ -35,8 +35,6 @@ class LatentObjective:
         :return: returns ``[B]``, differentiable in ``z0``, ``actions`` and the model's parameters; nan for a latent
             state that is not finite, which gets no gradient and gives none
         """
-        if self._buffers is not None and self._buffers.actions.shape == actions.shape and not torch.is_grad_enabled():
-            return self._value(actions, self._buffers)  # the same kernels as in value_and_gradient, in half the time
         # Kept out of the networks: in their backward 0 * nan would otherwise reach the weights all samples share.
         z0 = torch.where(self._whole[:, None], self.z0, 0.0)
         values = latent_return(self.model, z0, actions, discount=self.discount)
@@ -103,16 +101,9 @@ class LatentObjective:
             (gradient,) = torch.autograd.grad(value.sum(), point)
         return value.detach(), gradient
 
-    def _value(self, actions: Tensor, buffers: _Buffers) -> Tensor:
-        with torch.inference_mode():
-            buffers.actions.copy_(actions)
-            self._forward(buffers)
-        return torch.mv(buffers.terms.t(), buffers.weights)
-
-    def _forward(self, b: _Buffers) -> tuple[list[Backward], Backward, Backward, list[Backward], Tensor]:
-        """:return: backward passes of dynamics, reward, actor and critics, and the least critic of each sample"""
+    def _by_hand(self, b: _Buffers) -> None:
         dynamics, reward, actor, *critics = self._networks
-        # Only the dynamics need one step after the other, the reward takes all steps at once.
+        # Forwards: only the dynamics need one step after the other, the reward takes all steps at once.
         steps = [dynamics(x, z) for x, z in zip(b.inputs[:-1], b.latents[1:], strict=True)]
         reward_backward = reward(b.step_inputs, b.rewards)
         actor_backward = actor(b.latents[-1], b.prior)
@@ -120,11 +111,8 @@ class LatentObjective:
         critic_backwards = [critic(b.inputs[-1], out) for critic, out in zip(critics, b.values.unbind(), strict=True)]
         least, chosen = b.values.min(dim=0)  # [B, 1]
         b.final.copy_(least)
-        return steps, reward_backward, actor_backward, critic_backwards, chosen
 
-    def _by_hand(self, b: _Buffers) -> None:
-        steps, reward_backward, actor_backward, critic_backwards, chosen = self._forward(b)
-        # The least critic of each sample receives the terminal weight.
+        # Backwards: the least critic of each sample receives the terminal weight.
         b.all_gradients.zero_()
         if chosen.numel() == 1 and chosen.device.type == "cpu":  # another device would have to be waited for
             critic_backwards[int(chosen)](b.final_weight, b.gradients[-1])

@@ -38,7 +38,8 @@ TINY = 1e-20
 
 def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
     """
-    Ascend ``objective`` with ``settings.max_iterations`` steps per sample, each one evaluation of its gradient.
+    Ascend ``objective`` with ``settings.max_iterations`` steps per sample, each one evaluation of its gradient, and one
+    more for the value in the end.
 
     :param objective: ``[B, H, A]`` -> ``[B]``, differentiable in the actions, twice for a backward mode
     :param actions: start ``[B, H, A]``
@@ -55,8 +56,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
     with torch.enable_grad():
         record = IterateRecord(failed)
         last = _climb_guarded(objective, start, settings, record)
-        with torch.no_grad():
-            record.add(last, value_of(objective, last, settings))
+        record.add(last, _last_value(objective, last.detach(), settings))
         last = last if settings.backward_mode != "none" else last.detach()
         return record.solution(objective, last, settings.bounds)
 
@@ -109,10 +109,18 @@ def _climb(
         current = torch.add(current, direction, alpha=_rate(index, settings) * means.correction)
         if settings.bounds == "project":
             current.clamp_(LOW, HIGH)
-    with torch.no_grad():
-        record.add(current, value_of(objective, current, settings))
+    record.add(current, _last_value(objective, current, settings))
     # What broke on the way is still broken here: nan and infinity leave neither the iterates nor a mean again.
     return current if record.is_whole() and bool(finite(means.second.sum())) else None
+
+
+def _last_value(objective: Objective, current: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+    fast = getattr(objective, "value_and_gradient", None)
+    if fast is not None and settings.bounds != "clamp":
+        value: Tensor = fast(current)[0]  # its gradient is not needed, and still this is the faster way
+        return value
+    with torch.no_grad():
+        return value_of(objective, current, settings)
 
 
 def _size(gradient: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from difftori_gym.models import LatentModel, LatentObjective
 from difftori_gym.models.manual_gradient import with_backward
+from difftori_gym.trajopt import TrajectoryOptimizer
 
 Z, A = 6, 2
 
@@ -246,3 +247,16 @@ def test_copies_of_the_batch_have_the_same_values():
     values, gradients = objective.repeat(4).value_and_gradient(actions.repeat(4, 1, 1))
     torch.testing.assert_close(values, value.repeat(4))
     torch.testing.assert_close(gradients, gradient.repeat(4, 1, 1))
+
+
+@pytest.mark.parametrize("solver", ["mppi", "cem"])
+def test_an_objective_serves_a_sampling_solver_after_another_one(solver):
+    torch.manual_seed(0)
+    arch = (16,)
+    model = LatentModel(4, 2, dynamics_arch=arch, reward_arch=arch, qf_arch=arch, pi_arch=arch)
+    objective, start = LatentObjective(model, torch.randn(3, 4), discount=0.9), torch.zeros(3, 2, 2)
+    sampling = TrajectoryOptimizer(solver=solver, num_samples=8, num_elites=2, backward_mode="none")
+    alone = sampling(objective, start, generator=torch.Generator().manual_seed(0))
+    TrajectoryOptimizer(num_starts=1, backward_mode="none")(objective, start)
+    after = sampling(objective, start, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(after.best_actions, alone.best_actions)

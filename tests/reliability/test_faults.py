@@ -24,6 +24,14 @@ EVERY = 20
 FAULT_AT = 27  # of each environment: 54 agent steps of two
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A shell that starts a program in the background makes it deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class FaultyPendulum(PendulumEnv):
     """The pendulum, with a fault that happens once the environment has made so many steps."""
 
