@@ -85,7 +85,7 @@ def solver_jobs(batch: int, released_iterations: int) -> dict[str, Callable[[], 
     score = ChunkScore(CONDITION_DIM, HORIZON, ACTION_DIM)
     condition, start = torch.randn(batch, CONDITION_DIM), torch.rand(batch, HORIZON, ACTION_DIM) - 0.5
     target = torch.rand(batch, HORIZON, ACTION_DIM) - 0.5
-    released = TrajectoryOptimizer(max_iterations=100, step_size=3e-5, damping=0.01)
+    released = TrajectoryOptimizer(solver="lm", max_iterations=100, step_size=3e-5, damping=0.01)
     ours = default_optimizer()
     solutions = {
         "released: coupled Theseus, 100 iterations": partial(

@@ -63,3 +63,13 @@ def test_a_broken_number_is_met_with_guards(guarded, call, number):
     assert torch.equal(found.best_actions[[0, 2]], whole.best_actions[[0, 2]])
     for field in FIELDS:
         torch.testing.assert_close(getattr(found, field), getattr(expected, field), rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_start_keeps_its_graph_where_the_caller_has_switched_graphs_off():
+    hill = Hill()
+    start = torch.zeros_like(hill.peaks).requires_grad_()
+    optimizer = TrajectoryOptimizer(num_starts=1, max_iterations=2, step_size=0.1, backward_mode="unroll")
+    with torch.no_grad():
+        solution = optimizer(hill.__call__, start)
+    (gradient,) = torch.autograd.grad(solution.actions.sum(), start)
+    assert (gradient != 0).any()
