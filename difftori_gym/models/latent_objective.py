@@ -10,7 +10,8 @@ from torch import Tensor
 from difftori_gym.models.compiled_gradient import compiled_value_and_gradient
 from difftori_gym.models.latent_linearization import linearize_latent_return
 from difftori_gym.models.latent_model import LatentModel, latent_return
-from difftori_gym.models.manual_gradient import Network, tanh_backward, with_backward
+from difftori_gym.models.manual_gradient import Network, Pass, with_backward
+from difftori_gym.models.manual_layers import run, tanh_backward
 
 
 class LatentObjective:
@@ -60,10 +61,10 @@ class LatentObjective:
             return self._by_autograd(actions)
         with torch.inference_mode():  # less bookkeeping than no_grad: a tenth of the time and more at batch 1
             if self._buffers is None or self._buffers.actions.shape != actions.shape:
-                self._buffers = _Buffers(self.z0, actions, len(self.model.critic.members), self.discount)
+                self._buffers = _Buffers(self.z0, actions, self._networks, self.discount)
             buffers = self._buffers
             buffers.actions.copy_(actions)
-            self._by_hand(buffers)
+            buffers.run()
         # Made outside, the results are ordinary tensors.
         value = torch.mv(buffers.terms.t(), buffers.weights)
         return value, buffers.action_gradients.clone(memory_format=torch.contiguous_format)
@@ -101,30 +102,6 @@ class LatentObjective:
             (gradient,) = torch.autograd.grad(value.sum(), point)
         return value.detach(), gradient
 
-    def _by_hand(self, b: _Buffers) -> None:
-        dynamics, reward, actor, *critics = self._networks
-        # Forwards: only the dynamics need one step after the other, the reward takes all steps at once.
-        steps = [dynamics(x, z) for x, z in zip(b.inputs[:-1], b.latents[1:], strict=True)]
-        reward_backward = reward(b.step_inputs, b.rewards)
-        actor_backward = actor(b.latents[-1], b.prior)
-        b.prior.tanh_()
-        critic_backwards = [critic(b.inputs[-1], out) for critic, out in zip(critics, b.values.unbind(), strict=True)]
-        least, chosen = b.values.min(dim=0)  # [B, 1]
-        b.final.copy_(least)
-
-        # Backwards: the least critic of each sample receives the terminal weight.
-        b.all_gradients.zero_()
-        if chosen.numel() == 1 and chosen.device.type == "cpu":  # another device would have to be waited for
-            critic_backwards[int(chosen)](b.final_weight, b.gradients[-1])
-        else:
-            shares = torch.zeros_like(b.values).scatter_(0, chosen[None], b.final_weight[None])
-            for backward, share in zip(critic_backwards, shares.unbind(), strict=True):
-                backward(share, b.gradients[-1])
-        actor_backward(tanh_backward(b.prior_gradient, b.prior), b.latent_gradients[-1])
-        reward_backward(b.reward_weights, b.step_gradients)
-        for t in reversed(range(len(steps))):
-            steps[t](b.latent_gradients[t + 1], b.gradients[t])
-
 
 class _Buffers:
     """
@@ -135,11 +112,11 @@ class _Buffers:
 
     :param z0: latent states ``[B, Z]``
     :param actions: ``[B, H, A]``, for its shape
-    :param n_critics: number of values
+    :param networks: dynamics, reward, actor and critics
     :param discount: per-step discount, in (0, 1]
     """
 
-    def __init__(self, z0: Tensor, actions: Tensor, n_critics: int, discount: float) -> None:
+    def __init__(self, z0: Tensor, actions: Tensor, networks: list[Network], discount: float) -> None:
         (batch, horizon, action_dim), latent_dim = actions.shape, z0.shape[1]
         first = torch.cat([z0, actions[:, 0]], dim=-1)  # [B, Z + A]; raises if the two do not fit
         both = first.repeat(2, horizon + 1, 1, 1)  # inputs and gradients [H + 1, B, Z + A]
@@ -155,7 +132,59 @@ class _Buffers:
 
         terms = first.new_empty(horizon + 1, batch, 1)  # rewards, and the value of the end
         self.terms, self.rewards, self.final = terms.squeeze(-1), terms[:-1].view(-1, 1), terms[-1]
-        self.values = first.new_empty(n_critics, batch, 1)
         self.weights = first.new_tensor([discount**t for t in range(horizon + 1)])
         weights = self.weights[:, None, None].expand_as(terms)
-        self.reward_weights, self.final_weight = weights[:-1].reshape(-1, 1), weights[-1]
+        self.reward_weights, self.final_weight = weights[:-1].reshape(-1, 1), weights[-1].contiguous()
+        self._place(*networks)
+
+    def _place(self, dynamics: Network, reward: Network, actor: Network, *critics: Network) -> None:
+        """All operations in order. Only the dynamics need one step after the other, the reward takes all at once."""
+        horizon, batch = len(self.inputs) - 1, len(self.final)
+        self.values, self.shares = self.final.new_empty(2, len(critics), batch, 1).unbind()
+        self.each_value = self.values.unbind()
+        self.critics = [
+            critic(self.inputs[-1], value, share, self.gradients[-1])
+            for critic, value, share in zip(critics, self.each_value, self.shares.unbind(), strict=True)
+        ]
+        steps = [
+            dynamics(self.inputs[t], self.latents[t + 1], self.latent_gradients[t + 1], self.gradients[t])
+            for t in range(horizon)
+        ]
+        rewards = reward(self.step_inputs, self.rewards, self.reward_weights, self.step_gradients)
+        before_tanh = torch.empty_like(self.prior, memory_format=torch.contiguous_format)
+        prior = actor(self.latents[-1], self.prior, before_tanh, self.latent_gradients[-1])
+
+        passes = [*steps, rewards, prior]
+        self.forward = [operation for each in passes for operation in each.forward]
+        self.forward.append(self.prior.tanh_)
+        self.forward += [operation for critic in self.critics for operation in critic.forward]
+        self.backward = [tanh_backward(self.prior_gradient, self.prior, before_tanh)]
+        for each in (prior, rewards, *reversed(steps)):
+            self.backward += each.backward
+
+    def run(self) -> None:
+        """Forward and backward; the least critic of each sample receives the terminal weight."""
+        run(self.forward)
+        self.all_gradients.zero_()
+        for critic in self._share():
+            run(critic.backward)
+        run(self.backward)
+
+    def _share(self) -> list[Pass]:
+        """Writes the least value, and what each critic gets of its gradient; returns those that get any."""
+        if self.final.numel() == 1 and self.final.device.type == "cpu":  # another device would have to be waited for
+            values = self.values.flatten().tolist()
+            chosen = min(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # nan is the least
+            self.final.copy_(self.each_value[chosen])
+            self.shares.copy_(self.final_weight)
+            return [self.critics[chosen]]
+        if len(self.critics) == 2:  # fewer and quicker operations than the general case
+            first, second = self.each_value
+            torch.minimum(first, second, out=self.final)
+            torch.mul(self.final_weight, first <= second, out=self.shares[0])
+            torch.sub(self.final_weight, self.shares[0], out=self.shares[1])
+            return self.critics
+        least, critic = self.values.min(dim=0)  # [B, 1]
+        self.final.copy_(least)
+        self.shares.zero_().scatter_(0, critic[None], self.final_weight[None])
+        return self.critics

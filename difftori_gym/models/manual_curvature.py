@@ -8,7 +8,7 @@ the seed, beside the two passes that gave v and g (Pearlmutter 1994, "Fast exact
 weight's share is then one product of what its layer has seen. Autograd does the same arithmetic, through many more and
 smaller operations.
 
-Written out for the layers of :mod:`difftori_gym.models.manual_gradient`.
+Written out for the layers of :mod:`difftori_gym.models.manual_layers`.
 """
 
 from __future__ import annotations

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difftori_gym.models.cvae import ChunkScore, LatentScore
-from difftori_gym.models.manual_gradient import Layer, Network, layers_with_backward, with_backward
+from difftori_gym.models.manual_gradient import Network, with_backward
+from difftori_gym.models.manual_layers import (
+    Layer,
+    Operation,
+    backward_in_turn,
+    layers_with_backward,
+    place_in_turn,
+    run,
+)
 
 
 class ChunkObjective:
@@ -57,27 +64,44 @@ class ChunkObjective:
         """
         if self._fast is None or torch.is_autocast_enabled(actions.device.type):
             return _by_autograd(self, actions)
-        constant, weight, layers, ones = self._fast
-        x = torch.addmm(constant, actions.flatten(1), weight.t())
-        backwards: list[Callable[[Tensor], Tensor]] = []
-        for layer in layers:
-            x, backward = layer(x)
-            backwards.append(backward)
-        gradient = ones
-        for backward in reversed(backwards):
-            gradient = backward(gradient)
-        return x.squeeze(-1), torch.mm(gradient, weight).view_as(actions)
+        fast = self._fast
+        with torch.inference_mode():
+            fast.actions.copy_(actions.flatten(1))
+            run(fast.operations)
+        # Made outside, the results are ordinary tensors.
+        return fast.scores.squeeze(-1).clone(), fast.gradient.view_as(actions).clone()
 
     @cached_property
-    def _fast(self) -> tuple[Tensor, Tensor, list[Layer], Tensor] | None:
-        """Conditioned first layer, its weight for the actions, the layers above with their backward passes, ones."""
-        with torch.no_grad():
+    def _fast(self) -> _ChunkBuffers | None:
+        with torch.inference_mode():
             layers = layers_with_backward(list(self._body))
             if layers is None:
                 return None
-            weight = self._first.weight[:, self.score.condition_dim :].detach().contiguous()
-            constant = self._conditioned.detach()
-            return constant, weight, layers, constant.new_ones(len(constant), 1)
+            weight = self._first.weight[:, self.score.condition_dim :].contiguous()
+            return _ChunkBuffers(self._conditioned.detach(), weight, layers)
+
+
+class _ChunkBuffers:
+    """
+    What the network reads and writes, and its operations in order.
+
+    :param conditioned: what the first layer makes of the condition ``[B, hidden]``
+    :param weight: of the first layer for the actions ``[hidden, H A]``
+    :param layers: those above
+    """
+
+    def __init__(self, conditioned: Tensor, weight: Tensor, layers: list[Layer]) -> None:
+        self.actions, self.gradient = conditioned.new_empty(2, len(conditioned), weight.shape[1]).unbind()
+        hidden = torch.empty_like(conditioned)
+        placed = place_in_turn(layers, hidden)
+        self.scores = placed[-1].y  # [B, 1]
+        reached, backward = backward_in_turn(placed, torch.ones_like(self.scores))
+        self.operations: list[Operation] = [
+            partial(torch.addmm, conditioned, self.actions, weight.t(), out=hidden),
+            *(operation for each in placed for operation in each.forward),
+            *backward,
+            partial(torch.mm, reached, weight, out=self.gradient),
+        ]
 
 
 class LatentScoreObjective:
@@ -91,6 +115,7 @@ class LatentScoreObjective:
     def __init__(self, score: LatentScore, condition: Tensor) -> None:
         self.score, self.condition = score, condition
         self._first_state = score.encoder(condition)  # [B, Z]; not when it is asked for, see ChunkObjective
+        self._buffers: _Buffers | None = None
 
     def __call__(self, actions: Tensor) -> Tensor:
         """
@@ -114,33 +139,59 @@ class LatentScoreObjective:
         """
         if self._networks is None or torch.is_autocast_enabled(actions.device.type):
             return _by_autograd(self, actions)
-        dynamics, score = self._networks
-        batch, horizon = actions.shape[:2]
-        z = self._first_state.detach()
-        state_dim = z.shape[1]
-        # Row t is (z_t, a_t), and the gradients have the same rows.
-        inputs = torch.cat([z.new_empty(horizon, batch, state_dim), actions.transpose(0, 1)], dim=-1)
-        inputs[0, :, :state_dim] = z
-        steps = []
-        for t in range(horizon - 1):
-            reached = z.new_empty(batch, state_dim)
-            steps.append(dynamics(inputs[t], reached))
-            inputs[t + 1, :, :state_dim] = reached
-        scores = z.new_empty(horizon * batch, 1)
-        backward = score(inputs.view(horizon * batch, -1), scores)
-
-        weights = self.score.discount ** torch.arange(horizon, dtype=z.dtype, device=z.device)
-        gradients = torch.zeros_like(inputs)
-        backward(weights[:, None, None].expand(horizon, batch, 1).reshape(-1, 1), gradients.view(horizon * batch, -1))
-        for t in reversed(range(horizon - 1)):
-            steps[t](gradients[t + 1, :, :state_dim], gradients[t])
-        return torch.mv(scores.view(horizon, batch).t(), weights), gradients[..., state_dim:].transpose(0, 1)
+        with torch.inference_mode():
+            if self._buffers is None or self._buffers.actions.shape != actions.shape:
+                state, discount = self._first_state.detach(), self.score.discount
+                self._buffers = _Buffers(state, actions, *self._networks, discount)
+            buffers = self._buffers
+            buffers.actions.copy_(actions)
+            buffers.run()
+        # Made outside, the results are ordinary tensors.
+        value = torch.mv(buffers.scores.view(actions.shape[1], -1).t(), buffers.weights)
+        return value, buffers.action_gradients.clone(memory_format=torch.contiguous_format)
 
     @cached_property
     def _networks(self) -> tuple[Network, Network] | None:
         with torch.no_grad():
             dynamics, score = with_backward(self.score.dynamics), with_backward(self.score.score)
         return None if dynamics is None or score is None else (dynamics, score)
+
+
+class _Buffers:
+    """
+    What the networks read and write, and views of it, made once for a shape of actions.
+
+    Row t of the inputs is (z_t, a_t), and the gradients have the same rows.
+
+    :param state: first states ``[B, Z]``
+    :param actions: ``[B, H, A]``, for its shape
+    :param dynamics: of the states
+    :param score: of a state and an action
+    :param discount: per-step discount, in (0, 1]
+    """
+
+    def __init__(self, state: Tensor, actions: Tensor, dynamics: Network, score: Network, discount: float) -> None:
+        (batch, horizon, action_dim), state_dim = actions.shape, state.shape[1]
+        first = torch.cat([state, actions[:, 0]], dim=-1)  # [B, Z + A]; raises if the two do not fit
+        both = first.repeat(2, horizon, 1, 1)  # inputs and gradients [H, B, Z + A]
+        inputs, self._gradients = both.unbind()
+        states, of_actions = both.split([state_dim, action_dim], dim=-1)
+        self.actions, self.action_gradients = of_actions.transpose(1, 2).unbind()  # [B, H, A]
+
+        self.scores = first.new_empty(horizon * batch, 1)
+        self.weights = first.new_tensor([discount**t for t in range(horizon)])
+        gradients, (into, out_of) = self._gradients.unbind(), states.unbind()
+        steps = [dynamics(inputs[t], into[t + 1], out_of[t + 1], gradients[t]) for t in range(horizon - 1)]
+        rows, row_gradients = both.view(2, horizon * batch, -1).unbind()
+        scores = score(rows, self.scores, self.weights.repeat_interleave(batch)[:, None], row_gradients)
+        self._forward = [operation for each in (*steps, scores) for operation in each.forward]
+        self._backward = [operation for each in (scores, *reversed(steps)) for operation in each.backward]
+
+    def run(self) -> None:
+        """Forward and backward."""
+        run(self._forward)
+        self._gradients.zero_()
+        run(self._backward)
 
 
 def _by_autograd(objective: ChunkObjective | LatentScoreObjective, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,15 +48,34 @@ def gather_starts(
     if missing > 0:
         starts.append(torch.zeros_like(actions.detach())[None])
     if missing > 1:
-        shape = (1, *actions.shape[1:])
-        near, anywhere = missing // 2, (missing - 1) // 2
-        generator = generator or torch.Generator(actions.device).manual_seed(0)
-        options: dict[str, Any] = dict(dtype=actions.dtype, device=actions.device, generator=generator)
-        noise = torch.randn(near, *shape, **options)
-        starts.append((actions.detach() + NEAR_STD * noise).clamp(LOW, HIGH))
-        drawn = torch.rand(anywhere, *shape, **options)
-        starts.append((2.0 * drawn - 1.0).expand(-1, *actions.shape))
+        noise, drawn = _draws(missing, actions, generator)
+        starts.append((actions.detach() + noise).clamp(LOW, HIGH))
+        starts.append(drawn.expand(-1, *actions.shape))
     return torch.cat(starts)
+
+
+def _draws(missing: int, actions: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """What is random in ``missing - 1`` starts, one sample's: distances from the given one, and places anywhere."""
+    shape = torch.Size((1, *actions.shape[1:]))
+    if generator is None:
+        return _fixed_draws(missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device)
+    return _draw(missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device, generator)
+
+
+def _draw(
+    near: int, anywhere: int, shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    options: dict[str, Any] = dict(dtype=dtype, device=device, generator=generator)
+    noise = NEAR_STD * torch.randn(near, *shape, **options)
+    return noise, 2.0 * torch.rand(anywhere, *shape, **options) - 1.0
+
+
+@lru_cache(maxsize=64)
+def _fixed_draws(
+    near: int, anywhere: int, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # they outlive the call, and the next one may record a graph
+        return _draw(near, anywhere, shape, dtype, device, torch.Generator(device).manual_seed(0))
 
 
 def solve(solver: Solve, objective: Objective, starts: Tensor, settings: TrajectoryOptimizer) -> Solution:
@@ -75,11 +95,12 @@ def solve(solver: Solve, objective: Objective, starts: Tensor, settings: Traject
     each = _solve_all(solver, objective, starts, searching)
     values = each["values"]  # [S, B]
     winner = values.masked_fill(~finite(values), -torch.inf).argmax(dim=0)  # [B]
-    chosen = {name: _take(column, winner) for name, column in each.items() if name != "failed"}
+    row = winner * values.shape[1] + torch.arange(values.shape[1], device=values.device)  # [B], in all that was solved
+    chosen = {name: each[name].flatten(0, 1).index_select(0, row) for name in each if name != "failed"}
     failed = each["failed"].any(0)
     if settings.backward_mode == "none":
         return Solution(**chosen, num_failed=failed.sum(), failed=failed)
-    solution = solver(objective, _take(starts, winner), settings)
+    solution = solver(objective, starts.flatten(0, 1).index_select(0, row), settings)
     # With a graph the gradient may be computed by other kernels; what was found stands, to the last bit.
     kept = {name: chosen[name] for name in ("best_actions", "values")}
     return replace(solution, **kept, num_failed=failed.sum(), failed=failed)
@@ -94,8 +115,3 @@ def _solve_all(solver: Solve, objective: Objective, starts: Tensor, settings: Tr
         return {name: getattr(joint, name).unflatten(0, starts.shape[:2]) for name in names}
     solutions = [solver(objective, start, settings) for start in starts]
     return {name: torch.stack([getattr(solution, name) for solution in solutions]) for name in names}
-
-
-def _take(column: Tensor, winner: Tensor) -> Tensor:
-    """Of each sample the winner's row: ``[S, B, ...]`` -> ``[B, ...]``."""
-    return column[winner, torch.arange(len(winner), device=winner.device)]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from difftori_gym.models import LatentModel, LatentObjective
 from difftori_gym.models.manual_gradient import with_backward
+from difftori_gym.models.manual_layers import run
 from difftori_gym.trajopt import TrajectoryOptimizer
 
 Z, A = 6, 2
@@ -118,6 +119,18 @@ def test_a_broken_sample_stays_alone() -> None:
         torch.testing.assert_close(number[[0, 1, 3]], expected[[0, 1, 3]])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("n_critics", [1, 2, 3])
+@pytest.mark.parametrize("broken", ["first", "last"])
+def test_a_broken_critic_is_not_passed_over(batch: int, n_critics: int, broken: str) -> None:
+    model = make_model((8,), n_critics=n_critics)
+    with torch.no_grad():
+        list(model.critic.members[0 if broken == "first" else -1].parameters())[-1].fill_(torch.nan)
+    objective = make_objective(model, batch)
+    value, _ = objective.value_and_gradient(make_actions(objective, 2))
+    assert value.isnan().all()
+
+
 def test_calls_do_not_disturb_each_other() -> None:
     objective = make_objective(make_model((8, 8)), 3)
     first, second, longer = (make_actions(objective, horizon) for horizon in (2, 2, 4))
@@ -208,9 +221,11 @@ def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.M
     x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, 2, 2, 3))
     given, onto = x.clone(), start.clone()
     with torch.inference_mode():
-        run = with_backward(network)
-        assert run is not None
-        run(x, out)(gradient, onto)
+        place = with_backward(network)
+        assert place is not None
+        placed = place(x, out, gradient, onto)
+        run(placed.forward)
+        run(placed.backward)
     point = given.clone().requires_grad_()
     expected = network(point)
     torch.testing.assert_close(out, expected)

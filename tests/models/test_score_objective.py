@@ -43,6 +43,19 @@ def test_value_and_gradient_are_those_of_autograd(kind, activation):
 
 
 @pytest.mark.parametrize("kind", ["chunk", "latent"])
+def test_calls_do_not_disturb_each_other(kind):
+    score, objective = make(kind)
+    condition, actions = batch()
+    made = objective(score, condition)
+    value, gradient = made.value_and_gradient(actions)
+    kept = value.clone(), gradient.clone()
+    gradient.add_(1.0)  # the caller's own
+    made.value_and_gradient(-actions)
+    torch.testing.assert_close((value, gradient), (kept[0], kept[1] + 1.0), rtol=0, atol=0)
+    torch.testing.assert_close(made.value_and_gradient(actions), kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["chunk", "latent"])
 def test_the_derivative_of_a_solution_reaches_condition_and_score(kind):
     score, objective = make(kind)
     condition, actions = batch(2)
