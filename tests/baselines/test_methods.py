@@ -68,6 +68,32 @@ def build(name, obs):
     return method.build(env, seed=0, device="cpu", hyperparameters=hyperparameters)
 
 
+class SceneAndPosition(Scene):
+    """The image beside the position, as ``obs_kwargs={"state": "agent"}`` gives it."""
+
+    def __init__(self):
+        super().__init__("pixels")
+        position = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.observation_space = spaces.Dict({"pixels": self.observation_space, "agent_pos": position})
+
+    def seen(self):
+        return {"pixels": super().seen(), "agent_pos": self.position.astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", ["difftori", "tdmpc", "sac"])
+def test_it_learns_from_pixels_beside_a_state(name):
+    method = METHODS[name]
+    preset = method.hyperparameters("gymnasium/Scene-v0", obs="pixels")
+    networks = {**preset.get("policy_kwargs", {}), "net_arch": [8]}
+    hyperparameters = {**preset, **SMALL[name], "policy_kwargs": networks, "buffer_size": 200}
+    env = DummyVecEnv([lambda: Monitor(SceneAndPosition())])
+    model = method.build(env, seed=0, device="cpu", hyperparameters=hyperparameters).learn(30)
+    encoders = [module for module in model.policy.modules() if isinstance(module, ImageEncoder)]
+    assert encoders
+    if name != "sac":  # the preset's convolutions
+        assert {encoder.convolutions[0].kernel_size for encoder in encoders} == {(8, 8)}
+
+
 @pytest.mark.parametrize(("name", "obs"), COMBINATIONS)
 def test_it_learns_from_pixels_and_clouds(name, obs):
     model = build(name, obs)
