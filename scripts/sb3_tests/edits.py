@@ -61,6 +61,13 @@ EDITS = (
     Edit("test_predict::test_mixing_gym_vecenv_api", r"CartPole-v1", "Pendulum-v1", CONTINUOUS),
     Edit("test_spaces::test_action_spaces", r"raises\(AssertionError\)", "raises(ValueError)", SPACE_ERROR),
     Edit("test_identity::test_continuous", r"dict\(net_arch=\[64, 64\]\),", r"\g<0> **FULL,", "default settings"),
+    Edit(
+        "test_identity::test_continuous",
+        r"if model_class in \[ALGO\]:",
+        "if model_class in [SAC]:",
+        "explores by itself, like SAC, which is given no noise here; with TD3's in place of its own, TDMPC gets 51 of "
+        "100 for its 300 updates, and DiffTORI passes",
+    ),
     Edit("test_train_eval_mode", r"model\.actor(_target)?\.", r"model.policy.encoder\1.", NAMES),
     Edit("test_train_eval_mode", r"model\.critic(_target)?\.", r"model.policy.CRITIC\1.", NAMES),
     Edit("test_callbacks::test_callbacks_can_cancel_runs", r"\bSAC\b", "ALGO", SHARED),
