@@ -38,7 +38,7 @@ SERIES = {
     "cem": (dict(solver="cem"), (1, 3, 6)),
     "mppi": (dict(solver="mppi"), (1, 3, 6)),
 }
-DEFAULT = "default: adam, 6 starts, 8 + 3.5 sqrt(H A)"
+DEFAULT = "default: adam, 6 starts, 8 + 3.1 sqrt(H A)"
 REFERENCES = ("lm, released settings, 100", "mppi, 6")
 HEADINGS = {
     "task": "task",

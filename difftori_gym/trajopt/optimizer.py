@@ -73,7 +73,7 @@ class TrajectoryOptimizer:
         ``"newton"`` with the exact Hessian in a trust region; ``"mppi"`` and ``"cem"`` sampling, not differentiable;
         or a solver of your own, a function ``(objective, actions, settings) -> Solution`` (docs/solvers.md)
     :param max_iterations: iterations of the solver, at least 0 (then the start is the answer). Left out, here and
-        below, the solver chooses: adam and gradient by the number n = H * A of unknowns, 8 + 3.5 sqrt(n), which is what
+        below, the solver chooses: adam and gradient by the number n = H * A of unknowns, 8 + 3.1 sqrt(n), which is what
         trained models took; lm and theseus 10, newton 5, mppi and cem 6.
     :param step_size: positive; factor on each step (lm, theseus: 1e-3), or how far the first step moves an action: each
         (adam: 0.5), or the steepest one, later steps being as long as pays off (gradient: 0.1)
@@ -209,4 +209,4 @@ class TrajectoryOptimizer:
 @functools.lru_cache(maxsize=256)
 def _sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
     """:return: the settings with as many iterations as ``n`` unknowns ask for"""
-    return settings.replace(max_iterations=8 + round(3.5 * math.sqrt(n)))
+    return settings.replace(max_iterations=8 + round(3.1 * math.sqrt(n)))

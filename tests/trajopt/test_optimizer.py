@@ -127,7 +127,7 @@ def test_what_is_left_out_is_the_solver_s_own():
     assert chosen(solver="lm") == ("lm", 10, 1e-3, 1)
     assert chosen(solver="mppi") == ("mppi", 6, 1e-3, 1)
     assert chosen(max_iterations=0) == ("adam", 0, 0.5, 1)  # the start is the answer, and no other one
-    for horizon, iterations in ((1, 12), (3, 14), (30, 27)):
+    for horizon, iterations in ((1, 11), (3, 13), (30, 25)):
         for solver in ("adam", "gradient"):
             solution = TrajectoryOptimizer(solver=solver, num_starts=1)(total, torch.zeros(2, horizon, 1))
             assert solution.history.shape == (2, iterations + 1)
