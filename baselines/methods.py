@@ -51,19 +51,20 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
     ),
 }
 
-# From images, nearly all of an update's time goes into convolutions: half the windows, each of three steps, and smaller
-# convolutions. Whitened images and the larger learning rate are what made finger-spin learn (docs/pixels.md).
+# From images and clouds nearly all of an update's time goes into the encoder: half the windows, each of three steps.
+_PLANNER_SEEN: Hyperparameters = dict(
+    learning_rate=1e-3, buffer_size=100_000, batch_size=64, horizon=3, pg_batch_size=32
+)
+# Smaller convolutions of whitened images: what finger-spin was learned with (docs/pixels.md).
 _PLANNER_PIXELS: Hyperparameters = dict(
-    learning_rate=1e-3,
-    buffer_size=100_000,
-    batch_size=64,
-    horizon=3,
-    pg_batch_size=32,
+    _PLANNER_SEEN,
     policy_kwargs=dict(
         _PLANNER["policy_kwargs"],
         features_extractor_kwargs=dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True),
     ),
 )
+# Clouds take two copies of every observation, 24 kB at 1024 points. An update after every fourth agent step.
+_PLANNER_CLOUDS: Hyperparameters = dict(_PLANNER_SEEN, train_freq=4, gradient_steps=1)
 # All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
 _DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
@@ -91,16 +92,6 @@ _PPO: Hyperparameters = dict(
 # From images and clouds the time of an update goes into the encoder: an update after every fourth agent step.
 _OFF_POLICY_SEEN: Hyperparameters = dict(
     buffer_size=100_000, batch_size=128, train_freq=4, gradient_steps=1, learning_rate=3e-4
-)
-# Clouds take two copies of every observation, 24 kB at 1024 points.
-_PLANNER_CLOUDS: Hyperparameters = dict(
-    learning_rate=1e-3,
-    buffer_size=100_000,
-    batch_size=64,
-    train_freq=4,
-    gradient_steps=1,
-    horizon=3,
-    pg_batch_size=32,
 )
 # Swinging up a pendulum for 200 steps: the discount of rl-zoo3's tuned setting.
 _PPO_TASKS: dict[str, Hyperparameters] = {"gymnasium/Pendulum-v1": dict(gamma=0.9, learning_rate=1e-3)}
