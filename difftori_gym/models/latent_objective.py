@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torch import Tensor
 from difftori_gym.models.compiled_gradient import compiled_value_and_gradient
 from difftori_gym.models.latent_linearization import linearize_latent_return
 from difftori_gym.models.latent_model import LatentModel, latent_return
-from difftori_gym.models.manual_gradient import Network, Pass, with_backward
-from difftori_gym.models.manual_layers import run, tanh_backward
+from difftori_gym.models.manual_ensemble import ensemble_with_backward
+from difftori_gym.models.manual_gradient import Network, with_backward
+from difftori_gym.models.manual_layers import Operation, run, tanh_backward
 
 
 class LatentObjective:
@@ -60,14 +61,30 @@ class LatentObjective:
         if not self._networks or torch.is_autocast_enabled(actions.device.type):
             return self._by_autograd(actions)
         with torch.inference_mode():  # less bookkeeping than no_grad: a tenth of the time and more at batch 1
-            if self._buffers is None or self._buffers.actions.shape != actions.shape:
-                self._buffers = _Buffers(self.z0, actions, self._networks, self.discount)
-            buffers = self._buffers
-            buffers.actions.copy_(actions)
-            buffers.run()
+            buffers = self._imagined(actions)
+            run(buffers.backward)
         # Made outside, the results are ordinary tensors.
-        value = torch.mv(buffers.terms.t(), buffers.weights)
-        return value, buffers.action_gradients.clone(memory_format=torch.contiguous_format)
+        return buffers.returns(), buffers.action_gradients.clone(memory_format=torch.contiguous_format)
+
+    def value_only(self, actions: Tensor) -> Tensor:
+        """
+        :param actions: ``[B, H, A]`` in [-1, 1]
+        :return: returns ``[B]`` without a graph, faster than a call
+        """
+        if self.compile or not self._networks or torch.is_autocast_enabled(actions.device.type):
+            with torch.no_grad():
+                return self(actions)
+        with torch.inference_mode():
+            buffers = self._imagined(actions)
+        return buffers.returns()
+
+    def _imagined(self, actions: Tensor) -> _Buffers:
+        if self._buffers is None or self._buffers.actions.shape != actions.shape:
+            num_critics = len(self.model.critic.members)
+            self._buffers = _Buffers(self.z0, actions, self._networks, num_critics, self.discount)
+        self._buffers.actions.copy_(actions)
+        run(self._buffers.forward)
+        return self._buffers
 
     def differentiable_value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
         """
@@ -86,14 +103,15 @@ class LatentObjective:
 
     @cached_property
     def _networks(self) -> list[Network]:
-        """Dynamics, reward, actor and critics with their backward passes; empty if they are for autograd."""
+        """Dynamics, reward, actor and all critics with their backward passes; empty if they are for autograd."""
         model = self.model
         if model.episodic:  # survival probabilities multiply the terms
             return []
-        modules = [model.dynamics, model.reward, model.actor, *model.critic.members]
         with torch.inference_mode():
-            networks = [network for network in map(with_backward, modules) if network is not None]
-        return networks if len(networks) == len(modules) else []
+            each = [*map(with_backward, (model.dynamics, model.reward, model.actor))]
+            each.append(ensemble_with_backward([*model.critic.members]))
+        networks = [network for network in each if network is not None]
+        return networks if len(networks) == len(each) else []
 
     def _by_autograd(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -112,11 +130,12 @@ class _Buffers:
 
     :param z0: latent states ``[B, Z]``
     :param actions: ``[B, H, A]``, for its shape
-    :param networks: dynamics, reward, actor and critics
+    :param networks: dynamics, reward, actor and all critics
+    :param num_critics: their number
     :param discount: per-step discount, in (0, 1]
     """
 
-    def __init__(self, z0: Tensor, actions: Tensor, networks: list[Network], discount: float) -> None:
+    def __init__(self, z0: Tensor, actions: Tensor, networks: list[Network], num_critics: int, discount: float) -> None:
         (batch, horizon, action_dim), latent_dim = actions.shape, z0.shape[1]
         first = torch.cat([z0, actions[:, 0]], dim=-1)  # [B, Z + A]; raises if the two do not fit
         both = first.repeat(2, horizon + 1, 1, 1)  # inputs and gradients [H + 1, B, Z + A]
@@ -135,56 +154,31 @@ class _Buffers:
         self.weights = first.new_tensor([discount**t for t in range(horizon + 1)])
         weights = self.weights[:, None, None].expand_as(terms)
         self.reward_weights, self.final_weight = weights[:-1].reshape(-1, 1), weights[-1].contiguous()
+        self.values, self.shares = first.new_empty(2, batch, num_critics).unbind()
         self._place(*networks)
 
-    def _place(self, dynamics: Network, reward: Network, actor: Network, *critics: Network) -> None:
+    def _place(self, dynamics: Network, reward: Network, actor: Network, critics: Network) -> None:
         """All operations in order. Only the dynamics need one step after the other, the reward takes all at once."""
-        horizon, batch = len(self.inputs) - 1, len(self.final)
-        self.values, self.shares = self.final.new_empty(2, len(critics), batch, 1).unbind()
-        self.each_value = self.values.unbind()
-        self.critics = [
-            critic(self.inputs[-1], value, share, self.gradients[-1])
-            for critic, value, share in zip(critics, self.each_value, self.shares.unbind(), strict=True)
-        ]
         steps = [
             dynamics(self.inputs[t], self.latents[t + 1], self.latent_gradients[t + 1], self.gradients[t])
-            for t in range(horizon)
+            for t in range(len(self.inputs) - 1)
         ]
         rewards = reward(self.step_inputs, self.rewards, self.reward_weights, self.step_gradients)
         before_tanh = torch.empty_like(self.prior, memory_format=torch.contiguous_format)
         prior = actor(self.latents[-1], self.prior, before_tanh, self.latent_gradients[-1])
+        values = critics(self.inputs[-1], self.values, self.shares, self.gradients[-1])
 
-        passes = [*steps, rewards, prior]
-        self.forward = [operation for each in passes for operation in each.forward]
-        self.forward.append(self.prior.tanh_)
-        self.forward += [operation for critic in self.critics for operation in critic.forward]
-        self.backward = [tanh_backward(self.prior_gradient, self.prior, before_tanh)]
-        for each in (prior, rewards, *reversed(steps)):
-            self.backward += each.backward
+        # The least critic of each sample, nan before all numbers, receives the terminal weight.
+        least = torch.zeros_like(self.final, dtype=torch.long)
+        self.forward: list[Operation] = [operation for each in (*steps, rewards, prior) for operation in each.forward]
+        self.forward += [self.prior.tanh_, *values.forward]
+        self.forward.append(partial(torch.min, self.values, 1, keepdim=True, out=(self.final, least)))
 
-    def run(self) -> None:
-        """Forward and backward; the least critic of each sample receives the terminal weight."""
-        run(self.forward)
-        self.all_gradients.zero_()
-        for critic in self._share():
-            run(critic.backward)
-        run(self.backward)
+        self.backward: list[Operation] = [self.all_gradients.zero_, self.shares.zero_]
+        self.backward += [partial(self.shares.scatter_, 1, least, self.final_weight), *values.backward]
+        self.backward.append(tanh_backward(self.prior_gradient, self.prior, before_tanh))
+        self.backward += [operation for each in (prior, rewards, *reversed(steps)) for operation in each.backward]
 
-    def _share(self) -> list[Pass]:
-        """Writes the least value, and what each critic gets of its gradient; returns those that get any."""
-        if self.final.numel() == 1 and self.final.device.type == "cpu":  # another device would have to be waited for
-            values = self.values.flatten().tolist()
-            chosen = min(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # nan is the least
-            self.final.copy_(self.each_value[chosen])
-            self.shares.copy_(self.final_weight)
-            return [self.critics[chosen]]
-        if len(self.critics) == 2:  # fewer and quicker operations than the general case
-            first, second = self.each_value
-            torch.minimum(first, second, out=self.final)
-            torch.mul(self.final_weight, first <= second, out=self.shares[0])
-            torch.sub(self.final_weight, self.shares[0], out=self.shares[1])
-            return self.critics
-        least, critic = self.values.min(dim=0)  # [B, 1]
-        self.final.copy_(least)
-        self.shares.zero_().scatter_(0, critic[None], self.final_weight[None])
-        return self.critics
+    def returns(self) -> Tensor:
+        """:return: what the last run forward imagined ``[B]``"""
+        return torch.mv(self.terms.t(), self.weights)

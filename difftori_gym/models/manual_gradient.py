@@ -16,7 +16,15 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from difftori_gym.models.manual_layers import LAYERS, Operation, backward_in_turn, covers, layers_of, place_in_turn
+from difftori_gym.models.manual_layers import (
+    LAYERS,
+    Layer,
+    Operation,
+    backward_in_turn,
+    covers,
+    layers_of,
+    place_in_turn,
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,17 @@ def with_backward(network: nn.Module) -> Network | None:
     modules = covered_layers(network)
     if modules is None:
         return None
-    layers = [LAYERS[type(module)](module) for module in modules]
     first = modules[0]
     assert isinstance(first, nn.Linear)
-    first_weight = first.weight
+    return between([LAYERS[type(module)](module) for module in modules], first.weight)
+
+
+def between(layers: list[Layer], first_weight: Tensor) -> Network:
+    """
+    :param layers: linear ones first and last
+    :param first_weight: weight of the first one ``[m, n]``
+    :return: the network they make up, to be placed
+    """
 
     def place(x: Tensor, out: Tensor, gradient: Tensor, onto: Tensor) -> Pass:
         placed = place_in_turn(layers, x, out)

@@ -46,7 +46,7 @@ class Layer(Protocol):
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Placed: ...
 
 
-_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 
 LARGE = 2**15
 """Weights from which a transposed copy costs more than the products of one plan gain by it."""
@@ -57,9 +57,13 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight.t() if weight.numel() > LARGE else weight.t().contiguous()
 
 
-def _linear(module: nn.Linear) -> Layer:
-    weight, bias, transposed = module.weight, module.bias, _transposed(module.weight)
-
+def linear(weight: Tensor, bias: Tensor | None) -> Layer:
+    """
+    :param weight: ``[m, n]``
+    :param bias: ``[m]``, or None
+    :return: the layer of ``nn.Linear``
+    """
+    transposed = _transposed(weight)
     spread: dict[int, Tensor] = {}
 
     def product(x: Tensor, y: Tensor) -> Operation:
@@ -98,7 +102,7 @@ def _layer_norm(module: nn.LayerNorm) -> Layer:
             before = x.new_empty(x.shape)
 
             def run_backward() -> None:
-                before.copy_(_layer_norm_backward(gradient, x, shape, *statistics, weight, bias, wanted)[0])
+                before.copy_(layer_norm_backward(gradient, x, shape, *statistics, weight, bias, wanted)[0])
 
             return before, [run_backward]
 
@@ -160,7 +164,7 @@ def _tanh(module: nn.Tanh) -> Layer:
 
 
 LAYERS: dict[type[nn.Module], Callable[..., Layer]] = {
-    nn.Linear: _linear,
+    nn.Linear: lambda module: linear(module.weight, module.bias),
     nn.LayerNorm: _layer_norm,
     nn.ELU: _elu,
     nn.ReLU: _relu,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import HIGH, LOW, IterateRecord, finite, finite_start, project
-from difftori_gym.trajopt.linearization import linearize, value_of
+from difftori_gym.trajopt.linearization import linearize, value_only
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
     with torch.enable_grad():
         record = IterateRecord(failed)
         last = _climb_guarded(objective, start, settings, record)
-        record.add(last, _last_value(objective, last.detach(), settings))
+        record.add(last, value_only(objective, last, settings))
         last = last if settings.backward_mode != "none" else last.detach()
         return record.solution(objective, last, settings.bounds)
 
@@ -111,18 +111,9 @@ def _climb(
         current = torch.add(current, direction, alpha=_rate(index, settings) * means.correction)
         if settings.bounds == "project":
             current.clamp_(LOW, HIGH)
-    record.add(current, _last_value(objective, current, settings))
+    record.add(current, value_only(objective, current, settings))
     # What broke on the way is still broken here: nan and infinity leave neither the iterates nor a mean again.
     return current if record.is_whole() and bool(finite(means.second.sum())) else None
-
-
-def _last_value(objective: Objective, current: Tensor, settings: TrajectoryOptimizer) -> Tensor:
-    fast = getattr(objective, "value_and_gradient", None)
-    if fast is not None and settings.bounds != "clamp":
-        value: Tensor = fast(current)[0]  # its gradient is not needed, and still this is the faster way
-        return value
-    with torch.no_grad():
-        return value_of(objective, current, settings)
 
 
 def _size(gradient: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from difftori_gym.trajopt.ascent import Point, Trial, ascend
 from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start, free_gradient, project
-from difftori_gym.trajopt.linearization import linearize, value_of
+from difftori_gym.trajopt.linearization import linearize, value_only
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
         record = IterateRecord(failed)
         for index in range(settings.max_iterations):
             current = _step(objective, current, settings, record, settings.differentiates(index))
-        with torch.no_grad():
-            record.add(current, value_of(objective, current, settings))
+        record.add(current, value_only(objective, current, settings))
         last = current if settings.backward_mode != "none" else current.detach()
         return record.solution(objective, last, settings.bounds)
 

@@ -25,6 +25,21 @@ def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimize
     return objective(actions.clamp(LOW, HIGH) if settings.bounds == "clamp" else actions)
 
 
+def value_only(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+    """
+    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_only``, if any, serves
+    :param actions: iterate ``[B, H, A]``
+    :param settings: treatment of the box
+    :return: objective ``[B]``, without a graph
+    """
+    fast = getattr(objective, "value_only", None)
+    with torch.no_grad():
+        if fast is not None and settings.bounds != "clamp":
+            value: Tensor = fast(actions.detach())
+            return value
+        return value_of(objective, actions.detach(), settings)
+
+
 def linearize(
     objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, differentiate: bool, twice: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:

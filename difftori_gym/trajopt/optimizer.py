@@ -152,10 +152,10 @@ class TrajectoryOptimizer:
 
         :param objective: action sequences ``[B, H, A]`` -> values ``[B]``, each value depending on its own sample only.
             It may offer ``value_and_gradient``: actions -> values ``[B]`` and their gradient ``[B, H, A]`` without a
-            graph, used wherever no graph is needed, and ``differentiable_value_and_gradient``: the same with a graph
-            that can be differentiated once, or None. It may offer ``repeat``: n -> the same objective for n copies of
-            the batch, one after the other, ``[n * B, H, A]`` -> ``[n * B]``; then several starts are solved as one
-            batch.
+            graph, used wherever no graph is needed; ``value_only``: actions -> values without a graph, used for the
+            last iterate; and ``differentiable_value_and_gradient``: values and gradient with a graph that can be
+            differentiated once, or None. It may offer ``repeat``: n -> the same objective for n copies of the batch,
+            one after the other, ``[n * B, H, A]`` -> ``[n * B]``; then several starts are solved as one batch.
         :param actions: start ``[B, H, A]``, in [-1, 1] unless ``bounds=None`` (on a CPU this is checked); for
             ``backward_mode="unroll"`` the solution is differentiable in it too
         :param candidates: further sequences ``[N, B, H, A]``: for a sampling solver beside its draws, for the others

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start
-from difftori_gym.trajopt.linearization import linearize, value_of
+from difftori_gym.trajopt.linearization import linearize, value_of, value_only
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
     usable = finite(last.detach()).all(dim=(1, 2))
     record.add_step(usable)
     last = torch.where(usable[:, None, None], last, start.detach())
-    with torch.no_grad():
-        record.add(last, value_of(objective, last, settings))
+    record.add(last, value_only(objective, last, settings))
     return record.solution(objective, last, settings.bounds)
 
 

@@ -168,6 +168,11 @@ class CheckedObjective:
         return self._value_and_gradient if hasattr(self._objective, "value_and_gradient") else None
 
     @property
+    def value_only(self) -> Callable[[Tensor], Tensor] | None:
+        """The same numbers without the gradient, if they are to be had faster than by a call."""
+        return self._value_only if hasattr(self._objective, "value_only") else None
+
+    @property
     def differentiable_value_and_gradient(self) -> Callable[[Tensor], tuple[Tensor, Tensor] | None] | None:
         """The same numbers with a graph that can be differentiated once, or None."""
         return self._differentiable if hasattr(self._objective, "differentiable_value_and_gradient") else None
@@ -192,6 +197,11 @@ class CheckedObjective:
         self._check(values, actions)
         self._check_gradient("value_and_gradient", gradient, actions)
         return values, gradient
+
+    def _value_only(self, actions: Tensor) -> Tensor:
+        values: Tensor = self._objective.value_only(actions)  # type: ignore[attr-defined]
+        self._check(values, actions)
+        return values
 
     def _differentiable(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
         found = self._objective.differentiable_value_and_gradient(actions)  # type: ignore[attr-defined]

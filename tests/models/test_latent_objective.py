@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from difftori_gym.models import LatentModel, LatentObjective
+from difftori_gym.models.manual_ensemble import ensemble_with_backward
 from difftori_gym.models.manual_gradient import with_backward
 from difftori_gym.models.manual_layers import run
 from difftori_gym.trajopt import TrajectoryOptimizer
@@ -53,6 +54,10 @@ def assert_equals_autograd(objective: LatentObjective, actions: torch.Tensor) ->
         assert not number.requires_grad
         assert not number.is_inference()
         assert number.is_contiguous()
+    alone = objective.value_only(actions)
+    torch.testing.assert_close(alone, value, rtol=tolerance, atol=0)
+    assert not alone.requires_grad
+    assert not alone.is_inference()
 
 
 @pytest.mark.parametrize("arch", [(), (8,), (8, 9), (8, 9, 7)])
@@ -91,7 +96,6 @@ def test_networks_may_differ(archs: dict[str, tuple[int, ...]], batch: int) -> N
 
 
 def test_samples_together_equal_each_alone() -> None:
-    """Of one sample alone only the least critic is differentiated, of many all are."""
     objective = make_objective(make_model(n_critics=3), 40)
     model, z, actions = objective.model, objective.z0, make_actions(objective, 1)
     with torch.no_grad():
@@ -231,6 +235,50 @@ def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.M
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(onto - start, torch.autograd.grad(expected, point, gradient)[0])
     torch.testing.assert_close(x, given, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Linear(3, 1)],
+        lambda: [nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 5, bias=False), nn.ELU(0.5), nn.Linear(5, 1)],
+        lambda: [nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 2), nn.LayerNorm(2, 1.0), nn.Linear(2, 1)],
+    ],
+)
+def test_an_ensemble_writes_all_outputs_and_adds_the_gradient(layers: Any, count: int) -> None:
+    torch.manual_seed(0)
+    members: list[nn.Module] = [nn.Sequential(*layers()).double() for _ in range(count)]
+    for parameter in nn.ModuleList(members).parameters():
+        nn.init.normal_(parameter)  # also LayerNorm's, which start all the same
+    x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, count, count, 3))
+    onto = start.clone()
+    with torch.inference_mode():
+        place = ensemble_with_backward(members)
+        assert place is not None
+        placed = place(x, out, gradient, onto)
+        run(placed.forward)
+        run(placed.backward)
+    point = x.clone().requires_grad_()
+    expected = torch.cat([member(point) for member in members], dim=1)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(onto - start, torch.autograd.grad(expected, point, gradient)[0])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [nn.Linear(3, 5), nn.ELU(), nn.Linear(5, 1)],
+        [nn.Linear(3, 4), nn.ELU(0.5), nn.Linear(4, 1)],
+        [nn.Linear(3, 4), nn.Linear(4, 1)],
+        [nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1)],
+    ],
+)
+def test_an_ensemble_of_unlike_networks_is_left_to_autograd(other: list[nn.Module]) -> None:
+    member = nn.Sequential(nn.Linear(3, 4), nn.ELU(), nn.Linear(4, 1))
+    assert ensemble_with_backward([member, nn.Sequential(*other)]) is None
+    plain = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4, bias=False), nn.Linear(4, 1))
+    assert ensemble_with_backward([plain, plain]) is None
 
 
 class Doubled(nn.Linear):

@@ -150,6 +150,27 @@ def test_an_objectives_own_gradient_needs_the_shape_of_the_actions():
             TrajectoryOptimizer(solver="lm", backward_mode=mode)(Objective(), torch.zeros(2, 3, 1))
 
 
+@pytest.mark.parametrize("solver", ["lm", "adam"])
+def test_an_objectives_own_values_serve_the_last_iterate(solver):
+    class Objective:
+        values = torch.tensor([7.0, 8.0])
+
+        def __call__(self, actions):
+            return total(actions)
+
+        def value_only(self, actions):
+            return self.values
+
+    optimizer = TrajectoryOptimizer(solver=solver, num_starts=1)
+    objective, start = Objective(), torch.zeros(2, 3, 1)
+    assert optimizer(objective, start).history[:, -1].tolist() == [7.0, 8.0]
+    # Clamped actions are not what it would be asked with.
+    assert optimizer.replace(bounds="clamp")(objective, start).history[:, -1].tolist() != [7.0, 8.0]
+    objective.values = torch.zeros(2, 1)
+    with pytest.raises(ValueError, match=r"shape \[2\] .* got \[2, 1\]"):
+        optimizer(objective, start)
+
+
 @pytest.mark.parametrize("solver", ["lm", "gradient", "mppi", "cem"])
 def test_candidates_need_the_right_shape(solver):
     start = torch.zeros(2, 3, 1)
