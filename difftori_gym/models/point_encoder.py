@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+
+CPU_POINTS = 4096
+"""Points that go through the layers at a time on a CPU."""
 
 
 class PointNetEncoder(BaseFeaturesExtractor):
@@ -43,7 +47,7 @@ class PointNetEncoder(BaseFeaturesExtractor):
         layers: list[nn.Module] = []
         size = self.in_channels
         for hidden in hidden_dims:
-            layers += [nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.ReLU()]
+            layers += [nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.ReLU(inplace=True)]
             size = hidden
         self.points = nn.Sequential(*layers)
         self.final = nn.Sequential(nn.Linear(size, features_dim), nn.LayerNorm(features_dim))
@@ -53,5 +57,28 @@ class PointNetEncoder(BaseFeaturesExtractor):
         :param observations: point clouds ``[B, N, 3]`` or ``[B, N, 6]``
         :return: features ``[B, features_dim]``
         """
-        features: Tensor = self.final(self.points(observations[..., : self.in_channels]).amax(dim=1))
+        clouds = observations[..., : self.in_channels]
+        features: Tensor = self.final(self._greatest(clouds) if torch.is_grad_enabled() else self._pooled(clouds))
         return features
+
+    def _pooled(self, clouds: Tensor) -> Tensor:
+        return torch.cat([self.points(part).amax(dim=1) for part in _parts(clouds)])
+
+    def _greatest(self, clouds: Tensor) -> Tensor:
+        """
+        The maximum over the points ``[B, N, C]`` -> ``[B, n]`` with a graph of only those points that it is taken from.
+
+        No other point has a gradient. They are about a sixth of 512, so the graph takes a sixth of memory and time.
+        """
+        with torch.no_grad():
+            winners = torch.cat([self.points(part).max(dim=1).indices for part in _parts(clouds)])  # [B, n]
+            rows = winners + clouds.shape[1] * torch.arange(len(clouds), device=clouds.device)[:, None]
+            rows, place = torch.unique(rows, return_inverse=True)  # [U], [B, n]
+        numbers: Tensor = self.points(clouds.flatten(0, 1).index_select(0, rows))  # [U, n]
+        return numbers.gather(0, place)
+
+
+def _parts(clouds: Tensor) -> tuple[Tensor, ...]:
+    """Pieces of a batch whose layers fit into the cache of a CPU; elsewhere one."""
+    few = max(1, CPU_POINTS // max(1, clouds.shape[1])) if clouds.device.type == "cpu" else len(clouds)
+    return clouds.split(max(1, few))

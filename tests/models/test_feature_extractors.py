@@ -163,6 +163,28 @@ def test_the_order_and_number_of_points_do_not_matter():
     assert not torch.allclose(encoder(cloud + 0.5), features)
 
 
+@pytest.mark.parametrize("batch", [0, 1, 210])  # 210 clouds of 40 points go through the layers in three pieces
+def test_the_graph_of_the_greatest_numbers_gives_the_gradient_of_all(batch):
+    torch.manual_seed(0)
+    encoder = PointNetEncoder(cloud_space(40)).double()
+    cloud = torch.randn(batch, 40, 3, dtype=torch.float64)
+    cloud[:, 30:] = cloud[:, :1]  # a cloud of too few points is filled up by repeating one
+    cloud.requires_grad_()
+    variables = [cloud, *encoder.parameters()]
+    expected = encoder.final(encoder.points(cloud).amax(dim=1))
+    found = encoder(cloud)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    gradients, of_all = (torch.autograd.grad((each * weights).sum(), variables) for each in (found, expected))
+    # Of equal points one takes the whole gradient.
+    for each in gradients[0], of_all[0]:
+        each[:, 0] += each[:, 30:].sum(dim=1)
+        each[:, 30:] = 0.0
+    torch.testing.assert_close(gradients, of_all, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(cloud), expected.detach())
+
+
 def test_colours_are_read_or_left_out():
     cloud = torch.rand(2, 40, 6)
     grey = torch.cat([cloud[..., :3], torch.zeros(2, 40, 3)], dim=-1)
