@@ -2,6 +2,8 @@
 Time and memory to plan, and to plan and differentiate: every solver, every backward mode, beside Theseus and MPPI.
 
     python benchmarks/solvers.py --out results/benchmarks
+    python benchmarks/solvers.py --sizes paper --batches 1 128 --iterations 100 --solvers lm theseus \
+        --modes none truncated --out results/benchmarks-100
     python benchmarks/solvers.py --device cuda --out results/benchmarks-gpu
 
 Prints a table and saves it as ``solvers.md`` and ``solvers.csv``. Everything of one size and batch runs in one process,
@@ -35,6 +37,7 @@ SOLVERS = {
     "mppi": LM.replace(solver="mppi", max_iterations=6),
     "cem": LM.replace(solver="cem", max_iterations=6),
 }
+ITERATED = ("lm", "gradient", "adam", "theseus")
 RELEASED = "theseus, released form"
 # Above these batches a method is left out: at paper size the sampling solvers would take minutes for one plan, and the
 # second derivatives of the others gigabytes.
@@ -65,12 +68,17 @@ def solve_with(problem: Problem, objective: Objective, optimizer: TrajectoryOpti
     return solve
 
 
-def make_jobs(problem: Problem, size: str, batch: int) -> dict[tuple[str, str], Job]:
+def make_jobs(
+    problem: Problem, size: str, batch: int, solvers: list[str], modes: list[str], iterations: int
+) -> dict[tuple[str, str], Job]:
     """Jobs by solver and backward mode."""
     limits = LIMITS[size]
     jobs: dict[tuple[str, str], Job] = {}
-    for mode in MODES:
-        for name, settings in SOLVERS.items():
+    for mode in modes:
+        for name in solvers:
+            settings = SOLVERS[name]
+            if name in ITERATED:
+                settings = settings.replace(max_iterations=iterations)
             is_sampling, is_theseus = name in ("mppi", "cem"), name == "theseus"
             if batch > min(limits.get(name, batch), limits.get(mode, batch)) or (is_sampling and mode != "none"):
                 continue
@@ -80,16 +88,17 @@ def make_jobs(problem: Problem, size: str, batch: int) -> dict[tuple[str, str], 
             solve = solve_with(problem, objective, settings.replace(backward_mode=mode))
             jobs[name, mode] = solve if mode == "none" else partial(problem.differentiate, solve)
         if mode != "implicit":
-            solve = released_solve(problem, LM.replace(backward_mode=mode))
+            solve = released_solve(problem, LM.replace(backward_mode=mode, max_iterations=iterations))
             jobs[RELEASED, mode] = solve if mode == "none" else partial(problem.differentiate, solve)
     return jobs
 
 
-def measure(size: str, batch: int, device: torch.device, seconds: float, max_rounds: int) -> list[dict[str, object]]:
+def measure(size: str, batch: int, args: argparse.Namespace) -> list[dict[str, object]]:
     """Rows of one problem."""
-    jobs = make_jobs(make_problem(size, batch, device), size, batch)
+    problem = make_problem(size, batch, args.device)
+    jobs = make_jobs(problem, size, batch, args.solvers, args.modes, args.iterations)
     named = {f"{solver} {mode}": job for (solver, mode), job in jobs.items()}
-    times, rounds = medians(named, seconds, max_rounds, device)
+    times, rounds = medians(named, args.seconds, args.rounds, args.device)
     rows: list[dict[str, object]] = []
     for (solver, mode), job in jobs.items():
         own = times[f"{solver} {mode}"]
@@ -99,7 +108,7 @@ def measure(size: str, batch: int, device: torch.device, seconds: float, max_rou
 
         row: dict[str, object] = dict(size=size, batch=batch, solver=solver, mode=mode, ms=own, rounds=rounds)
         row.update(vs_released=ratio(RELEASED), vs_theseus=ratio("theseus"), vs_mppi=ratio("mppi"))
-        rows.append({**row, "mib": peak_memory(job, device)})
+        rows.append({**row, "mib": peak_memory(job, args.device)})
     return rows
 
 
@@ -108,6 +117,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder for solvers.md and .csv")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="backward modes")
+    parser.add_argument("--iterations", type=int, default=LM.max_iterations, help="of lm, gradient, adam and Theseus")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--seconds", type=float, default=20.0, help="measuring time per size and batch, about")
     parser.add_argument("--rounds", type=int, default=30, help="greatest number of rounds")
@@ -117,8 +129,8 @@ def main() -> None:
     sizes = "; ".join(f"{name}: width {w}, H {h}, A {a}" for name, (w, h, a) in SIZES.items())
     notes = [
         f"Latent {LATENT_DIM}, discount {DISCOUNT}; {sizes}. Random weights, float32. {machine(args.device)}",
-        f"lm and Theseus: {LM.max_iterations} iterations, step size {LM.step_size}, damping {LM.damping}.",
-        f"gradient and adam: {LM.max_iterations} iterations; newton: 3; mppi and cem: 512 samples, 6 iterations.",
+        f"lm and Theseus: {args.iterations} iterations, step size {LM.step_size}, damping {LM.damping}.",
+        f"gradient and adam: {args.iterations} iterations; newton: 3; mppi and cem: 512 samples, 6 iterations.",
         f"Backward mode none: to plan. Otherwise: to plan and to differentiate a loss on the plan in all parameters;"
         f" truncated: the last {LM.backward_num_iterations} iterations.",
         "Medians of interleaved rounds; on a CPU processor time. What is not in the table was not run.",
@@ -127,7 +139,7 @@ def main() -> None:
     table = ""
     for size in args.sizes:
         for batch in args.batches:
-            rows += measure(size, batch, args.device, args.seconds, args.rounds)
+            rows += measure(size, batch, args)
             table = save_table(rows, HEADINGS, notes, args.out, "solvers")
             print(f"measured {size}, batch {batch}", flush=True)
     print(table)

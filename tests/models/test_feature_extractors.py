@@ -12,6 +12,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, StateEncoder, observation_kind
+from difftori_gym.models.image_encoder import FRAME_DIM
 
 
 def image_space(size: int = 84, channels: int = 9) -> spaces.Box:
@@ -142,6 +143,29 @@ def test_images_take_stable_baselines3_s_number_of_features():
 def test_as_many_strides_as_kernels():
     with pytest.raises(ValueError, match="one stride per kernel, got 4 and 2"):
         ImageEncoder(image_space(), strides=(2, 2))
+
+
+def test_flow_reads_frames_one_by_one_and_tells_their_order():
+    torch.manual_seed(0)
+    encoder = ImageEncoder(image_space(), flow=3)
+    first = next(layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d))
+    assert first.in_channels == image_space().shape[0] // 3
+    a, b = torch.rand(2, 2, *image_space().shape).unflatten(2, (3, -1)).unbind()
+    still = torch.stack([a[:, 2]] * 3, dim=1)
+    forward, backward = torch.stack([b[:, 0], b[:, 1], a[:, 2]], 1), torch.stack([b[:, 1], b[:, 0], a[:, 2]], 1)
+    seen = [encoder(stack.flatten(1, 2)) for stack in (still, forward, backward)]
+    assert all(each.shape == (2, 50) for each in seen)
+    assert not torch.allclose(seen[1], seen[2])
+    with torch.no_grad():  # the differences alone
+        encoder.linear.weight[:, :FRAME_DIM] = 0.0
+    torch.testing.assert_close(encoder(still.flatten(1, 2)), encoder.linear.bias.expand(2, -1))
+    assert not torch.allclose(encoder(forward.flatten(1, 2)), encoder.linear.bias.expand(2, -1))
+
+
+@pytest.mark.parametrize("flow", [0, -1, 2])
+def test_flow_is_a_number_of_frames(flow):
+    with pytest.raises(ValueError, match=f"divides 9 channels, got {flow}: give the number of stacked frames"):
+        ImageEncoder(image_space(), flow=flow)
 
 
 def test_dp3_s_sizes():
