@@ -60,7 +60,7 @@ _PLANNER_PIXELS: Hyperparameters = dict(
     _PLANNER_SEEN,
     policy_kwargs=dict(
         _PLANNER["policy_kwargs"],
-        features_extractor_kwargs=dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True, flow=3),
+        features_extractor_kwargs=dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True),
     ),
 )
 # Clouds take two copies of every observation, 24 kB at 1024 points. An update after every fourth agent step.

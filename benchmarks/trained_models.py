@@ -24,6 +24,7 @@ from torch import Tensor
 from difftori_gym import DiffTORI, make_env
 from difftori_gym.models import LatentModel, LatentObjective, rollout_prior
 from difftori_gym.trajopt import Solution, TrajectoryOptimizer
+from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS
 
 # Step size and damping of DiffTORI's released code by task; others are solved with cheetah-run's.
 RELEASED = {"cartpole-swingup": (1e-3, 0.5), "cheetah-run": (1e-4, 1e-3), "pendulum-swingup": (1e-4, 1e-3)}
@@ -65,7 +66,8 @@ class Case:
 
     def solve(self, optimizer: TrajectoryOptimizer, z: Tensor) -> Solution:
         """:return: plans from ``z`` ``[B, Z]`` as the planner makes them, the same at every call"""
-        generator = torch.Generator().manual_seed(0)
+        # Without one, random starts are the same at every call, too, and need not be drawn anew.
+        generator = torch.Generator().manual_seed(0) if optimizer.solver in SAMPLING_SOLVERS else None
         candidates = None
         if optimizer.solver == "mppi":  # TD-MPC's planner also values noisy rollouts of the prior
             shape = (NUM_PRIOR_SAMPLES * len(z), self.horizon, self.model.action_dim)

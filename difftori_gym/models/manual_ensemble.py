@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,29 +21,39 @@ from difftori_gym.models.manual_layers import LAYERS, Layer, Operation, Placed, 
 
 def ensemble_with_backward(members: list[nn.Module]) -> Network | None:
     """
-    :param members: N networks of the same layers with one output each, must outlive the result unchanged
+    :param members: N networks of the same layers with one output each, see :func:`with_backward`
     :return: a network with the output ``[B, N]`` of all members, to be placed; None if they differ in more than their
         weights, or :func:`covered_layers` does not cover them
     """
     covered = [modules for modules in map(covered_layers, members) if modules is not None]
     if len(covered) < len(members) or any(repr(modules) != repr(covered[0]) for modules in covered):
         return None
-    first, *others = (list(column) for column in zip(*covered, strict=True))
+    columns: list[list[Any]] = [list(column) for column in zip(*covered, strict=True)]
+    first, *others = columns
     if any(isinstance(column[0], nn.LayerNorm) and column[0].bias is None for column in others):
         return None
-    weight = torch.cat([module.weight for module in cast(list[nn.Linear], first)])
-    bias = None if first[0].bias is None else torch.cat([cast(Tensor, module.bias) for module in first])
-    return between([linear(weight, bias), *map(_beside, others)], weight)
+    copies: list[Operation] = []
+    weight = _joined(first, "weight", copies)
+    bias = None if first[0].bias is None else _joined(first, "bias", copies)
+    layers = [linear(weight, bias, copies), *(_beside(column, copies) for column in others)]
+    return between(layers, weight, copies)
 
 
-def _beside(column: list[Any]) -> Layer:
+def _joined(modules: list[Any], name: str, copies: list[Operation]) -> Tensor:
+    parts = [getattr(module, name).detach() for module in modules]
+    joined = torch.cat(parts)
+    copies.append(partial(torch.cat, parts, out=joined))
+    return joined
+
+
+def _beside(column: list[Any], copies: list[Operation]) -> Layer:
     place = _BESIDE.get(type(column[0]))
     # An activation has no weights, and does not mind whose numbers it is given.
-    return LAYERS[type(column[0])](column[0]) if place is None else place(column)
+    return LAYERS[type(column[0])](column[0], copies) if place is None else place(column, copies)
 
 
-def _products(modules: list[nn.Linear]) -> Layer:
-    count, layers = len(modules), [linear(module.weight, module.bias) for module in modules]
+def _products(modules: list[nn.Linear], copies: list[Operation]) -> Layer:
+    count, layers = len(modules), [linear(module.weight, module.bias, copies) for module in modules]
 
     def place(x: Tensor, out: Tensor | None = None) -> Placed:
         y = x.new_empty(x.shape[0], count * modules[0].out_features) if out is None else out
@@ -59,9 +69,9 @@ def _products(modules: list[nn.Linear]) -> Layer:
     return place
 
 
-def _layer_norms(modules: list[nn.LayerNorm]) -> Layer:
+def _layer_norms(modules: list[nn.LayerNorm], copies: list[Operation]) -> Layer:
     shape, eps = list(modules[0].normalized_shape), modules[0].eps
-    weight, bias = (torch.cat([getattr(module, name) for module in modules]) for name in ("weight", "bias"))
+    weight, bias = (_joined(modules, name, copies) for name in ("weight", "bias"))
 
     def place(x: Tensor, out: Tensor | None = None) -> Placed:
         y, apart = x.new_empty(x.shape), x.view(-1, len(modules), *shape)

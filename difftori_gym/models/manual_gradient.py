@@ -38,13 +38,24 @@ class Pass:
     backward: list[Operation]
 
 
-class Network(Protocol):
+class Place(Protocol):
     """
     Places a network between memory that stays: input ``[B, n]``, output ``[B, m]``, gradient of the output ``[B, m]``,
     and what the gradient of the input is added to ``[B, n]``.
     """
 
     def __call__(self, x: Tensor, out: Tensor, gradient: Tensor, onto: Tensor) -> Pass: ...
+
+
+@dataclass(frozen=True)
+class Network:
+    """
+    :param place: called once for every place
+    :param copies: to be called when the weights have changed, because some are kept a second time
+    """
+
+    place: Place
+    copies: list[Operation]
 
 
 def covered_layers(network: nn.Module) -> list[nn.Module] | None:
@@ -63,7 +74,7 @@ def covered_layers(network: nn.Module) -> list[nn.Module] | None:
 
 def with_backward(network: nn.Module) -> Network | None:
     """
-    :param network: must outlive the result unchanged
+    :param network: must outlive the result; when its weights have changed in place, the result's copies are due
     :return: the network, to be placed; None if :func:`covered_layers` does not cover it
     """
     modules = covered_layers(network)
@@ -71,13 +82,15 @@ def with_backward(network: nn.Module) -> Network | None:
         return None
     first = modules[0]
     assert isinstance(first, nn.Linear)
-    return between([LAYERS[type(module)](module) for module in modules], first.weight)
+    copies: list[Operation] = []
+    return between([LAYERS[type(module)](module, copies) for module in modules], first.weight, copies)
 
 
-def between(layers: list[Layer], first_weight: Tensor) -> Network:
+def between(layers: list[Layer], first_weight: Tensor, copies: list[Operation]) -> Network:
     """
     :param layers: linear ones first and last
     :param first_weight: weight of the first one ``[m, n]``
+    :param copies: of the layers' weights
     :return: the network they make up, to be placed
     """
 
@@ -87,4 +100,4 @@ def between(layers: list[Layer], first_weight: Tensor) -> Network:
         backward.append(partial(onto.addmm_, reached, first_weight))
         return Pass([operation for each in placed for operation in each.forward], backward)
 
-    return place
+    return Network(place, copies)

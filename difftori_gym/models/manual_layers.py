@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,26 +52,28 @@ LARGE = 2**15
 """Weights from which a transposed copy costs more than the products of one plan gain by it."""
 
 
-def _transposed(weight: Tensor) -> Tensor:
-    # For few rows, a product with a matrix that lies in memory as it is read takes half the time.
-    return weight.t() if weight.numel() > LARGE else weight.t().contiguous()
-
-
-def linear(weight: Tensor, bias: Tensor | None) -> Layer:
+def linear(weight: Tensor, bias: Tensor | None, copies: list[Operation]) -> Layer:
     """
     :param weight: ``[m, n]``
     :param bias: ``[m]``, or None
+    :param copies: gets what has to be called again when the weights have changed
     :return: the layer of ``nn.Linear``
     """
-    transposed = _transposed(weight)
+    transposed = weight.t()
+    if weight.numel() <= LARGE:  # for few rows, a product with a matrix that lies as it is read takes half the time
+        transposed = transposed.contiguous()
+        copies.append(partial(transposed.copy_, weight.t()))
     spread: dict[int, Tensor] = {}
 
     def product(x: Tensor, y: Tensor) -> Operation:
         if bias is None:
             return partial(torch.mm, x, transposed, out=y)
         rows = x.shape[0]
-        if rows not in spread:  # for every row once, because doing it anew takes a third of the time of the product
-            spread[rows] = bias if bias.is_cuda else bias.expand(rows, -1).contiguous()
+        if rows not in spread and bias.is_cuda:
+            spread[rows] = bias
+        elif rows not in spread:  # for every row once: doing it anew takes a third of the time of the product
+            spread[rows] = bias.expand(rows, -1).clone(memory_format=torch.contiguous_format)
+            copies.append(partial(spread[rows].copy_, bias.expand(rows, -1)))
         return partial(torch.addmm, spread[rows], x, transposed, out=y)
 
     def place(x: Tensor, out: Tensor | None = None) -> Placed:
@@ -163,12 +165,12 @@ def _tanh(module: nn.Tanh) -> Layer:
     return _in_place(Tensor.tanh_, lambda gradient, y, before: [tanh_backward(gradient, y, before)])
 
 
-LAYERS: dict[type[nn.Module], Callable[..., Layer]] = {
-    nn.Linear: lambda module: linear(module.weight, module.bias),
-    nn.LayerNorm: _layer_norm,
-    nn.ELU: _elu,
-    nn.ReLU: _relu,
-    nn.Tanh: _tanh,
+LAYERS: dict[type[nn.Module], Callable[[Any, list[Operation]], Layer]] = {
+    nn.Linear: lambda module, copies: linear(module.weight, module.bias, copies),
+    nn.LayerNorm: lambda module, copies: _layer_norm(module),
+    nn.ELU: lambda module, copies: _elu(module),
+    nn.ReLU: lambda module, copies: _relu(module),
+    nn.Tanh: lambda module, copies: _tanh(module),
 }
 _IN_PLACE = (nn.ELU, nn.ReLU, nn.Tanh)
 
@@ -196,7 +198,7 @@ def layers_with_backward(modules: list[nn.Module]) -> list[Layer] | None:
     :return: each layer, to be placed; None if there is another kind of layer
     """
     flat = [layer for module in modules for layer in layers_of(module)]
-    return [LAYERS[type(module)](module) for module in flat] if covers(flat) else None
+    return [LAYERS[type(module)](module, []) for module in flat] if covers(flat) else None
 
 
 def place_in_turn(layers: list[Layer], x: Tensor, out: Tensor | None = None) -> list[Placed]:

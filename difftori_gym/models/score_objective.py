@@ -181,9 +181,9 @@ class _Buffers:
         self.scores = first.new_empty(horizon * batch, 1)
         self.weights = first.new_tensor([discount**t for t in range(horizon)])
         gradients, (into, out_of) = self._gradients.unbind(), states.unbind()
-        steps = [dynamics(inputs[t], into[t + 1], out_of[t + 1], gradients[t]) for t in range(horizon - 1)]
+        steps = [dynamics.place(inputs[t], into[t + 1], out_of[t + 1], gradients[t]) for t in range(horizon - 1)]
         rows, row_gradients = both.view(2, horizon * batch, -1).unbind()
-        scores = score(rows, self.scores, self.weights.repeat_interleave(batch)[:, None], row_gradients)
+        scores = score.place(rows, self.scores, self.weights.repeat_interleave(batch)[:, None], row_gradients)
         self._forward = [operation for each in (*steps, scores) for operation in each.forward]
         self._backward = [operation for each in (scores, *reversed(steps)) for operation in each.backward]
 

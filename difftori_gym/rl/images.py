@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
 from difftori_gym.models import default_shift, observation_kind, random_shift
-from difftori_gym.rl.sequence_buffer import SequenceBatch
+from difftori_gym.rl.sequence_buffer import SequenceBatch, TensorObs
 
 
 def has_images(space: spaces.Space[Any]) -> bool:
@@ -27,10 +28,8 @@ def has_images(space: spaces.Space[Any]) -> bool:
 
 def augmented(batch: SequenceBatch, space: spaces.Space[Any], shift: int | None = None) -> SequenceBatch:
     """
-    Move the images of every window at random, see :func:`~difftori_gym.models.random_shift`; all images of a window
-    alike, so that what happens from one to the next is what happened in the environment.
-
-    TD-MPC moves each on its own, which latent dynamics cannot foresee.
+    Move every image of the windows at random, see :func:`~difftori_gym.models.random_shift`; each observation of a
+    window on its own, as TD-MPC does.
 
     :param batch: windows
     :param space: of one observation, which tells where the images are
@@ -40,25 +39,27 @@ def augmented(batch: SequenceBatch, space: spaces.Space[Any], shift: int | None 
     if shift == 0 or not has_images(space):
         return batch
     first, following = batch.observations, batch.next_observations
-    if isinstance(first, dict):
-        assert isinstance(following, dict)
+    return replace(
+        batch,
+        observations=_on_images(lambda image: _move(image, shift), first, space),
+        next_observations=_on_images(
+            lambda image: _move(image.flatten(0, 1), shift).unflatten(0, image.shape[:2]), following, space
+        ),
+    )
+
+
+def _move(images: Tensor, shift: int | None) -> Tensor:
+    return random_shift(images, default_shift(images.shape[-1]) if shift is None else shift)
+
+
+def _on_images(change: Callable[[Tensor], Tensor], observations: TensorObs, space: spaces.Space[Any]) -> TensorObs:
+    if isinstance(observations, dict):
         assert isinstance(space, spaces.Dict)
-        images = [key for key in first if observation_kind(space.spaces[key], key) == "image"]
-        moved = {key: _moved(first[key], following[key], shift) for key in images}
-        first = {**first, **{key: moved[key][0] for key in images}}
-        following = {**following, **{key: moved[key][1] for key in images}}
-    else:
-        assert not isinstance(following, dict)
-        first, following = _moved(first, following, shift)
-    return replace(batch, observations=first, next_observations=following)
-
-
-def _moved(first: Tensor, following: Tensor, shift: int | None) -> tuple[Tensor, Tensor]:
-    """Images ``[B, C, ...]`` and ``[B, H, C, ...]`` of the same windows."""
-    windows = torch.cat([first[:, None], following], dim=1)  # [B, H + 1, C, ...]
-    pad = default_shift(windows.shape[-1]) if shift is None else shift
-    moved = random_shift(windows.flatten(1, 2), pad).unflatten(1, windows.shape[1:3])
-    return moved[:, 0], moved[:, 1:]
+        return {
+            key: change(value) if observation_kind(space.spaces[key], key) == "image" else value
+            for key, value in observations.items()
+        }
+    return change(observations)
 
 
 def preprocessed(observation: PyTorchObs, space: spaces.Space[Any], *, normalize_images: bool) -> PyTorchObs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from torch.nn import functional as F
 from difftori_gym.models import LatentModel, LatentObjective
 from difftori_gym.models.manual_ensemble import ensemble_with_backward
 from difftori_gym.models.manual_gradient import with_backward
+from difftori_gym.models.manual_imagination import MOST_ROWS, MOST_SHAPES, imagination_of
 from difftori_gym.models.manual_layers import run
 from difftori_gym.trajopt import TrajectoryOptimizer
 
@@ -68,7 +72,7 @@ def test_equals_autograd(
     arch: tuple[int, ...], n_critics: int, activation_fn: type[nn.Module], batch: int, horizon: int
 ) -> None:
     objective = make_objective(make_model(arch, n_critics=n_critics, activation_fn=activation_fn), batch)
-    assert objective._networks, "this model is meant to take the hand-written path"
+    assert objective._imagination is not None, "this model is meant to take the hand-written path"
     assert_equals_autograd(objective, make_actions(objective, horizon))
 
 
@@ -91,7 +95,7 @@ def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int) 
 )
 def test_networks_may_differ(archs: dict[str, tuple[int, ...]], batch: int) -> None:
     objective = make_objective(make_model((8, 8), **archs), batch)
-    assert objective._networks
+    assert objective._imagination is not None
     assert_equals_autograd(objective, make_actions(objective, 3))
 
 
@@ -175,7 +179,7 @@ def test_falls_back_to_autograd(case: str) -> None:
         module = model.dynamics[0] if case == "hooked" else model.dynamics
         module.register_forward_hook(lambda module, inputs, output: 2 * output)
     objective = make_objective(model, 3)
-    assert not objective._networks
+    assert objective._imagination is None
     actions = make_actions(objective, 2)
     with torch.no_grad():
         assert_equals_autograd(objective, actions)
@@ -209,6 +213,97 @@ def test_follows_the_weights() -> None:
     torch.testing.assert_close(after, objective(actions).detach())
 
 
+def change_in_place(model: LatentModel) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1).add_(0.05)
+
+
+def change_behind_autograd(model: LatentModel) -> None:
+    for parameter in model.parameters():  # as in Stable-Baselines3's polyak_update
+        parameter.data.mul_(0.9)
+
+
+def change_memory(model: LatentModel) -> None:
+    for parameter in model.parameters():
+        parameter.data = 1.2 * parameter.data
+
+
+def change_dtype(model: LatentModel) -> None:
+    model.float()
+
+
+def change_layer(model: LatentModel) -> None:
+    assert isinstance(model.reward[0], nn.Linear)
+    model.reward[0] = nn.Linear(Z + A, 8, dtype=model.reward[0].weight.dtype)
+
+
+def change_critic(model: LatentModel) -> None:
+    model.critic.members[1] = copy.deepcopy(model.critic.members[0])
+
+
+def add_hook(model: LatentModel) -> None:
+    model.dynamics[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 70])
+@pytest.mark.parametrize(
+    "change",
+    [change_in_place, change_behind_autograd, change_memory, change_dtype, change_layer, change_critic, add_hook],
+)
+def test_what_is_kept_from_plan_to_plan_follows_the_model(change: Any, batch: int) -> None:
+    model = make_model((8, 8))
+    for _ in range(2):
+        objective = make_objective(model, batch)
+        assert_equals_autograd(objective, make_actions(objective, 3))
+        before = objective.value_and_gradient(torch.zeros(batch, 3, A, dtype=torch.float64))[0]
+    change(model)
+    after = LatentObjective(model, objective.z0.to(next(model.parameters()).dtype), discount=0.97)
+    actions = make_actions(after, 3)
+    assert_equals_autograd(after, actions)
+    assert not torch.equal(after.value_and_gradient(torch.zeros_like(actions))[0].double(), before)
+
+
+def test_objectives_of_one_model_take_turns() -> None:
+    model = make_model((8, 8))
+    objectives = [make_objective(model, batch) for batch in (3, 3, 1)]
+    for horizon in (2, 4, 2):
+        for objective in objectives * 2:
+            assert_equals_autograd(objective, make_actions(objective, horizon))
+
+
+def test_what_is_kept_is_bounded_and_goes_with_the_model() -> None:
+    model = make_model((8, 8))
+    for batch in (*range(1, 2 * MOST_SHAPES), MOST_ROWS + 1):
+        objective = make_objective(model, batch)
+        assert_equals_autograd(objective, make_actions(objective, 2))
+        imagination = imagination_of(model)
+        assert imagination is not None
+        assert len(imagination._buffers) <= MOST_SHAPES
+        assert all(len(network.copies) < 50 for network in imagination._networks)
+    gone = weakref.ref(imagination)
+    del imagination, objective, model
+    assert gone() is None
+
+
+def test_threads_keep_what_is_theirs() -> None:
+    model = make_model((32, 32))
+    objectives = [make_objective(model, 4) for _ in range(4)]
+    actions = [make_actions(objective, 3) for objective in objectives]
+    expected = [by_autograd(objective, plan) for objective, plan in zip(objectives, actions, strict=True)]
+
+    def work(index: int) -> bool:
+        for _ in range(100):
+            objective = LatentObjective(model, objectives[index].z0, discount=0.97)
+            value, gradient = objective.value_and_gradient(actions[index])
+            if not (torch.allclose(value, expected[index][0]) and torch.allclose(gradient, expected[index][1])):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
 @pytest.mark.parametrize(
     "layers",
     [
@@ -225,9 +320,9 @@ def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.M
     x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, 2, 2, 3))
     given, onto = x.clone(), start.clone()
     with torch.inference_mode():
-        place = with_backward(network)
-        assert place is not None
-        placed = place(x, out, gradient, onto)
+        covered = with_backward(network)
+        assert covered is not None
+        placed = covered.place(x, out, gradient, onto)
         run(placed.forward)
         run(placed.backward)
     point = given.clone().requires_grad_()
@@ -254,9 +349,9 @@ def test_an_ensemble_writes_all_outputs_and_adds_the_gradient(layers: Any, count
     x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, count, count, 3))
     onto = start.clone()
     with torch.inference_mode():
-        place = ensemble_with_backward(members)
-        assert place is not None
-        placed = place(x, out, gradient, onto)
+        covered = ensemble_with_backward(members)
+        assert covered is not None
+        placed = covered.place(x, out, gradient, onto)
         run(placed.forward)
         run(placed.backward)
     point = x.clone().requires_grad_()

@@ -76,21 +76,6 @@ def test_images_alone_and_a_shift_of_one_s_own():
     assert not all(is_moved(new, old, 2) for new, old in zip(moved.observations, batch.observations, strict=True))
 
 
-@pytest.mark.parametrize("space", [IMAGE, BOTH])
-def test_images_of_a_window_move_alike(space):
-    first, state = images(20), torch.rand(20, 4)
-    still = first[:, None].expand(-1, 3, -1, -1, -1)  # nothing happens
-    batch = batch_of(first, still)
-    if space is BOTH:
-        batch = batch_of(dict(pixels=first, state=state), dict(pixels=still, state=state[:, None].expand(-1, 3, -1)))
-    moved = augmented(batch, space)
-    now, later = moved.observations, moved.next_observations
-    if space is BOTH:
-        now, later = now["pixels"], later["pixels"]
-    assert torch.equal(later, now[:, None].expand_as(later))
-    assert not torch.equal(now, first)
-
-
 def test_who_has_images():
     assert has_images(IMAGE)
     assert has_images(BOTH)
