@@ -41,16 +41,12 @@ def products(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
     """Left and right factors of every matrix product of one value and gradient."""
     model, (batch, horizon, _) = problem.model, problem.start.shape
     calls = [(model.dynamics, batch)] * horizon + [(model.reward, batch * horizon), (model.actor, batch)]
-    # Of one sample only the lesser value is differentiated, of a batch both are.
-    critics = [(member, batch) for member in model.critic.members]
-    for index, (network, rows) in enumerate(calls + critics):
-        one_way = batch == 1 and index == len(calls) + 1
+    for network, rows in calls + [(member, batch) for member in model.critic.members]:
         for layer in network.modules():
             if isinstance(layer, nn.Linear):
                 weight = layer.weight.detach()
                 yield torch.randn(rows, layer.in_features, device=weight.device), weight.t()
-                if not one_way:
-                    yield torch.randn(rows, layer.out_features, device=weight.device), weight
+                yield torch.randn(rows, layer.out_features, device=weight.device), weight
 
 
 def measure(size: str, batch: int, device: torch.device, seconds: float, max_rounds: int) -> dict[str, object]:

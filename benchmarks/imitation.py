@@ -34,6 +34,8 @@ from difftori_gym.trajopt import TrajectoryOptimizer
 
 BATCH, HORIZON, ACTION_DIM, CONDITION_DIM = 128, 4, 4, 320
 STATE_DIM, AGENT_DIM, POINTS = 39, 9, 512
+SOLVED_ONLY = "lm per sample, 100 iterations, not differentiated"
+PRODUCTS = "the matrix products of its iterations alone"
 HEADINGS = {"what": "What", "median_ms": "median ms", "ratio": "released / this", "rounds": "rounds"}
 
 
@@ -96,7 +98,32 @@ def solver_jobs(batch: int, released_iterations: int) -> dict[str, Callable[[], 
             own_solution, score, condition, start, ours
         ),
     }
-    return {name: partial(differentiate, solve, score, target) for name, solve in solutions.items()}
+    return {
+        **{name: partial(differentiate, solve, score, target) for name, solve in solutions.items()},
+        SOLVED_ONLY: partial(own_solution, score, condition, start, released.replace(backward_mode="none")),
+        PRODUCTS: partial(multiply, score, batch, released.max_iterations),
+    }
+
+
+def multiply(score: ChunkScore, batch: int, iterations: int) -> None:
+    """The products of value and gradient alone; that of the condition is the same in all iterations, and left out."""
+    factors = []
+    for layer in score.network.modules():
+        if isinstance(layer, torch.nn.Linear):
+            weight = layer.weight.detach()
+            if layer.in_features > CONDITION_DIM:
+                weight = weight[:, CONDITION_DIM:].contiguous()
+            factors += [(torch.randn(batch, side.shape[0]), side) for side in (weight.t(), weight)]
+    outputs = [torch.empty(batch, right.shape[1]) for _, right in factors]
+    with torch.inference_mode():
+        for _ in range(iterations):
+            for (left, right), out in zip(factors, outputs, strict=True):
+                torch.mm(left, right, out=out)
+
+
+def job_name(name: str) -> str:
+    """Name of a row."""
+    return f"solve 128: {name}" if name in (SOLVED_ONLY, PRODUCTS) else f"solve and differentiate 128: {name}"
 
 
 def default_optimizer() -> TrajectoryOptimizer:
@@ -188,13 +215,13 @@ def main() -> None:
     if not args.plans_only:
         jobs = solver_jobs(BATCH, args.released_iterations)
         released = next(iter(jobs))
-        name = f"solve and differentiate 128: {released}"
+        name = job_name(released)
         released_ms = timed_rounds({released: jobs.pop(released)}, args.released_rounds)[released]
         rows.append({"what": name, "median_ms": released_ms, "rounds": args.released_rounds})
         for model in models.values():
             model.learn(1)
         measured = {
-            **{f"solve and differentiate 128: {name}": job for name, job in jobs.items()},
+            **{job_name(name): job for name, job in jobs.items()},
             **{f"training step of 128: {name}": partial(model.train, 1, BATCH) for name, model in models.items()},
             **measured,
         }
