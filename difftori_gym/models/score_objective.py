@@ -66,10 +66,10 @@ class ChunkObjective:
             return _by_autograd(self, actions)
         fast = self._fast
         with torch.inference_mode():
-            fast.actions.copy_(actions.flatten(1))
+            fast.actions.copy_(actions)
             run(fast.operations)
         # Made outside, the results are ordinary tensors.
-        return fast.scores.squeeze(-1).clone(), fast.gradient.view_as(actions).clone()
+        return fast.scores.clone(), fast.gradient.clone()
 
     @cached_property
     def _fast(self) -> _ChunkBuffers | None:
@@ -78,7 +78,10 @@ class ChunkObjective:
             if layers is None:
                 return None
             weight = self._first.weight[:, self.score.condition_dim :].contiguous()
-            return _ChunkBuffers(self._conditioned.detach(), weight, layers)
+            last = self._body[-1]
+            assert isinstance(last, nn.Linear)
+            shape = len(self.condition), self.score.horizon, self.score.action_dim
+            return _ChunkBuffers(self._conditioned.detach(), weight, layers, last.weight, shape)
 
 
 class _ChunkBuffers:
@@ -88,19 +91,25 @@ class _ChunkBuffers:
     :param conditioned: what the first layer makes of the condition ``[B, hidden]``
     :param weight: of the first layer for the actions ``[hidden, H A]``
     :param layers: those above
+    :param score_weight: of the last one ``[1, hidden]``
+    :param shape: of the actions, B, H and A
     """
 
-    def __init__(self, conditioned: Tensor, weight: Tensor, layers: list[Layer]) -> None:
-        self.actions, self.gradient = conditioned.new_empty(2, len(conditioned), weight.shape[1]).unbind()
+    def __init__(
+        self, conditioned: Tensor, weight: Tensor, layers: list[Layer], score_weight: Tensor, shape: tuple[int, ...]
+    ) -> None:
+        actions, gradient = conditioned.new_empty(2, len(conditioned), weight.shape[1]).unbind()
+        self.actions, self.gradient = actions.view(shape), gradient.view(shape)
         hidden = torch.empty_like(conditioned)
         placed = place_in_turn(layers, hidden)
-        self.scores = placed[-1].y  # [B, 1]
-        reached, backward = backward_in_turn(placed, torch.ones_like(self.scores))
+        self.scores = placed[-1].y.squeeze(-1)  # [B]
+        # The score is the last layer's output, so what its input receives is that layer's weight, for every sample.
+        reached, backward = backward_in_turn(placed[:-1], score_weight.expand(len(conditioned), -1))
         self.operations: list[Operation] = [
-            partial(torch.addmm, conditioned, self.actions, weight.t(), out=hidden),
+            partial(torch.addmm, conditioned, actions, weight.t(), out=hidden),
             *(operation for each in placed for operation in each.forward),
             *backward,
-            partial(torch.mm, reached, weight, out=self.gradient),
+            partial(torch.mm, reached, weight, out=gradient),
         ]
 
 

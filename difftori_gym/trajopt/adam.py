@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import HIGH, LOW, IterateRecord, finite, finite_start, project
-from difftori_gym.trajopt.linearization import linearize, value_only
+from difftori_gym.trajopt.linearization import OwnGradient, linearize, unguarded_gradient, value_only
 from difftori_gym.trajopt.solution import Objective, Solution
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
     """
     with torch.enable_grad():  # also where the caller has switched it off: "unroll" differentiates in the start
         start, failed = finite_start(actions, settings.bounds)
-    if settings.backward_mode == "none" and _is_unguarded(objective, settings, start):
+    gradient_of = unguarded_gradient(objective, settings, start)
+    if gradient_of is not None:
         record = IterateRecord(failed)
-        last = _climb(objective, start.detach(), settings, record)
+        last = _climb(objective, gradient_of, start.detach(), settings, record)
         if last is not None:
             return record.solution(objective, last, settings.bounds)
     with torch.enable_grad():
@@ -85,14 +86,12 @@ def _climb_guarded(
     return current
 
 
-def _is_unguarded(objective: Objective, settings: TrajectoryOptimizer, start: Tensor) -> bool:
-    """Whether :func:`_climb` may be tried: elsewhere its last look at the numbers had to be waited for."""
-    fast = getattr(objective, "value_and_gradient", None)
-    return fast is not None and settings.bounds != "clamp" and start.device.type == "cpu" and start.numel() > 0
-
-
 def _climb(
-    objective: Objective, current: Tensor, settings: TrajectoryOptimizer, record: IterateRecord
+    objective: Objective,
+    gradient_of: OwnGradient,
+    current: Tensor,
+    settings: TrajectoryOptimizer,
+    record: IterateRecord,
 ) -> Tensor | None:
     """
     The same numbers as :func:`_climb_guarded` without a look at them on the way, in half the operations: at batch 1
@@ -100,10 +99,9 @@ def _climb(
 
     :return: last iterate ``[B, H, A]``, or None if any number turned out to be broken
     """
-    fast = objective.value_and_gradient  # type: ignore[attr-defined]
     means, size = _Means(current), current
     for index in range(settings.max_iterations):
-        value, gradient = fast(current)
+        value, gradient = gradient_of(current)
         record.add(current, value)
         if index == 0:
             size = _size(gradient)

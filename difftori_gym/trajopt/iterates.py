@@ -52,8 +52,8 @@ def free_gradient(actions: Tensor, gradient: Tensor) -> Tensor:
     :param gradient: gradient of the objective there, same shape
     :return: same shape
     """
-    blocked = actions.detach() * gradient.detach().sign() >= HIGH
-    return gradient.masked_fill(blocked, 0.0)
+    blocked = actions.detach() == gradient.detach().sign()  # walls are at -1 and 1; where both are 0, no harm is done
+    return torch.where(blocked, 0.0, gradient)
 
 
 def finite(numbers: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,9 @@ from difftori_gym.trajopt.solution import Objective
 
 if TYPE_CHECKING:
     from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+
+OwnGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""``[B, H, A]`` -> values ``[B]``, gradient ``[B, H, A]``, both without a graph."""
 
 
 def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
@@ -38,6 +42,22 @@ def value_only(objective: Objective, actions: Tensor, settings: TrajectoryOptimi
             value: Tensor = fast(actions.detach())
             return value
         return value_of(objective, actions.detach(), settings)
+
+
+def unguarded_gradient(objective: Objective, settings: TrajectoryOptimizer, start: Tensor) -> OwnGradient | None:
+    """
+    What a plan without a derivative may ask of the objective again and again, to look at the numbers only in the end.
+
+    At batch 1 the calls of small operations are what takes the time, so guards at every step cost as much as the step.
+
+    :param objective: ``[B, H, A]`` -> ``[B]``
+    :param settings: treatment of the box, backward mode
+    :param start: ``[B, H, A]``
+    :return: its ``value_and_gradient``; None if it has none, or if the last look at the numbers had to be waited for
+    """
+    fast: OwnGradient | None = getattr(objective, "value_and_gradient", None)
+    serves = settings.backward_mode == "none" and settings.bounds != "clamp" and start.numel() > 0
+    return fast if serves and start.device.type == "cpu" else None
 
 
 def linearize(

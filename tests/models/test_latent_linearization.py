@@ -64,6 +64,10 @@ def test_second_derivatives_equal_autograd_s(
     assert_equal(make_model(arch, n_critics=n_critics, activation_fn=activation_fn), batch, horizon)
 
 
+def test_so_many_rows_that_elu_is_an_exponential() -> None:
+    assert_equal(make_model((8, 9)), 600, 2)
+
+
 @pytest.mark.parametrize("batch", [1, 70])
 def test_in_single_precision(batch: int) -> None:
     assert_equal(make_model((64, 64), torch.float32), batch, 4, tolerance=2e-4)

@@ -304,6 +304,11 @@ def test_threads_keep_what_is_theirs() -> None:
         assert all(pool.map(work, range(4)))
 
 
+FEW_AND_MANY = [5, 2050]
+"""Rows; with many, even two numbers in a row are enough for operations to be chosen by arithmetic."""
+
+
+@pytest.mark.parametrize("rows", FEW_AND_MANY)
 @pytest.mark.parametrize(
     "layers",
     [
@@ -314,10 +319,10 @@ def test_threads_keep_what_is_theirs() -> None:
         [nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU())), nn.Sequential(), nn.Linear(4, 2)],
     ],
 )
-def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.Module]) -> None:
+def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.Module], rows: int) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(*layers).double()
-    x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, 2, 2, 3))
+    x, out, gradient, start = (torch.randn(rows, n, dtype=torch.float64) for n in (3, 2, 2, 3))
     given, onto = x.clone(), start.clone()
     with torch.inference_mode():
         covered = with_backward(network)
@@ -332,21 +337,23 @@ def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.M
     torch.testing.assert_close(x, given, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("rows", FEW_AND_MANY)
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     "layers",
     [
         lambda: [nn.Linear(3, 1)],
+        lambda: [nn.Linear(3, 4), nn.ELU(), nn.Linear(4, 1)],
         lambda: [nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 5, bias=False), nn.ELU(0.5), nn.Linear(5, 1)],
         lambda: [nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 2), nn.LayerNorm(2, 1.0), nn.Linear(2, 1)],
     ],
 )
-def test_an_ensemble_writes_all_outputs_and_adds_the_gradient(layers: Any, count: int) -> None:
+def test_an_ensemble_writes_all_outputs_and_adds_the_gradient(layers: Any, count: int, rows: int) -> None:
     torch.manual_seed(0)
     members: list[nn.Module] = [nn.Sequential(*layers()).double() for _ in range(count)]
     for parameter in nn.ModuleList(members).parameters():
         nn.init.normal_(parameter)  # also LayerNorm's, which start all the same
-    x, out, gradient, start = (torch.randn(5, n, dtype=torch.float64) for n in (3, count, count, 3))
+    x, out, gradient, start = (torch.randn(rows, n, dtype=torch.float64) for n in (3, count, count, 3))
     onto = start.clone()
     with torch.inference_mode():
         covered = ensemble_with_backward(members)

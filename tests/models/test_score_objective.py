@@ -26,9 +26,10 @@ def batch(n=4, dtype=torch.float64):
 
 @pytest.mark.parametrize("activation", [nn.ELU, nn.ReLU, nn.Tanh, nn.Mish])
 @pytest.mark.parametrize("kind", ["chunk", "latent"])
-def test_value_and_gradient_are_those_of_autograd(kind, activation):
+@pytest.mark.parametrize("samples", [4, 400])
+def test_value_and_gradient_are_those_of_autograd(kind, activation, samples):
     score, objective = make(kind, activation)
-    condition, actions = batch()
+    condition, actions = batch(samples)
     point = actions.clone().requires_grad_()
     expected = score(condition, point)
     (gradient,) = torch.autograd.grad(expected.sum(), point)

@@ -1,11 +1,15 @@
-"""Adam's two ways through an ascent, with and without a look at every number, are one."""
+"""The two ways of ``adam`` and ``lm`` through an ascent, with and without a look at every number, are one."""
 
 import pytest
 import torch
 
-from difftori_gym.trajopt import TrajectoryOptimizer, adam
+from difftori_gym.trajopt import TrajectoryOptimizer, adam, levenberg_marquardt
 
 ITERATIONS = 15
+SOLVERS = {
+    "adam": (adam, dict(num_starts=1)),
+    "lm": (levenberg_marquardt, dict(step_size=5e-3, damping=1.0)),
+}
 FIELDS = ("actions", "best_actions", "values", "history", "failed")
 
 
@@ -27,36 +31,45 @@ class Hill:
         return value, gradient
 
 
-def solve(hill, bounds="project"):
-    optimizer = TrajectoryOptimizer(num_starts=1, max_iterations=ITERATIONS, bounds=bounds, backward_mode="none")
-    return optimizer(hill, torch.zeros_like(hill.peaks))
+def solve(solver, hill, bounds="project"):
+    settings = SOLVERS[solver][1]
+    optimizer = TrajectoryOptimizer(
+        solver=solver, max_iterations=ITERATIONS, bounds=bounds, backward_mode="none", **settings
+    )
+    return optimizer(hill, hill.peaks * 0.65)
 
 
 @pytest.fixture
 def guarded(monkeypatch):
-    def solution(*args, **kwargs):
+    def solution(solver, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(adam, "_is_unguarded", lambda *_: False)
-            return solve(*args, **kwargs)
+            patch.setattr(SOLVERS[solver][0], "unguarded_gradient", lambda *_: None)
+            return solve(solver, *args, **kwargs)
 
     return solution
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("bounds", ["project", None])
-def test_without_guards_the_numbers_are_the_same(guarded, bounds):
+def test_without_guards_the_numbers_are_the_same(guarded, bounds, solver):
     hill = Hill()
-    found, expected = solve(hill, bounds), guarded(Hill(), bounds)
+    found, expected = solve(solver, hill, bounds), guarded(solver, Hill(), bounds)
+    assert (found.actions.abs() == 1).any() == (bounds == "project")
     assert hill.calls == ITERATIONS
     assert found.num_failed == 0
     for field in FIELDS:
         assert torch.equal(getattr(found, field), getattr(expected, field)), field
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e200])
+NAN, INF = float("nan"), float("inf")
+BROKEN = [(solver, number) for solver in SOLVERS for number in (NAN, INF, -INF)] + [("adam", 1e200)]
+
+
+@pytest.mark.parametrize(("solver", "number"), BROKEN)
 @pytest.mark.parametrize("call", [1, 3, ITERATIONS - 1])
-def test_a_broken_number_is_met_with_guards(guarded, call, number):
+def test_a_broken_number_is_met_with_guards(guarded, call, solver, number):
     hill = Hill(call, number)
-    found, expected, whole = solve(hill), guarded(Hill(call, number)), solve(Hill())
+    found, expected, whole = solve(solver, hill), guarded(solver, Hill(call, number)), solve(solver, Hill())
     assert hill.calls == 2 * ITERATIONS
     assert found.failed.tolist() == [False, True, False]
     assert torch.isfinite(found.actions).all()
@@ -65,10 +78,28 @@ def test_a_broken_number_is_met_with_guards(guarded, call, number):
         torch.testing.assert_close(getattr(found, field), getattr(expected, field), rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_start_keeps_its_graph_where_the_caller_has_switched_graphs_off():
+def test_a_number_that_breaks_into_a_wall_is_seen():
+    # Clamped, the step of lm looks whole again: the action rests on the wall that it is pushed into.
+    start = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
+
+    class Wall:
+        def __call__(self, actions):
+            return actions.sum(dim=(1, 2))
+
+        def value_and_gradient(self, actions):
+            return self(actions), torch.tensor([[[INF, 1.0]]], dtype=torch.float64)
+
+    solution = TrajectoryOptimizer(solver="lm", max_iterations=2, backward_mode="none")(Wall(), start)
+    assert solution.num_failed == 1
+    assert torch.equal(solution.actions, start)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_start_keeps_its_graph_where_the_caller_has_switched_graphs_off(solver):
     hill = Hill()
     start = torch.zeros_like(hill.peaks).requires_grad_()
-    optimizer = TrajectoryOptimizer(num_starts=1, max_iterations=2, step_size=0.1, backward_mode="unroll")
+    settings = SOLVERS[solver][1]
+    optimizer = TrajectoryOptimizer(solver=solver, max_iterations=2, backward_mode="unroll", **settings)
     with torch.no_grad():
         solution = optimizer(hill.__call__, start)
     (gradient,) = torch.autograd.grad(solution.actions.sum(), start)
