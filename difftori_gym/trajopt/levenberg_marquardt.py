@@ -77,10 +77,12 @@ def _climb(
     :return: last iterate ``[B, H, A]``, or None if any number turned out to be broken
     """
     proposals = [current]
+    # As tensors: a number is made one at every step anew.
+    damping, offset = current.new_tensor([settings.damping, settings.residual_offset]).unbind()
     for _ in range(settings.max_iterations):
         value, gradient = gradient_of(current)
         record.add(current, value)
-        proposals.append(_ascend(current, value, gradient, settings, settings.damping))
+        proposals.append(_ascend(current, value, gradient, settings, damping, offset))
         current = proposals[-1].clamp(LOW, HIGH) if settings.bounds == "project" else proposals[-1]
     record.add(current, value_only(objective, current, settings))
     return current if record.is_whole() and bool(finite(torch.stack(proposals).sum())) else None
@@ -93,7 +95,7 @@ def _step(
     record.add(point, value)
 
     with torch.no_grad():
-        proposal = _ascend(point, value, gradient, settings, settings.damping)
+        proposal = _ascend(point, value, gradient, settings, settings.damping, settings.residual_offset)
         usable = finite(proposal.flatten(1).sum(1))  # [B]
         record.add_step(usable)
     keep = usable[:, None, None]
@@ -103,15 +105,20 @@ def _step(
     # the parameters that all samples share.
     value = torch.where(usable, value, settings.residual_offset)
     gradient = torch.where(keep, gradient, 0.0)
-    return _bounded(_ascend(point, value, gradient, settings, settings.damping), settings)
+    return _bounded(_ascend(point, value, gradient, settings, settings.damping, settings.residual_offset), settings)
 
 
 def _ascend(
-    point: Tensor, value: Tensor, gradient: Tensor, settings: TrajectoryOptimizer, damping: float | Tensor
+    point: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    settings: TrajectoryOptimizer,
+    damping: float | Tensor,
+    offset: float | Tensor,
 ) -> Tensor:
     free = free_gradient(point, gradient) if settings.bounds == "project" else gradient
-    curvature = free.square().sum(dim=(1, 2))  # [B], the one nonzero eigenvalue of J^T J
-    gain = torch.rsub(value, settings.residual_offset) / (damping + curvature)
+    curvature = (free * free).sum(dim=(1, 2))  # [B], the one nonzero eigenvalue of J^T J
+    gain = (offset - value) / (damping + curvature)
     return torch.addcmul(point, gain[:, None, None], gradient, value=settings.step_size)
 
 
@@ -129,7 +136,9 @@ class _AdaptiveDamping:
     def propose(self, point: Point) -> Trial:
         if self._damping is None:
             self._damping = torch.full_like(point.value, self._settings.damping)
-        proposal = _ascend(point.actions, point.value, point.gradient, self._settings, self._damping)
+        proposal = _ascend(
+            point.actions, point.value, point.gradient, self._settings, self._damping, self._settings.residual_offset
+        )
         return Trial(proposal, (self._damping,))
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
@@ -142,4 +151,4 @@ class _AdaptiveDamping:
         (damping,) = parameters
         value = torch.where(takes, value, self._settings.residual_offset)
         gradient = torch.where(takes[:, None, None], gradient, 0.0)
-        return _ascend(point, value, gradient, self._settings, damping)
+        return _ascend(point, value, gradient, self._settings, damping, self._settings.residual_offset)
