@@ -26,8 +26,8 @@ from difftori_gym.trajopt import TrajectoryOptimizer
 
 LATENT_DIM, ACTION_DIM, WIDTH = 16, 2, 64
 BLOCK, DIFFERENTIATE_EVERY = 1000, 10
-SOLVERS = ("lm", "gradient")
-BATCHES = (1, 1, 2, 1, 8, 1, 3, 1, 16)
+SOLVERS = ("lm", "gradient", "adam")
+BATCHES = (1, 1, 2, 1, 8, 1, 3, 16)
 HORIZONS = (1, 2, 3, 4, 5)
 HEADINGS = {
     "solves": "solves",

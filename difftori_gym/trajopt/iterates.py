@@ -44,16 +44,17 @@ def project(actions: Tensor, wall_gradient: WallGradient) -> Tensor:
     return inside
 
 
-def free_gradient(actions: Tensor, gradient: Tensor) -> Tensor:
+def free_gradient(actions: Tensor, gradient: Tensor, zero: float | Tensor = 0.0) -> Tensor:
     """
     Zero the components of an ascent direction that push against a wall the action already touches.
 
     :param actions: iterate ``[B, H, A]``, inside the box
     :param gradient: gradient of the objective there, same shape
+    :param zero: as a tensor ``[]``, it need not be made one
     :return: same shape
     """
     blocked = actions.detach() == gradient.detach().sign()  # walls are at -1 and 1; where both are 0, no harm is done
-    return torch.where(blocked, 0.0, gradient)
+    return torch.where(blocked, zero, gradient)
 
 
 def finite(numbers: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ Theseus shrinks by 9, because with one residual the edge of what improves is soo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,11 +78,11 @@ def _climb(
     """
     proposals = [current]
     # As tensors: a number is made one at every step anew.
-    damping, offset = current.new_tensor([settings.damping, settings.residual_offset]).unbind()
+    constants = _Constants(*current.new_tensor(_Constants.of(settings)).unbind())
     for _ in range(settings.max_iterations):
         value, gradient = gradient_of(current)
         record.add(current, value)
-        proposals.append(_ascend(current, value, gradient, settings, damping, offset))
+        proposals.append(_ascend(current, value, gradient, settings, constants))
         current = proposals[-1].clamp(LOW, HIGH) if settings.bounds == "project" else proposals[-1]
     record.add(current, value_only(objective, current, settings))
     return current if record.is_whole() and bool(finite(torch.stack(proposals).sum())) else None
@@ -95,7 +95,7 @@ def _step(
     record.add(point, value)
 
     with torch.no_grad():
-        proposal = _ascend(point, value, gradient, settings, settings.damping, settings.residual_offset)
+        proposal = _ascend(point, value, gradient, settings, _Constants.of(settings))
         usable = finite(proposal.flatten(1).sum(1))  # [B]
         record.add_step(usable)
     keep = usable[:, None, None]
@@ -105,20 +105,25 @@ def _step(
     # the parameters that all samples share.
     value = torch.where(usable, value, settings.residual_offset)
     gradient = torch.where(keep, gradient, 0.0)
-    return _bounded(_ascend(point, value, gradient, settings, settings.damping, settings.residual_offset), settings)
+    return _bounded(_ascend(point, value, gradient, settings, _Constants.of(settings)), settings)
+
+
+class _Constants(NamedTuple):
+    damping: float | Tensor
+    offset: float | Tensor
+    zero: float | Tensor
+
+    @classmethod
+    def of(cls, settings: TrajectoryOptimizer, damping: Tensor | None = None) -> _Constants:
+        return cls(settings.damping if damping is None else damping, settings.residual_offset, 0.0)
 
 
 def _ascend(
-    point: Tensor,
-    value: Tensor,
-    gradient: Tensor,
-    settings: TrajectoryOptimizer,
-    damping: float | Tensor,
-    offset: float | Tensor,
+    point: Tensor, value: Tensor, gradient: Tensor, settings: TrajectoryOptimizer, constants: _Constants
 ) -> Tensor:
-    free = free_gradient(point, gradient) if settings.bounds == "project" else gradient
+    free = free_gradient(point, gradient, constants.zero) if settings.bounds == "project" else gradient
     curvature = (free * free).sum(dim=(1, 2))  # [B], the one nonzero eigenvalue of J^T J
-    gain = (offset - value) / (damping + curvature)
+    gain = (constants.offset - value) / (constants.damping + curvature)
     return torch.addcmul(point, gain[:, None, None], gradient, value=settings.step_size)
 
 
@@ -136,9 +141,8 @@ class _AdaptiveDamping:
     def propose(self, point: Point) -> Trial:
         if self._damping is None:
             self._damping = torch.full_like(point.value, self._settings.damping)
-        proposal = _ascend(
-            point.actions, point.value, point.gradient, self._settings, self._damping, self._settings.residual_offset
-        )
+        constants = _Constants.of(self._settings, self._damping)
+        proposal = _ascend(point.actions, point.value, point.gradient, self._settings, constants)
         return Trial(proposal, (self._damping,))
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
@@ -151,4 +155,4 @@ class _AdaptiveDamping:
         (damping,) = parameters
         value = torch.where(takes, value, self._settings.residual_offset)
         gradient = torch.where(takes[:, None, None], gradient, 0.0)
-        return _ascend(point, value, gradient, self._settings, damping, self._settings.residual_offset)
+        return _ascend(point, value, gradient, self._settings, _Constants.of(self._settings, damping))
