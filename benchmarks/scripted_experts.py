@@ -13,8 +13,7 @@ import warnings
 from pathlib import Path
 
 from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
-from difftori_gym.envs import parse_task
-from difftori_gym.envs.metaworld import PAPER_TASKS
+from difftori_gym.envs import SUITES, parse_task
 
 
 def success(task: str, episodes: int, steps: int | None) -> CollectionReport:
@@ -34,7 +33,7 @@ def success(task: str, episodes: int, steps: int | None) -> CollectionReport:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    paper = [f"metaworld/{task}" for tasks in PAPER_TASKS.values() for task in tasks]
+    paper = [f"metaworld/{task}" for task in SUITES["metaworld"].paper_tasks]
     parser.add_argument("--tasks", nargs="+", default=paper, help="default: the paper's 22 tasks of MetaWorld")
     parser.add_argument("--episodes", type=int, default=10, help="attempts per task, default: 10")
     parser.add_argument("--max-steps", type=int, default=None, help="default: 200 in MetaWorld")

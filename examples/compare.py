@@ -49,7 +49,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}; for imitation see below")
-    add("--tasks", nargs="+", required=True, help="suite/TASK, or any Gymnasium id with a Box action space")
+    add(
+        "--tasks",
+        nargs="+",
+        required=True,
+        help="suite/TASK, any Gymnasium id with Box actions, or dm_control/paper or metaworld/paper: the paper's",
+    )
     add("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     add("--obs", default="state", help="state, pixels or pointcloud, default: state")
     add("--jobs", type=int, default=1, help="runs side by side, one thread each, default: 1")

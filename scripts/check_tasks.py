@@ -20,10 +20,10 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from difftori_gym.baselines.methods import get_method
-from difftori_gym.envs import make_env, make_vec_env
+from difftori_gym.envs import SUITES, make_env, make_vec_env
 from difftori_gym.envs.dm_control import ACTION_REPEAT
 
-PAPER_TASKS = [task for task in ACTION_REPEAT if task != "cartpole-swingup"]
+PAPER_TASKS = SUITES["dm_control"].paper_tasks
 STEPS = 20
 #: what differs from the presets, so that all tasks take minutes
 QUICK: dict[str, dict[str, Any]] = {

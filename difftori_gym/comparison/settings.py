@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.comparison.files import read_json
-from difftori_gym.envs import TaskId, make_env, parse_task, task_action_repeat
+from difftori_gym.envs import TaskId, make_env, parse_tasks, task_action_repeat
 
 #: A run may be continued with other values of these.
 FREE_SETTINGS = ("frames", "device", "video")
@@ -194,7 +194,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
     """
     check_device(settings.device)
     methods = [get_method(name, settings.obs) for name in settings.methods]
-    tasks = [parse_task(id) for id in settings.tasks]
+    tasks = parse_tasks(settings.tasks)
     if len({task.slug for task in tasks}) != len(tasks):
         raise ValueError(f"--tasks needs different tasks, got {', '.join(map(str, tasks))}.")
     earlier = read_runs(settings.out)

@@ -1,7 +1,7 @@
 """Environments by name."""
 
 from difftori_gym.envs.observations import Observation
-from difftori_gym.envs.registry import SUITES, make_env, make_vec_env, parse_task, task_action_repeat
+from difftori_gym.envs.registry import SUITES, make_env, make_vec_env, parse_task, parse_tasks, task_action_repeat
 from difftori_gym.envs.suite import Suite, TaskId
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "make_env",
     "make_vec_env",
     "parse_task",
+    "parse_tasks",
     "task_action_repeat",
 ]

@@ -164,6 +164,7 @@ class DMControl(Suite):
     name: ClassVar[str] = "dm_control"
     extra: ClassVar[str | None] = "dm_control"
     packages: ClassVar[tuple[str, ...]] = ("dm_control", "mujoco", "shimmy")
+    paper_tasks: ClassVar[tuple[str, ...]] = tuple(task for task in ACTION_REPEAT if task != "cartpole-swingup")
 
     def tasks(self) -> list[str]:
         """:return: canonical names of all tasks"""

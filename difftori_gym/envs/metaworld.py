@@ -289,6 +289,7 @@ class MetaWorld(Suite):
     name: ClassVar[str] = "metaworld"
     extra: ClassVar[str | None] = "metaworld"
     packages: ClassVar[tuple[str, ...]] = ("metaworld", "mujoco")
+    paper_tasks: ClassVar[tuple[str, ...]] = tuple(task for level in PAPER_TASKS.values() for task in level)
 
     def tasks(self) -> list[str]:
         """:return: canonical names of all tasks"""

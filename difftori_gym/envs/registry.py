@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import gymnasium as gym
@@ -35,6 +35,9 @@ SUITES: dict[str, Suite] = {
     for suite in (DMControl(), MetaWorld(), Robosuite(), Playground(), ManiSkill(), PushT(), Gymnasium())
 }
 
+GROUP = "paper"
+"""In place of a task: all that the paper reports."""
+
 
 def parse_task(id: str) -> TaskId:
     """
@@ -55,6 +58,30 @@ def parse_task(id: str) -> TaskId:
         raise ValueError(f"Unknown suite {prefix!r} in {id!r}. Suites: {suites}; or any registered Gymnasium id.")
     names = [f"dm_control/{task}" for task in ACTION_REPEAT] + SUITES["gymnasium"].tasks()
     raise ValueError(f"Unknown environment {id!r}. Choices: {', '.join(closest_first(id, names))}.")
+
+
+def parse_tasks(ids: Iterable[str]) -> list[TaskId]:
+    """
+    Find the tasks of several ids.
+
+    :param ids: as in :func:`parse_task`, or ``suite/paper``, which stands for all tasks of the suite that the DiffTORI
+        paper reports: 15 of dm_control, 22 of metaworld
+    :return: the tasks
+    :raises ValueError: if there is no such suite or task, or the paper has none of the suite
+    :raises ImportError: if a suite is not installed; names the command that installs it
+    """
+    return [task for id in ids for task in _parse_group(id)]
+
+
+def _parse_group(id: str) -> list[TaskId]:
+    prefix, _, rest = id.partition("/")
+    if rest != GROUP or prefix not in SUITES:
+        return [parse_task(id)]
+    suite = SUITES[prefix]
+    if not suite.paper_tasks:
+        groups = ", ".join(f"{name}/{GROUP}" for name, each in SUITES.items() if each.paper_tasks)
+        raise ValueError(f"The tasks of the paper are known for {groups}, got {id!r}: name the tasks one by one.")
+    return [_parse_in_suite(suite, task) for task in suite.paper_tasks]
 
 
 def _parse_in_suite(suite: Suite, name: str) -> TaskId:

@@ -61,6 +61,8 @@ class Suite(ABC):
     extra: ClassVar[str | None] = None
     #: top-level packages that must be importable
     packages: ClassVar[tuple[str, ...]] = ()
+    #: canonical names of the tasks that the DiffTORI paper reports, see :func:`difftori_gym.envs.parse_tasks`
+    paper_tasks: ClassVar[tuple[str, ...]] = ()
     #: whether :meth:`make_batch` builds environments that step together in tensors
     batched: ClassVar[bool] = False
     #: kinds of observation that :meth:`make` builds itself, given ``obs`` and ``obs_kwargs``

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def test_base_policies_come_first_and_are_shared(tmp_path):
         path = tmp_path / "args.json"
         path.write_text(run.to_json())
         assert ImitationRun.read(path) == ImitationRun(**json.loads(run.to_json()))
+
+
+def test_one_word_stands_for_the_papers_tasks(tmp_path):
+    asked = settings(tmp_path, methods=("diffusion", "difftori"), base=("diffusion",), tasks=("metaworld/paper",))
+    planned = plan_imitation(replace(asked, obs="pointcloud", seeds=(0, 1, 2)))
+    runs = [run for run in planned if isinstance(run, ImitationRun)]
+    assert len({run.task for run in runs}) == len(planned) - len(runs) == 22
+    assert len(runs) == 22 * 2 * 3
+    assert {run.obs for run in runs} == {"pointcloud"}
 
 
 def test_other_settings_of_an_existing_run_are_refused(tmp_path):

@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from difftori_gym.envs import SUITES, make_env, parse_task
+from difftori_gym.envs import SUITES, make_env, parse_task, parse_tasks
 from difftori_gym.envs.rendering import select_gl_backend
 
 select_gl_backend()  # before the first import of MuJoCo
 pytest.importorskip("metaworld")
 
-from difftori_gym.envs.metaworld import CORNER2_POSITION, PAPER_TASKS, scripted_expert  # noqa: E402
+from difftori_gym.envs.metaworld import CORNER2_POSITION, scripted_expert  # noqa: E402
 
 
 @pytest.mark.parametrize("id", ["metaworld/sweep-into", "metaworld/sweep-into-v3", "metaworld/sweep_into"])
@@ -27,7 +27,7 @@ def test_unknown_tasks_are_told_with_the_closest_first():
 
 
 def test_the_papers_22_tasks_exist():
-    tasks = [task for level in PAPER_TASKS.values() for task in level]
+    tasks = [task.task for task in parse_tasks(["metaworld/paper"])]
     assert len(tasks) == len(set(tasks)) == 22
     assert set(tasks) <= set(SUITES["metaworld"].tasks())
     assert len(SUITES["metaworld"].tasks()) == 50

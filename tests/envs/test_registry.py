@@ -9,7 +9,7 @@ import pytest
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from difftori_gym.envs import make_env, make_vec_env, parse_task
+from difftori_gym.envs import SUITES, make_env, make_vec_env, parse_task, parse_tasks
 
 
 def test_importing_costs_no_suite():
@@ -123,3 +123,13 @@ def test_vec_env_in_processes_equals_the_one_in_this_process():
                 np.testing.assert_allclose(mine, other, rtol=1e-6)
     finally:
         there.close()
+
+
+def test_a_group_stands_for_the_tasks_of_the_paper():
+    tasks = parse_tasks(["Pendulum-v1", "dm_control/paper", "dm_control/cartpole-swingup"])
+    assert list(map(str, tasks[:2])) == ["gymnasium/Pendulum-v1", "dm_control/cartpole-swingup-sparse"]
+    assert str(tasks[-1]) == "dm_control/cartpole-swingup"
+    assert len(set(tasks)) == 1 + 15 + 1
+    assert {task.task for task in tasks[1:]} <= set(SUITES["dm_control"].tasks())
+    with pytest.raises(ValueError, match=r"known for dm_control/paper, metaworld/paper, got 'pusht/paper'"):
+        parse_tasks(["pusht/paper"])

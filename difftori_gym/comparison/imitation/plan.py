@@ -13,7 +13,7 @@ from difftori_gym.collection.collect import METAWORLD_STEPS
 from difftori_gym.comparison.imitation.demonstrations import find_dataset
 from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun, ImitationSettings
 from difftori_gym.comparison.settings import check_action_space, check_device
-from difftori_gym.envs import TaskId, parse_task
+from difftori_gym.envs import TaskId, parse_tasks
 
 Work = CollectionRun | ImitationRun
 
@@ -81,7 +81,7 @@ def plan_imitation(settings: ImitationSettings, entries: Sequence[Entry] | None 
     for name in settings.overrides:
         if name not in used:
             raise ValueError(f"--set names {name!r}, which is not among the methods {', '.join(sorted(used))}.")
-    tasks = [parse_task(id) for id in settings.tasks]
+    tasks = parse_tasks(settings.tasks)
     if len({task.slug for task in tasks}) != len(tasks):
         raise ValueError(f"--tasks needs different tasks, got {', '.join(map(str, tasks))}.")
     for task in tasks:
