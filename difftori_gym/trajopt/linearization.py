@@ -48,7 +48,7 @@ def unguarded_gradient(objective: Objective, settings: TrajectoryOptimizer, star
     """
     What a plan without a derivative may ask of the objective again and again, to look at the numbers only in the end.
 
-    At batch 1 the calls of small operations are what takes the time, so guards at every step cost as much as the step.
+    At batch 1 calls of small operations are what takes the time: guards cost as much as the rest of a solver's step.
 
     :param objective: ``[B, H, A]`` -> ``[B]``
     :param settings: treatment of the box, backward mode
