@@ -111,14 +111,17 @@ class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         super().__init__(env)
         source = env.unwrapped._env  # type: ignore[attr-defined]
+        camera, height, width = picture
         self.metadata = {**env.metadata, "render_fps": 1.0 / source.control_timestep()}
         self._physics = source.physics
+        # The suite's models allow for 640 x 480; it counts when the first picture is drawn.
+        whole = self._physics.model.vis.global_
+        whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
         if fast:
             draw_fast(self._physics.model.ptr)
         self.cameras = MujocoCameras(self._simulation, fast=fast)
         self._frame_steps = source._n_sub_steps
         if tracked is not None:
-            camera, height, width = picture
             self.planned_pixels = PlannedPath(
                 self._simulation, self._advance, tracked, self.cameras, camera, height, width
             )
@@ -206,27 +209,38 @@ class DMControl(Suite):
         seed: int | None,
         render_mode: str | None,
         fast_render: bool = True,
-        **env_kwargs: Any,
+        width: int = 256,
+        height: int = 256,
+        camera_id: CameraId | None = None,
     ) -> gym.Env[Any, Any]:
         """
         Build one task.
 
         :param task: canonical name
         :param seed: seed of the task's random stream until the first seeded reset
-        :param render_mode: None or ``rgb_array``
+        :param render_mode: None, ``rgb_array`` or another of Shimmy's
         :param fast_render: draw without antialiasing, shadows and reflections
-        :param env_kwargs: ``width``, ``height`` (pixels) and ``camera_id`` of rendered images
+        :param width: of rendered images, pixels
+        :param height: of rendered images, pixels
+        :param camera_id: name or number of the camera of rendered images. None: the preset's
         :return: environment that truncates itself, after 1000 frames in most tasks
+        :raises ValueError: on another render mode or an unknown camera; lists the choices
         """
         domain, task_name = _suite_names()[task]
         from dm_control import suite
         from shimmy.dm_control_compatibility import DmControlCompatibilityV0
 
-        render_kwargs = {"width": 256, "height": 256, "camera_id": _camera_of(task), **env_kwargs}
+        camera = _camera_of(task) if camera_id is None else camera_id
+        render_kwargs = {"width": width, "height": height, "camera_id": camera}
+        modes = DmControlCompatibilityV0.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"Unknown render_mode {render_mode!r} of {task}. Choices: {', '.join(modes)}; or None.")
         source = suite.load(domain, task_name, task_kwargs={"random": seed})
         shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
-        picture = (render_kwargs["camera_id"], render_kwargs["height"], render_kwargs["width"])
+        picture = (camera, height, width)
         env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
+        if camera_id is not None:  # a wrong one is told now, and not as if nothing could be drawn
+            env.cameras.index(camera_id)
         return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
 
 

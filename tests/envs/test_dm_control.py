@@ -69,6 +69,16 @@ def test_the_papers_tasks_run_with_their_action_repeat(task):
     env.close()
 
 
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_wrong_settings_of_films_are_told_when_the_environment_is_built(render_mode):
+    with pytest.raises(ValueError, match=r"Unknown camera 'front'\. Choices: side, back; or 0 to 1"):
+        make_env("dm_control/walker-walk", render_mode=render_mode, camera_id="front")
+    with pytest.raises(TypeError, match="max_episode_steps"):
+        make_env("dm_control/walker-walk", render_mode=render_mode, max_episode_steps=10)
+    with pytest.raises(ValueError, match=r"Unknown render_mode 'rgb' of walker-walk\. Choices: .*rgb_array"):
+        make_env("dm_control/walker-walk", render_mode="rgb")
+
+
 def test_other_tasks_have_no_action_repeat():
     assert task_action_repeat(parse_task("dm_control/fish-swim")) == 1
 
@@ -190,3 +200,12 @@ def test_pretty_pictures_have_shadows_and_fast_ones_do_not():
     fast, pretty = picture(), picture(fast_render=False)
     assert fast[1] == 0 < pretty[1]
     assert np.abs(fast[0].astype(int) - pretty[0]).mean() > 1.0
+
+
+def test_films_may_be_larger_than_the_suites_models_allow_for():
+    env = make_env("dm_control/cartpole-swingup", seed=0, render_mode="rgb_array", width=800, height=500)
+    env.reset()
+    image = env.render()
+    env.close()
+    assert image.shape == (500, 800, 3)
+    assert image[-100:, -100:].std() > 1.0  # the outermost part is drawn, too
