@@ -144,9 +144,18 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
     offered = {kind: SUITES[task.suite].preset(task.task, kind) for kind in get_args(Observation)}
     preset = offered[obs]
     if preset is None:
-        choices = ", ".join(kind for kind, found in offered.items() if found is not None)
+        own = SUITES[task.suite].own_observations
+        choices = ", ".join(kind for kind, found in offered.items() if found is not None or kind in own)
         raise ValueError(f"{task.suite} does not offer obs={obs!r}. Choices: {choices}.")
     return preset
+
+
+def _with_tuples(obs_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    :param obs_kwargs: settings of the observation, such as json has them
+    :return: the same with tuples for lists, which all suites take
+    """
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in (obs_kwargs or {}).items()}
 
 
 def make_env(

@@ -63,6 +63,8 @@ def test_names_and_wrong_ones(monkeypatch):
     assert {str(parse_task(f"pusht/{name}")) for name in ("PushT", "PushT-v0", "push-t")} == {"pusht/PushT"}
     with pytest.raises(ValueError, match=r"Unknown task 'PullT' of pusht\. Choices: PushT"):
         make_env("pusht/PullT")
+    with pytest.raises(ValueError, match=r"pusht does not offer obs='pointcloud'\. Choices: state, pixels\.$"):
+        make_env("pusht/PushT", obs="pointcloud")
     with pytest.raises(ValueError, match=r"Unknown obs_kwargs 'camera' of obs='pixels'\. Choices: size, state"):
         make_env("pusht/PushT", obs="pixels", obs_kwargs={"camera": 0})
     with pytest.raises(ValueError, match=r"Unknown state 'all' of Push-T's pixels\. Choices: none, agent"):
