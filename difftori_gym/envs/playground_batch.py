@@ -217,6 +217,8 @@ class PlaygroundBatch(BatchedEnv):
         model = self.source.mj_model
         if self._drawing is None:
             model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 0  # most of the time without a GPU
+            whole, (height, width) = model.vis.global_, self._image_size
+            whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
             self._drawing = mujoco.Renderer(model, *self._image_size), mujoco.MjData(model)
         renderer, scene = self._drawing
         data = self._progress.state.data
