@@ -11,8 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization
 
-from difftori_gym.video.files import FORMATS, as_gif, check_format
-from difftori_gym.video.film import Overlay, check_drawing, film_speed, record_video
+from difftori_gym.video.files import FORMATS, as_gif
+from difftori_gym.video.film import Overlay, check_drawing, check_overlay, check_request, film_speed, record_video
+from difftori_gym.video.forecast import WatchedPolicy
 
 # An event file grows by every film.
 _MAX_TENSORBOARD_IMAGES = 100
@@ -38,7 +39,7 @@ class VideoCallback(BaseCallback):
     :param format: ``.mp4`` or ``.gif``
     :param tensorboard: whether films go to tensorboard, too
     :param verbose: 0 none, 1 tells of every film
-    :raises ValueError: on numbers below 1 or another format
+    :raises ValueError: on numbers below 1, another format or another overlay
     :raises ImportError: if the packages that write films are missing
     """
 
@@ -66,7 +67,7 @@ class VideoCallback(BaseCallback):
             raise ValueError(f"Unknown format {format!r} of VideoCallback. Choices: {', '.join(FORMATS)}.")
         self.eval_env = eval_env if isinstance(eval_env, VecEnv) else DummyVecEnv([lambda: eval_env])
         self.folder = Path(folder)
-        check_format(self.folder / f"{name_prefix}{format}")
+        check_request(self.folder / f"{name_prefix}{format}", n_eval_episodes, max_steps, None, overlay)
         self.render_freq, self.name_prefix, self.format, self.tensorboard = (
             render_freq,
             name_prefix,
@@ -85,8 +86,10 @@ class VideoCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         """
-        :raises ValueError: if the environment cannot draw, before anything is learned
+        :raises ValueError: if the environment cannot draw, or the overlay cannot be given, before anything is learned
         """
+        if self._film["overlay"] == "plan":
+            check_overlay(WatchedPolicy(self.model), self.eval_env)
         check_drawing(self.eval_env)
         self._filmed_at = self.num_timesteps
 

@@ -65,11 +65,11 @@ def record_video(
     :raises ImportError: if the packages that write films are missing
     """
     path = Path(path)
-    _check_request(path, n_episodes, max_steps, fps, overlay)
+    check_request(path, n_episodes, max_steps, fps, overlay)
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     watched = WatchedPolicy(model)
     if overlay == "plan":
-        _check_overlay(watched, vec_env)
+        check_overlay(watched, vec_env)
     check_drawing(vec_env)
     with film_writer(path, film_speed(vec_env) if fps is None else fps) as writer:
         for episode in range(n_episodes):
@@ -201,7 +201,7 @@ def pictures(vec_env: VecEnv) -> list[Image]:
     return [np.ascontiguousarray(image, dtype=np.uint8) for image in images]
 
 
-def _check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:
+def check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:
     """
     :param path: file to write
     :param n_episodes: number of episodes
@@ -222,7 +222,7 @@ def _check_request(path: Path, n_episodes: int, max_steps: int | None, fps: floa
         raise ValueError(f"Unknown overlay {overlay!r}. Choices: {', '.join(get_args(Overlay))}.")
 
 
-def _check_overlay(watched: WatchedPolicy, vec_env: VecEnv) -> None:
+def check_overlay(watched: WatchedPolicy, vec_env: VecEnv) -> None:
     """
     :param watched: the policy
     :param vec_env: environments to film

@@ -49,10 +49,21 @@ def test_an_environment_that_cannot_draw_is_refused_before_training(tmp_path):
     assert model.num_timesteps == 0
 
 
+def test_an_overlay_that_cannot_be_given_is_refused_before_training(tmp_path):
+    model = A2C("MlpPolicy", make_vec_env("Pendulum-v1"), device="cpu")
+    callback = VideoCallback(make_vec_env("Pendulum-v1", render_mode="rgb_array"), tmp_path / "films", overlay="plan")
+    with pytest.raises(ValueError, match="overlay='plan' needs a policy that plans"):
+        model.learn(10, callback)
+    assert model.num_timesteps == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"render_freq": 0}, "render_freq >= 1, got 0"),
+        ({"n_eval_episodes": 0}, "n_episodes >= 1, got 0"),
+        ({"max_steps": 0}, "max_steps >= 1 or None, got 0"),
+        ({"overlay": "path"}, r"Unknown overlay 'path'\. Choices: none, plan"),
         ({"format": ".avi"}, r"Unknown format '\.avi' of VideoCallback\. Choices: \.mp4, \.gif"),
     ],
 )
