@@ -12,7 +12,6 @@ the disk when it is done: after an interruption the same command with --append g
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
+from difftori_gym.comparison.settings import json_object
 from difftori_gym.envs import parse_task
 
 
@@ -46,7 +46,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--max-steps", type=int, default=None, help="steps of an episode, default: 200 in MetaWorld")
     add("--steps-after-success", type=int, default=None, help="cut so many steps after success, default: never")
     add("--append", action="store_true", help="go on with the data set in --out")
-    add("--env-kwargs", type=json.loads, default={}, help='arguments of make_env as json, such as {"action_repeat": 2}')
+    add(
+        "--env-kwargs", type=json_object, default={}, help='arguments of make_env as json, such as {"action_repeat": 2}'
+    )
     return parser.parse_args(arguments)
 
 

@@ -37,6 +37,7 @@ from difftori_gym.comparison import ComparisonSettings, Failure, compare, plan_r
 from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation
 from difftori_gym.comparison.imitation.plan import Work
 from difftori_gym.comparison.progress import ProgressBars
+from difftori_gym.comparison.settings import json_object
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -72,7 +73,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
     add = parser.add_argument_group("reinforcement learning").add_argument
     add("--frames", type=int, default=argparse.SUPPRESS, help="environment frames per run, action repeat included")
-    add("--obs-kwargs", type=json.loads, default=argparse.SUPPRESS, help='such as \'{"size": 64, "grey": true}\', json')
+    add(
+        "--obs-kwargs", type=json_object, default=argparse.SUPPRESS, help='such as \'{"size": 64, "grey": true}\', json'
+    )
     add("--n-envs", type=int, default=argparse.SUPPRESS, help="training environments per run, default: 1")
     add_imitation_arguments(parser.add_argument_group("imitation"))
     return parser.parse_args(arguments)
@@ -95,7 +98,7 @@ def add_imitation_arguments(group: argparse._ArgumentGroup) -> None:
     add("--size", choices=SIZES, help="published sizes, or small ones of ours for a CPU; default: published")
     add("--episode-steps", type=int, help="steps of an evaluation episode, default: 200 in MetaWorld")
     add("--sample", action="store_true", help="draw latents, noise and modes in evaluation")
-    add("--env-kwargs", type=json.loads, help="arguments of make_env in evaluation, as json")
+    add("--env-kwargs", type=json_object, help="arguments of make_env in evaluation, as json")
 
 
 def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:

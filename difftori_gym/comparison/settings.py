@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
@@ -18,6 +19,23 @@ from difftori_gym.envs import TaskId, make_env, parse_tasks, task_action_repeat
 
 #: A run may be continued with other values of these.
 FREE_SETTINGS = ("frames", "device", "video")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """
+    Read an option of the command line that holds settings.
+
+    :param text: such as ``{"size": 64}``
+    :return: the settings
+    :raises argparse.ArgumentTypeError: if it is not a json object
+    """
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"expected a json object such as '{{\"size\": 64}}', {error}") from error
+    if not isinstance(settings, dict):
+        raise argparse.ArgumentTypeError(f"expected a json object such as '{{\"size\": 64}}', got {text}")
+    return settings
 
 
 @dataclass(frozen=True)

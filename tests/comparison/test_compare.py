@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -240,6 +241,17 @@ def test_a_request_that_cannot_be_carried_out_is_one_line(main, tmp_path, capsys
     assert said.startswith(message)
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [('{"size":', "Expecting value"), ("[1]", r"got \[1\]"), ("size=3", "Expecting value")]
+)
+def test_settings_of_observations_must_be_a_json_object(main, tmp_path, capsys, text, message):
+    command = ["--methods", "sac", *PENDULUM, "--frames", "100", "--out", str(tmp_path / "out"), "--obs-kwargs", text]
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 2
+    assert re.search(f"argument --obs-kwargs: expected a json object such as .*{message}", capsys.readouterr().err)
 
 
 def test_without_opengl_pixels_are_refused_in_one_line(tmp_path):
