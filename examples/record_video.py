@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym import make_vec_env, record_video
 from difftori_gym.baselines.methods import METHODS, get_method
-from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison.settings import RunSettings, json_object
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -34,7 +35,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--method", default=None, help=f"what the model is, needed for a file: one of {', '.join(METHODS)}")
     add("--env", required=True, help="suite/task, or any Gymnasium id")
     add("--out", type=Path, required=True, help="file to write, .mp4 or .gif")
-    add("--obs", choices=["state", "pixels", "pointcloud"], default="state", help="what the model sees, default: state")
+    add("--obs", choices=["state", "pixels", "pointcloud"], help="what the model sees, default: the run's, or state")
+    add("--obs-kwargs", type=json_object, help="settings of the observation as json, default: the run's")
     add("--action-repeat", type=int, default=None, help="frames per agent step, default: the task's preset")
     add("--n-envs", type=int, default=1, help="environments tiled in the picture, default: 1")
     add("--episodes", type=int, default=1, help="episodes one after the other, default: 1")
@@ -50,10 +52,27 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def complete(args: argparse.Namespace) -> None:
+    """
+    Fill in from the folder of a run what was not given.
+
+    :param args: values of the command line, changed in place
+    :raises ValueError: if the folder holds something else
+    """
+    settings = args.model / "args.json"
+    if settings.exists():
+        run = RunSettings.read(settings)
+        args.method = args.method or run.method
+        if args.obs in (None, run.obs) and args.obs_kwargs is None:
+            args.obs_kwargs = run.obs_kwargs
+        args.obs = args.obs or run.obs
+    args.obs = args.obs or "state"
+
+
 def load_model(path: Path, method: str | None, obs: str, device: str) -> BaseAlgorithm:
     """
     :param path: saved model, or folder of a run
-    :param method: what the model is, None to read it from the run
+    :param method: what the model is
     :param obs: kind of observation it sees
     :param device: torch device
     :return: the model
@@ -63,8 +82,6 @@ def load_model(path: Path, method: str | None, obs: str, device: str) -> BaseAlg
         checkpoints = [state.parent for state in sorted(path.glob("checkpoint-*/state.json"))]
         if not checkpoints:
             raise ValueError(f"--model: expected the folder of a run with a checkpoint in it, got {path}.")
-        settings = path / "args.json"
-        method = method or (RunSettings.read(settings).method if settings.exists() else None)
         path = checkpoints[-1] / "model.zip"
     if not path.exists():
         raise ValueError(f"--model: expected a saved model, got {path}, which is not there.")
@@ -73,25 +90,42 @@ def load_model(path: Path, method: str | None, obs: str, device: str) -> BaseAlg
     return get_method(method, obs).learner().load(path, device=device)
 
 
+def build(args: argparse.Namespace) -> VecEnv:
+    """
+    :param args: values of the command line
+    :return: the environments
+    :raises ValueError: on an unknown environment, or settings of the picture that it does not have
+    :raises ImportError: if the suite is not installed
+    """
+    given = {"--width": ("width", args.width), "--height": ("height", args.height)}
+    given["--pretty"] = ("fast_render", False if args.pretty else None)
+    picture = {flag: setting for flag, setting in given.items() if setting[1] is not None}
+    try:
+        return make_vec_env(
+            args.env,
+            args.n_envs,
+            obs=args.obs,
+            obs_kwargs=args.obs_kwargs,
+            action_repeat=args.action_repeat,
+            render_mode="rgb_array",
+            **dict(picture.values()),
+        )
+    except TypeError as error:
+        if not picture:
+            raise
+        raise ValueError(f"{args.env} does not take {' or '.join(picture)}: {error}") from error
+
+
 def main(arguments: list[str]) -> int:
     """
     :param arguments: command line without the program
     :return: exit code
     """
     args = parse_arguments(arguments)
-    picture = {name: getattr(args, name) for name in ("width", "height") if getattr(args, name) is not None}
-    if args.pretty:
-        picture["fast_render"] = False
     try:
+        complete(args)
         model = load_model(args.model, args.method, args.obs, args.device)
-        env = make_vec_env(
-            args.env,
-            args.n_envs,
-            obs=args.obs,
-            action_repeat=args.action_repeat,
-            render_mode="rgb_array",
-            **picture,
-        )
+        env = build(args)
         path = record_video(
             model,
             env,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from stable_baselines3 import PPO
 
+from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.envs import make_vec_env
 
 pytest.importorskip("pygame")
@@ -57,6 +58,7 @@ def test_a_saved_model_is_filmed(main, saved, tmp_path, capsys):
         (["--env", "Pendulm-v1"], "Unknown environment 'Pendulm-v1'"),
         (["--method", "sacc"], "Unknown method 'sacc'. Methods: difftori"),
         (["--overlay", "plan"], "overlay='plan' needs a policy that plans"),
+        (["--pretty"], "Pendulum-v1 does not take --pretty: "),
         (["--out", "film.avi"], "writes .mp4 or .gif, got 'film.avi'"),
     ],
 )
@@ -68,3 +70,28 @@ def test_a_request_that_cannot_be_carried_out_is_one_line(main, saved, tmp_path,
     assert message in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_tells_what_its_model_sees(main, tmp_path):
+    kwargs = {"obs": "pixels", "obs_kwargs": {"size": [40, 36], "grey": True}}
+    model = PPO("CnnPolicy", make_vec_env("Pendulum-v1", **kwargs), n_steps=8, batch_size=8, seed=0, device="cpu")
+    (tmp_path / "checkpoint-000000100").mkdir()
+    model.save(tmp_path / "checkpoint-000000100" / "model.zip")
+    (tmp_path / "checkpoint-000000100" / "state.json").write_text("{}")
+    run = RunSettings(
+        "gymnasium",
+        "Pendulum-v1",
+        method="ppo",
+        seed=0,
+        frames=100,
+        action_repeat=1,
+        n_envs=1,
+        eval_freq=50,
+        eval_episodes=1,
+        hyperparameters={},
+        **kwargs,
+    )
+    (tmp_path / "args.json").write_text(run.to_json())
+    out = tmp_path / "film.gif"
+    assert main(["--model", str(tmp_path), "--env", "Pendulum-v1", "--out", str(out), "--max-steps", "3"]) == 0
+    assert len(iio.imread(out)) == 4
