@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
@@ -118,9 +119,13 @@ def image_size(size: int | tuple[int, int], wanted_by: str) -> tuple[int, int]:
     :param size: height and width, or one number for both
     :param wanted_by: name of the wrapper, for the message
     :return: height and width
-    :raises ValueError: if one of them is below 1
+    :raises ValueError: if one of them is below 1, or it is something else
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    whole = (int, np.integer)
+    pair = (size, size) if isinstance(size, whole) else size
+    if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(side, whole) for side in pair)):
+        raise ValueError(f"{wanted_by} needs a size in whole pixels, one number or height and width, got {size!r}.")
+    height, width = pair
     if min(height, width) < 1:
         raise ValueError(f"{wanted_by} needs a size of at least 1 pixel, got {size}.")
     return height, width

@@ -37,7 +37,7 @@ class PointCloudObservation(
     and a warning is given once.
 
     :param env: environment with cameras
-    :param cameras: names or numbers of the depth cameras, at least one
+    :param cameras: name or number of the depth camera, or several
     :param num_points: points of the cloud, at least 1
     :param size: height and width of the depth images in pixels, or one number for both
     :param crop_low: lower corner of the crop box, metres. None: no bound
@@ -55,7 +55,7 @@ class PointCloudObservation(
         self,
         env: gym.Env[Any, ActType],
         *,
-        cameras: Sequence[CameraId],
+        cameras: CameraId | Sequence[CameraId],
         num_points: int = 512,
         size: int | tuple[int, int] = 84,
         crop_low: Corner | None = None,
@@ -63,10 +63,10 @@ class PointCloudObservation(
         crop_yaw: float = 0.0,
         color: bool = False,
     ) -> None:
-        cameras = tuple(cameras)
+        chosen: tuple[CameraId, ...] = (cameras,) if isinstance(cameras, (str, int)) else tuple(cameras)
         RecordConstructorArgs.__init__(
             self,
-            cameras=cameras,
+            cameras=chosen,
             num_points=num_points,
             size=size,
             crop_low=crop_low,
@@ -77,15 +77,15 @@ class PointCloudObservation(
         gym.ObservationWrapper.__init__(self, env)
         if num_points < 1:
             raise ValueError(f"PointCloudObservation needs num_points >= 1, got {num_points}.")
-        if not cameras:
+        if not chosen:
             raise ValueError("PointCloudObservation needs at least one camera, got none.")
         self._box = CropBox(crop_low or CropBox.low, crop_high or CropBox.high, crop_yaw)
         self._num_points = num_points
         self._color = color
         self._size = image_size(size, "PointCloudObservation")
-        self._camera_ids = cameras
+        self._camera_ids = chosen
         self._cameras = cameras_of(env, "PointCloudObservation")
-        for camera in cameras:  # a wrong name or a missing driver is told now
+        for camera in chosen:  # a wrong name or a missing driver is told now
             self._cameras.depth(camera, *self._size)
         self._warned = False
         observed: spaces.Space[Any] = spaces.Dict(

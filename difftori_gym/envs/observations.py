@@ -55,7 +55,7 @@ class PointCloudPreset:
     """
     Arguments of :class:`~difftori_gym.wrappers.PointCloudObservation`.
 
-    :param cameras: names or numbers of the depth cameras
+    :param cameras: name or number of the depth camera, or several
     :param num_points: points of the cloud
     :param size: height and width of the depth images in pixels, or one number for both
     :param crop_low: lower corner of the crop box, metres
@@ -65,7 +65,7 @@ class PointCloudPreset:
     :param frame_stack: clouds have no order in time that could be stacked: 1
     """
 
-    cameras: tuple[CameraId, ...]
+    cameras: CameraId | tuple[CameraId, ...]
     num_points: int = 512
     size: int | tuple[int, int] = 84
     crop_low: tuple[float, float, float] | None = None

@@ -76,6 +76,17 @@ def test_bad_numbers_are_refused():
         make_env("Pendulum-v1", seed=-1)
 
 
+@pytest.mark.parametrize("build", [make_env, make_vec_env])
+def test_settings_may_be_lists_as_json_has_them_and_one_camera_a_name(build):
+    pytest.importorskip("dm_control")
+    images = build("dm_control/walker-walk", obs="pixels", obs_kwargs={"camera": ["side", "back"], "size": [20, 30]})
+    assert images.observation_space.shape == (3 * 6, 20, 30)
+    clouds = build("dm_control/walker-walk", obs="pointcloud", obs_kwargs={"cameras": "back", "crop_low": [-9, -9, 0]})
+    assert clouds.observation_space["point_cloud"].shape == (512, 3)
+    with pytest.raises(ValueError, match=r"Unknown camera 'left'\. Choices: side, back"):
+        build("dm_control/walker-walk", obs="pointcloud", obs_kwargs={"cameras": "left"})
+
+
 def test_an_environment_passes_sb3_own_checks():
     check_env(make_env("Pendulum-v1", seed=0), warn=False)
 

@@ -142,6 +142,9 @@ def test_bad_settings_are_refused(env):
         PointCloudObservation(env, cameras=(0,), crop_low=(1.0, 0.0, 0.0), crop_high=(0.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="at least 1 pixel"):
         PointCloudObservation(env, cameras=(0,), size=(84, 0))
+    for size in ("84", 84.0, (84,), (84, 84, 3), (84.0, 84)):
+        with pytest.raises(ValueError, match="a size in whole pixels, one number or height and width, got "):
+            PointCloudObservation(env, cameras=(0,), size=size)
     with pytest.raises(ValueError, match=r"^Unknown camera 'moon'\. Choices: fixed, lookatcart"):
         PointCloudObservation(env, cameras=("moon",))
 
