@@ -115,10 +115,19 @@ def observe(env: gym.Env[Any, Any], preset: Preset) -> gym.Env[Any, Any]:
     arguments = {f.name: getattr(preset, f.name) for f in dataclasses.fields(preset) if f.name != "frame_stack"}
     if isinstance(preset, PointCloudPreset):
         return PointCloudObservation(env, **arguments)
-    env = StateObservation(env)
+    if not (isinstance(preset, PixelPreset) and preset.state != "observation" and _is_image(env.observation_space)):
+        env = StateObservation(env)
     if isinstance(preset, PixelPreset):
         env = PixelObservation(env, **arguments)
     return env if preset.frame_stack == 1 else stack_frames(env, preset.frame_stack)
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    """
+    :param space: of an environment's own observations
+    :return: whether they are images, of which no state vector can be made
+    """
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
 
 
 def stack_frames(env: gym.Env[Any, Any], number: int) -> gym.Env[Any, Any]:

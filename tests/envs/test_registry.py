@@ -76,6 +76,37 @@ def test_bad_numbers_are_refused():
         make_env("Pendulum-v1", seed=-1)
 
 
+class Screen(gym.Env):
+    """Its observations are what it draws."""
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space = gym.spaces.Box(0, 255, (20, 30, 3), np.uint8)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.render(), {}
+
+    def step(self, action):
+        return self.render(), 0.0, False, False, {}
+
+    def render(self):
+        return np.full((20, 30, 3), 7, np.uint8)
+
+
+def test_an_environment_that_observes_images_gives_pixels():
+    gym.register("Own/Screen-v0", entry_point=Screen)
+    try:
+        env = make_env("Own/Screen-v0", obs="pixels", obs_kwargs={"size": 10})
+        assert env.observation_space.shape == (9, 10, 10)
+        np.testing.assert_array_equal(env.reset()[0], 7)
+        with pytest.raises(ValueError, match="StateObservation needs a state vector, got an image"):
+            make_env("Own/Screen-v0")
+    finally:
+        del gym.registry["Own/Screen-v0"]
+
+
 @pytest.mark.parametrize("build", [make_env, make_vec_env])
 def test_settings_may_be_lists_as_json_has_them_and_one_camera_a_name(build):
     pytest.importorskip("dm_control")
