@@ -213,8 +213,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
     check_device(settings.device)
     methods = [get_method(name, settings.obs) for name in settings.methods]
     tasks = parse_tasks(settings.tasks)
-    if len({task.slug for task in tasks}) != len(tasks):
-        raise ValueError(f"--tasks needs different tasks, got {', '.join(map(str, tasks))}.")
+    check_names_differ(tasks)
     earlier = read_runs(settings.out)
     eval_freq = settings.eval_freq or _earlier_eval_freq(earlier) or max(settings.frames // 10, 1)
     runs = [
@@ -248,6 +247,20 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
     for task in tasks:
         check_action_space(task, settings.obs, settings.obs_kwargs)
     return runs
+
+
+def check_names_differ(tasks: list[TaskId]) -> None:
+    """
+    :param tasks: of a comparison
+    :raises ValueError: if two have one name, also in different suites: it names their runs
+    """
+    slugs = [task.slug for task in tasks]
+    repeated = [str(task) for task in tasks if slugs.count(task.slug) > 1]
+    if repeated:
+        raise ValueError(
+            f"--tasks needs tasks of different names, got {', '.join(repeated)}. Name each once; for one name in two "
+            "suites use two --out."
+        )
 
 
 def read_runs(out: Path) -> dict[str, RunSettings]:

@@ -102,7 +102,10 @@ def test_building_a_learner_leaves_its_presets_alone(name):
             {"methods": ("tdmpc",), "overrides": {"tdmpc": {"horizn": 3}}},
             r"tdmpc has no hyper-parameter 'horizn'\. Did .* horizon",
         ),
-        ({"tasks": ("Pendulum-v1", "gymnasium/Pendulum-v1")}, "--tasks needs different tasks"),
+        (
+            {"tasks": ("MountainCarContinuous-v0", "Pendulum-v1", "gymnasium/Pendulum-v1")},
+            "--tasks needs tasks of different names, got gymnasium/Pendulum-v1, gymnasium/Pendulum-v1",
+        ),
     ],
 )
 def test_what_cannot_run_is_told_before_anything_starts(tmp_path, changes, message):

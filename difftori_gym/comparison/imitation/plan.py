@@ -12,7 +12,7 @@ from difftori_gym.collection import make_expert
 from difftori_gym.collection.collect import METAWORLD_STEPS
 from difftori_gym.comparison.imitation.demonstrations import find_dataset
 from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun, ImitationSettings
-from difftori_gym.comparison.settings import check_action_space, check_device
+from difftori_gym.comparison.settings import check_action_space, check_device, check_names_differ
 from difftori_gym.envs import TaskId, parse_tasks
 
 Work = CollectionRun | ImitationRun
@@ -82,8 +82,7 @@ def plan_imitation(settings: ImitationSettings, entries: Sequence[Entry] | None 
         if name not in used:
             raise ValueError(f"--set names {name!r}, which is not among the methods {', '.join(sorted(used))}.")
     tasks = parse_tasks(settings.tasks)
-    if len({task.slug for task in tasks}) != len(tasks):
-        raise ValueError(f"--tasks needs different tasks, got {', '.join(map(str, tasks))}.")
+    check_names_differ(tasks)
     for task in tasks:
         check_action_space(task, settings.obs)
     collections: list[CollectionRun] = []
