@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -78,6 +79,8 @@ def test_bad_numbers_are_refused():
 
 class Screen(gym.Env):
     """Its observations are what it draws."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, render_mode=None):
         self.render_mode = render_mode
