@@ -117,6 +117,9 @@ class WhitenedConv2d(nn.Conv2d):
     A convolution of whitened images: minus their mean image, the channels mixed to have unit variance and no
     correlation.
 
+    The buffers are called ``running_...``, by which Stable-Baselines3's SAC and TD3 tell what their target networks
+    take over as it is.
+
     Where little moves before a background that stays, as in DeepMind Control, what moves is a small part of the
     numbers, and what tells velocities, the differences between stacked frames, an even smaller one. Convolutions of
     plain images need thousands of updates to see it. Mean and covariance are those of the images seen in training
@@ -127,19 +130,19 @@ class WhitenedConv2d(nn.Conv2d):
     :param out_channels: as in ``torch.nn.Conv2d``, like the rest
     """
 
-    image_mean: Tensor
-    covariance: Tensor
-    whitening: Tensor
-    num_batches: Tensor
+    running_mean: Tensor
+    running_covariance: Tensor
+    running_whitening: Tensor
+    running_batches: Tensor
 
     def __init__(
         self, shape: tuple[int, int, int], out_channels: int, kernel_size: int, stride: int, padding: int
     ) -> None:
         super().__init__(shape[0], out_channels, kernel_size, stride, padding)
-        self.register_buffer("image_mean", torch.zeros(1, *shape).contiguous(memory_format=torch.channels_last))
-        self.register_buffer("covariance", torch.eye(shape[0]))
-        self.register_buffer("whitening", torch.eye(shape[0]))  # its inverse square root
-        self.register_buffer("num_batches", torch.zeros(1))  # a float, because whole state dicts are averaged
+        self.register_buffer("running_mean", torch.zeros(1, *shape).contiguous(memory_format=torch.channels_last))
+        self.register_buffer("running_covariance", torch.eye(shape[0]))
+        self.register_buffer("running_whitening", torch.eye(shape[0]))  # its inverse square root
+        self.register_buffer("running_batches", torch.zeros(1))  # a float, because whole state dicts are averaged
 
     def forward(self, input: Tensor) -> Tensor:
         """
@@ -150,22 +153,23 @@ class WhitenedConv2d(nn.Conv2d):
             self._observe(input.detach()[:_OBSERVED])
         # A convolution is linear: its weights are mixed and its output is centred instead of its input, which has many
         # times more numbers.
-        weight = torch.einsum("oihw,ic->ochw", self.weight, self.whitening)
+        # Copies: between a forward pass and its backward pass there may be another one, which changes the statistics.
+        weight = torch.einsum("oihw,ic->ochw", self.weight, self.running_whitening.clone())
         convolved = self._conv_forward(input, weight, None)
-        centre = self._conv_forward(self.image_mean, weight, None)
+        centre = self._conv_forward(self.running_mean.clone(), weight, None)
         assert self.bias is not None
         return convolved + (self.bias[:, None, None] - centre)
 
     @torch.no_grad()
     def _observe(self, images: Tensor) -> None:
-        self.num_batches += 1
-        rate = (1.0 / self.num_batches).clamp(min=1e-3)
-        self.image_mean += rate * (images.mean(0) - self.image_mean)
-        pixels = (images - self.image_mean).movedim(1, -1).flatten(0, -2)  # [B H W, C]
-        self.covariance += rate * (pixels.T @ pixels / len(pixels) - self.covariance)
-        values, vectors = torch.linalg.eigh(self.covariance)
+        self.running_batches += 1
+        rate = (1.0 / self.running_batches).clamp(min=1e-3)
+        self.running_mean += rate * (images.mean(0) - self.running_mean)
+        pixels = (images - self.running_mean).movedim(1, -1).flatten(0, -2)  # [B H W, C]
+        self.running_covariance += rate * (pixels.T @ pixels / len(pixels) - self.running_covariance)
+        values, vectors = torch.linalg.eigh(self.running_covariance)
         # A deviation of less than a hundredth of the range would be noise made large.
-        self.whitening.copy_(vectors @ torch.diag(values.clamp(min=1e-4).rsqrt()) @ vectors.T)
+        self.running_whitening.copy_(vectors @ torch.diag(values.clamp(min=1e-4).rsqrt()) @ vectors.T)
 
 
 def _smallest(kernels: Sequence[int], strides: Sequence[int]) -> int:

@@ -74,8 +74,8 @@ def test_whitened_images(size):
     encoder = ImageEncoder(image_space(size, 3), whiten=True)
     first = encoder.convolutions[0]
     encoder(images)
-    torch.testing.assert_close(first.image_mean[0], images.mean(0))
-    whitened = torch.einsum("ic,bchw->bihw", first.whitening, images - images.mean(0))
+    torch.testing.assert_close(first.running_mean[0], images.mean(0))
+    whitened = torch.einsum("ic,bchw->bihw", first.running_whitening, images - images.mean(0))
     torch.testing.assert_close(torch.cov(whitened.movedim(1, 0).flatten(1)), torch.eye(3), rtol=1e-2, atol=1e-2)
     encoder.eval()
     plain = ImageEncoder(image_space(size, 3))
@@ -93,7 +93,7 @@ def test_whitening_learns_from_images_in_training_mode_only():
         encoder.eval()
         features = encoder(batch + 1.0)
         torch.testing.assert_close(encoder(batch + 1.0), features, rtol=0, atol=0)
-    torch.testing.assert_close(first.image_mean[0], batches.flatten(0, 1).mean(0))
+    torch.testing.assert_close(first.running_mean[0], batches.flatten(0, 1).mean(0))
     encoder.train()
     encoder(torch.full((2, 3, 36, 36), 0.5))  # images without any contrast stay finite
     blank = ImageEncoder(image_space(36, 3), whiten=True)
@@ -321,6 +321,21 @@ def test_stable_baselines3_learns_with_them(algorithm, extractor, tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
     )
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_stable_baselines3_learns_from_whitened_images(algorithm):
+    kwargs = dict(features_extractor_class=ImageEncoder, features_extractor_kwargs=dict(whiten=True), net_arch=[16])
+    env = Seen(image_space(36, 3))
+    model = algorithm("CnnPolicy", env, policy_kwargs=kwargs, seed=0, device="cpu", **ALGORITHMS[algorithm])
+    model.learn(16)
+    if algorithm is PPO:
+        assert model.policy.features_extractor.convolutions[0].running_batches > 0
+        return
+    seen, target = (net.features_extractor.convolutions[0] for net in (model.critic, model.critic_target))
+    assert seen.running_batches > 0
+    for name, value in seen.named_buffers():  # what the target's images are whitened with
+        torch.testing.assert_close(dict(target.named_buffers())[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_difftori_reads_with_them_by_default():
