@@ -161,10 +161,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._image_size = (height, width)
         self._max_episode_steps = max_episode_steps or settings.horizon
         self._source = _build(settings, seed=seed, reward_shaping=reward_shaping, **suite_kwargs)
-        sim = self._source.sim
-        self.cameras = MujocoCameras(
-            lambda: (sim.model._model, sim.data._data), fast=fast_render, hidden_groups=(_COLLISION_GROUP,)
-        )
+        self.cameras = MujocoCameras(self._simulation, fast=fast_render, hidden_groups=(_COLLISION_GROUP,))
         self._camera = self.cameras.index(settings.cameras[0] if camera is None else camera)
         self.metadata = {**self.metadata, "render_fps": self._source.control_freq}
 
@@ -209,6 +206,10 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._succeeded = self._succeeded or success
         info = {**info, "success": success, "is_success": self._succeeded}
         return self._observation(), float(reward), False, self._steps >= self._max_episode_steps, info
+
+    def _simulation(self) -> tuple[Any, Any]:
+        sim = self._source.sim  # a new one after every reset with ``hard_reset=True``
+        return sim.model._model, sim.data._data
 
     def agent_position(self) -> NDArray[np.float32]:
         """:return: for every arm the gripper's position (3), its quaternion (4) and its fingers (2) ``[9 per arm]``"""

@@ -81,6 +81,18 @@ def test_an_action_moves_the_gripper_along_the_worlds_axes(lift):
     assert np.abs(moved[1:]).max() < 0.03
 
 
+def test_cameras_show_the_model_that_a_hard_reset_builds():
+    env = make_env("robosuite/Lift", obs="pixels", seed=0, hard_reset=True, obs_kwargs={"camera": "agentview"})
+    first = env.reset()[0]
+    for _ in range(10):
+        moved = env.step(np.array([1, 1, 1, 0, 0, 0, 0], np.float32))[0]
+    model, data = env.get_wrapper_attr("cameras")._simulation()
+    source = env.unwrapped._source
+    assert (model, data) == (source.sim.model._model, source.sim.data._data)
+    assert np.abs(moved.astype(int) - first).sum() > 10_000
+    env.close()
+
+
 def test_success_is_kept_while_the_cube_falls_back(lift):
     lift.reset(seed=0)
     source = lift.unwrapped._source
