@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +47,14 @@ class Cameras(Protocol):
 
     def pose(self, camera: CameraId) -> CameraPose:
         """:return: the camera's pose"""
+
+
+def several_cameras(camera: CameraId | Sequence[CameraId]) -> tuple[CameraId, ...]:
+    """
+    :param camera: name or number of a camera, or several in a tuple or a list, as JSON has it
+    :return: a tuple in any case
+    """
+    return (camera,) if isinstance(camera, str) or not isinstance(camera, Sequence) else tuple(camera)
 
 
 def cameras_of(env: gym.Env[Any, Any], wanted_by: str) -> Cameras:

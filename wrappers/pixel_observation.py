@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .agent_position import agent_position_space, read_agent_position
-from .cameras import CameraId, cameras_of
+from .cameras import CameraId, cameras_of, several_cameras
 
 #: What stands beside the image: nothing, the observation of the wrapped environment, or where the agent itself is.
 StateBeside = Literal["none", "observation", "agent"]
@@ -48,8 +49,8 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         self,
         env: gym.Env[Any, ActType],
         *,
-        size: int | tuple[int, int] = 84,
-        camera: CameraId | tuple[CameraId, ...] | None = None,
+        size: int | Sequence[int] = 84,
+        camera: CameraId | Sequence[CameraId] | None = None,
         state: StateBeside = "none",
         grey: bool = False,
     ) -> None:
@@ -57,7 +58,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         gym.ObservationWrapper.__init__(self, env)
         self._size = image_size(size, "PixelObservation")
         self._state, self._grey = state, grey
-        self._views = () if camera is None else camera if isinstance(camera, tuple) else (camera,)
+        self._views = () if camera is None else several_cameras(camera)
         self._cameras = cameras_of(env, "PixelObservation") if self._views else None
         if self._cameras is not None:
             for view in self._views:  # a wrong name or a missing driver is told now
@@ -114,21 +115,19 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         return np.concatenate([image.transpose(2, 0, 1) for image in images])
 
 
-def image_size(size: int | tuple[int, int], wanted_by: str) -> tuple[int, int]:
+def image_size(size: int | Sequence[int], wanted_by: str) -> tuple[int, int]:
     """
     :param size: height and width, or one number for both
     :param wanted_by: name of the wrapper, for the message
     :return: height and width
-    :raises ValueError: if one of them is below 1, or it is something else
+    :raises ValueError: if there are not two whole numbers of at least 1
     """
-    whole = (int, np.integer)
-    pair = (size, size) if isinstance(size, whole) else size
-    if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(side, whole) for side in pair)):
-        raise ValueError(f"{wanted_by} needs a size in whole pixels, one number or height and width, got {size!r}.")
-    height, width = pair
-    if min(height, width) < 1:
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise ValueError(f"{wanted_by} needs a size of one whole number or of two, height and width, got {size!r}.")
+    if min(sides) < 1:
         raise ValueError(f"{wanted_by} needs a size of at least 1 pixel, got {size}.")
-    return height, width
+    return int(sides[0]), int(sides[1])
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

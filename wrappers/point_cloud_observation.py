@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .agent_position import agent_position_space, read_agent_position
-from .cameras import CameraId, cameras_of
+from .cameras import CameraId, cameras_of, several_cameras
 from .farthest_point_sampling import farthest_point_sampling
 from .geometry import CropBox, unproject
 from .pixel_observation import image_size
 
-Corner = tuple[float, float, float]
+Corner = Sequence[float]
 
 
 class PointCloudObservation(
@@ -37,7 +37,7 @@ class PointCloudObservation(
     and a warning is given once.
 
     :param env: environment with cameras
-    :param cameras: name or number of the depth camera, or several
+    :param cameras: name or number of a depth camera, or several, at least one
     :param num_points: points of the cloud, at least 1
     :param size: height and width of the depth images in pixels, or one number for both
     :param crop_low: lower corner of the crop box, metres. None: no bound
@@ -57,16 +57,16 @@ class PointCloudObservation(
         *,
         cameras: CameraId | Sequence[CameraId],
         num_points: int = 512,
-        size: int | tuple[int, int] = 84,
+        size: int | Sequence[int] = 84,
         crop_low: Corner | None = None,
         crop_high: Corner | None = None,
         crop_yaw: float = 0.0,
         color: bool = False,
     ) -> None:
-        chosen: tuple[CameraId, ...] = (cameras,) if isinstance(cameras, (str, int)) else tuple(cameras)
+        cameras = several_cameras(cameras)
         RecordConstructorArgs.__init__(
             self,
-            cameras=chosen,
+            cameras=cameras,
             num_points=num_points,
             size=size,
             crop_low=crop_low,
@@ -77,15 +77,15 @@ class PointCloudObservation(
         gym.ObservationWrapper.__init__(self, env)
         if num_points < 1:
             raise ValueError(f"PointCloudObservation needs num_points >= 1, got {num_points}.")
-        if not chosen:
+        if not cameras:
             raise ValueError("PointCloudObservation needs at least one camera, got none.")
-        self._box = CropBox(crop_low or CropBox.low, crop_high or CropBox.high, crop_yaw)
+        self._box = CropBox(crop_corner(crop_low, CropBox.low), crop_corner(crop_high, CropBox.high), crop_yaw)
         self._num_points = num_points
         self._color = color
         self._size = image_size(size, "PointCloudObservation")
-        self._camera_ids = chosen
+        self._camera_ids = cameras
         self._cameras = cameras_of(env, "PointCloudObservation")
-        for camera in chosen:  # a wrong name or a missing driver is told now
+        for camera in cameras:  # a wrong name or a missing driver is told now
             self._cameras.depth(camera, *self._size)
         self._warned = False
         observed: spaces.Space[Any] = spaces.Dict(
@@ -153,3 +153,18 @@ class PointCloudObservation(
         cloud = torch.zeros(self._num_points, 6 if self._color else 3)
         cloud[:, :3] = self._box.middle()
         return cloud
+
+
+def crop_corner(corner: Corner | None, unbounded: tuple[float, float, float]) -> tuple[float, float, float]:
+    """
+    :param corner: of the crop box, in a tuple, a list or an array; None for no bound
+    :param unbounded: what stands for no bound
+    :return: the corner, metres
+    :raises ValueError: if there are not three numbers
+    """
+    if corner is None:
+        return unbounded
+    if len(corner) != 3:
+        raise ValueError(f"A corner of a crop box needs three numbers, x, y and z, got {corner}.")
+    x, y, z = map(float, corner)
+    return x, y, z

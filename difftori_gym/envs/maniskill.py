@@ -15,6 +15,7 @@ from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
 from difftori_gym.envs.vulkan import VULKAN_REMEDY, is_vulkan_error
 from difftori_gym.wrappers import BatchedEnv, SingleEnv
+from difftori_gym.wrappers.pixel_observation import image_size
 
 _VIEWS: dict[str, type[View]] = {"state": StateView, "pixels": PixelView, "pointcloud": PointCloudView}
 
@@ -153,7 +154,7 @@ class ManiSkill(Suite):
             commands = "; ".join(f"python -m mani_skill.utils.download_asset {name}" for name in missing)
             raise ValueError(f"maniskill/{task} needs assets that are not on this machine. Run: {commands}")
         if not isinstance(view, StateView):
-            height, width = view.size if isinstance(view.size, tuple) else (view.size, view.size)
+            height, width = image_size(view.size, "ManiSkill")
             env_kwargs = {"sensor_configs": {"height": height, "width": width}, **env_kwargs}
         try:
             source = gym.make(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,9 +13,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from difftori_gym.wrappers import TensorObs
+from difftori_gym.wrappers.cameras import several_cameras
 from difftori_gym.wrappers.farthest_point_sampling import farthest_point_sampling
-
-Corner = tuple[float, float, float]
+from difftori_gym.wrappers.geometry import CropBox
+from difftori_gym.wrappers.pixel_observation import image_size
+from difftori_gym.wrappers.point_cloud_observation import Corner, crop_corner
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class PixelView:
     :raises ValueError: for a size below 1 or an unknown ``state``
     """
 
-    size: int | tuple[int, int] = 84
-    camera: str | tuple[str, ...] | None = None
+    size: int | Sequence[int] = 84
+    camera: str | Sequence[str] | None = None
     state: Literal["none", "agent", "observation"] = "none"
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        image_size(self.size, "ManiSkill")
         if self.state not in ("none", "agent", "observation"):
             raise ValueError(f"Unknown state {self.state!r} of ManiSkill's pixels. Choices: none, agent, observation.")
 
@@ -64,7 +67,7 @@ class PixelView:
         :raises ValueError: for an unknown camera
         """
         cameras = raw["sensor_data"]
-        chosen = self.camera if isinstance(self.camera, tuple) else (self.camera,) if self.camera else tuple(cameras)
+        chosen = tuple(cameras) if self.camera is None else several_cameras(self.camera)
         for name in chosen:
             if name not in cameras:
                 raise ValueError(f"Unknown camera {name!r}. Choices: {', '.join(cameras)}.")
@@ -92,7 +95,7 @@ class PointCloudView:
     """
 
     num_points: int = 512
-    size: int | tuple[int, int] = 84
+    size: int | Sequence[int] = 84
     crop_low: Corner | None = None
     crop_high: Corner | None = None
     color: bool = False
@@ -101,7 +104,7 @@ class PointCloudView:
     _warned = False
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        image_size(self.size, "ManiSkill")
         if self.num_points < 1:
             raise ValueError(f"ManiSkill's point clouds need num_points >= 1, got {self.num_points}.")
         low, high = self.box
@@ -109,9 +112,9 @@ class PointCloudView:
             raise ValueError(f"ManiSkill's point clouds need crop_low < crop_high on every axis, got {low} and {high}.")
 
     @property
-    def box(self) -> tuple[Corner, Corner]:
+    def box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         """Lower and upper corner, infinite where there is no bound."""
-        return self.crop_low or (-np.inf,) * 3, self.crop_high or (np.inf,) * 3
+        return crop_corner(self.crop_low, CropBox.low), crop_corner(self.crop_high, CropBox.high)
 
     def __call__(self, raw: Any) -> TensorObs:
         """
@@ -177,8 +180,3 @@ def _agent(raw: Any) -> Tensor:
 
     found = leaves(raw["agent"]) + leaves(raw.get("extra", {}))
     return torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in found], dim=-1)
-
-
-def _check_size(size: int | tuple[int, int]) -> None:
-    if min(size if isinstance(size, tuple) else (size,)) < 1:
-        raise ValueError(f"ManiSkill's cameras need a size of at least 1 pixel, got {size}.")

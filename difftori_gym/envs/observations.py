@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -43,8 +43,8 @@ class PixelPreset:
     :param frame_stack: number of last images seen together, at least 1
     """
 
-    camera: CameraId | tuple[CameraId, ...] | None = None
-    size: int | tuple[int, int] = 84
+    camera: CameraId | Sequence[CameraId] | None = None
+    size: int | Sequence[int] = 84
     state: StateBeside = "none"
     grey: bool = False
     frame_stack: int = 3
@@ -55,7 +55,7 @@ class PointCloudPreset:
     """
     Arguments of :class:`~difftori_gym.wrappers.PointCloudObservation`.
 
-    :param cameras: name or number of the depth camera, or several
+    :param cameras: name or number of a depth camera, or several
     :param num_points: points of the cloud
     :param size: height and width of the depth images in pixels, or one number for both
     :param crop_low: lower corner of the crop box, metres
@@ -65,11 +65,11 @@ class PointCloudPreset:
     :param frame_stack: clouds have no order in time that could be stacked: 1
     """
 
-    cameras: CameraId | tuple[CameraId, ...]
+    cameras: CameraId | Sequence[CameraId]
     num_points: int = 512
-    size: int | tuple[int, int] = 84
-    crop_low: tuple[float, float, float] | None = None
-    crop_high: tuple[float, float, float] | None = None
+    size: int | Sequence[int] = 84
+    crop_low: Sequence[float] | None = None
+    crop_high: Sequence[float] | None = None
     crop_yaw: float = 0.0
     color: bool = False
     frame_stack: int = 1

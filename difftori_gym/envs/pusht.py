@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.envs.suite import Suite
+from difftori_gym.wrappers.pixel_observation import image_size
 
 _TASK = "PushT"
 _OBSERVATIONS = ("state", "pixels")
@@ -105,10 +106,7 @@ class PushT(Suite):
             return self._build(render_mode=render_mode, obs_type="state", **env_kwargs)
         if settings["state"] not in ("none", "agent"):
             raise ValueError(f"Unknown state {settings['state']!r} of Push-T's pixels. Choices: none, agent.")
-        size = settings["size"]
-        height, width = size if isinstance(size, tuple) else (size, size)
-        if min(height, width) < 1:
-            raise ValueError(f"Push-T needs images of at least 1 pixel, got {size}.")
+        height, width = image_size(settings["size"], "Push-T")
         env = self._build(
             render_mode="rgb_array",  # its images of observations are drawn in this mode only
             obs_type="pixels_agent_pos",

@@ -150,14 +150,6 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
     return preset
 
 
-def _with_tuples(obs_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    """
-    :param obs_kwargs: settings of the observation, such as json has them
-    :return: the same with tuples for lists, which all suites take
-    """
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in (obs_kwargs or {}).items()}
-
-
 def make_env(
     id: str,
     *,
@@ -191,7 +183,6 @@ def make_env(
     """
     task = parse_task(id)
     suite = SUITES[task.suite]
-    obs_kwargs = _with_tuples(obs_kwargs)
     if suite.batched:
         batch = _make_batch(
             task, 1, action_repeat, frame_stack, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
@@ -266,7 +257,6 @@ def make_vec_env(
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
-    obs_kwargs = _with_tuples(obs_kwargs)
     if vec_env_cls is None and SUITES[task.suite].batched:
         batch = _make_batch(
             task,

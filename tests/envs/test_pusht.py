@@ -71,6 +71,7 @@ def test_names_and_wrong_ones(monkeypatch):
         make_env("pusht/PushT", obs="pixels", obs_kwargs={"state": "all"})
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         make_env("pusht/PushT", obs="pixels", obs_kwargs={"size": 0})
+    assert make_env("pusht/PushT", obs="pixels", obs_kwargs={"size": [32, 48]}).observation_space.shape == (3, 32, 48)
     monkeypatch.setitem(sys.modules, "gym_pusht", None)
     with pytest.raises(ImportError, match=r'Run: pip install "difftori-gym\[pusht\]"'):
         make_env("pusht/PushT")

@@ -75,6 +75,21 @@ def test_cameras_are_stacked_along_the_channels():
     assert (observation[3:] == 10).all()
 
 
+@pytest.mark.parametrize("camera", ["10", ["20", "10"], ("20", "10")])
+@pytest.mark.parametrize("size", [8, [8, 6], np.int64(8)])
+def test_cameras_and_sizes_may_come_from_json(camera, size):
+    env = PixelObservation(Filmed(render_mode=None), size=size, camera=camera)
+    observation, _ = env.reset()
+    assert env.observation_space.contains(observation)
+    assert observation.shape == (3 if camera == "10" else 6, 8, 6 if isinstance(size, list) else 8)
+
+
+@pytest.mark.parametrize("size", [(8,), (8, 8, 3), 8.0, "8"])
+def test_sizes_that_are_none_are_refused(size):
+    with pytest.raises(ValueError, match="a size of one whole number or of two, height and width, got"):
+        PixelObservation(Filmed(), size=size, camera="10")
+
+
 def test_grey_is_the_mean_of_three_colours():
     env = PixelObservation(Filmed(render_mode=None), size=8, camera=("20", "10"), grey=True)
     observation, _ = env.reset()

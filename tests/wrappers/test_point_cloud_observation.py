@@ -133,7 +133,19 @@ def test_an_empty_box_gives_the_same_padding_every_time_and_one_warning(env):
     assert cloud.observation_space.contains(first)
 
 
+def test_settings_may_be_lists_or_arrays_and_one_camera_a_name(env):
+    low, high = box_around(env, "cart", 0.1)
+    expected = PointCloudObservation(env, cameras=("fixed",), num_points=10, crop_low=low, crop_high=high)
+    found = PointCloudObservation(
+        env, cameras="fixed", num_points=10, size=[84, 84], crop_low=list(low), crop_high=np.array(high)
+    )
+    assert found.observation_space == expected.observation_space
+    np.testing.assert_array_equal(found.reset(seed=0)[0]["point_cloud"], expected.reset(seed=0)[0]["point_cloud"])
+
+
 def test_bad_settings_are_refused(env):
+    with pytest.raises(ValueError, match=r"needs three numbers, x, y and z, got \(0, 0\)"):
+        PointCloudObservation(env, cameras=(0,), crop_low=(0, 0))
     with pytest.raises(ValueError, match="num_points >= 1, got 0"):
         PointCloudObservation(env, cameras=(0,), num_points=0)
     with pytest.raises(ValueError, match="at least one camera, got none"):
@@ -143,7 +155,7 @@ def test_bad_settings_are_refused(env):
     with pytest.raises(ValueError, match="at least 1 pixel"):
         PointCloudObservation(env, cameras=(0,), size=(84, 0))
     for size in ("84", 84.0, (84,), (84, 84, 3), (84.0, 84)):
-        with pytest.raises(ValueError, match="a size in whole pixels, one number or height and width, got "):
+        with pytest.raises(ValueError, match="a size of one whole number or of two, height and width, got "):
             PointCloudObservation(env, cameras=(0,), size=size)
     with pytest.raises(ValueError, match=r"^Unknown camera 'moon'\. Choices: fixed, lookatcart"):
         PointCloudObservation(env, cameras=("moon",))
