@@ -62,6 +62,9 @@ _TRACKED: dict[str, TrackedPoint] = {
 # Lower corner of the clouds' crop box: no ground, everything else.
 _ABOVE_GROUND = (-np.inf, -np.inf, 0.005)
 
+# Number of MuJoCo's camera that is not of the model.
+_FREE_CAMERA = -1
+
 # MuJoCo's "no limit": an action space with such bounds is unbounded.
 _MUJOCO_UNLIMITED = 1e10
 
@@ -222,7 +225,7 @@ class DMControl(Suite):
         :param fast_render: draw without antialiasing, shadows and reflections
         :param width: of rendered images, pixels
         :param height: of rendered images, pixels
-        :param camera_id: name or number of the camera of rendered images. None: the preset's
+        :param camera_id: name or number of the camera of rendered images, -1 for a free one. None: the preset's
         :return: environment that truncates itself, after 1000 frames in most tasks
         :raises ValueError: on another render mode or an unknown camera; lists the choices
         """
@@ -239,7 +242,7 @@ class DMControl(Suite):
         shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
         picture = (camera, height, width)
         env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
-        if camera_id is not None:  # a wrong one is told now, and not as if nothing could be drawn
+        if camera_id not in (None, _FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
             env.cameras.index(camera_id)
         return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
 

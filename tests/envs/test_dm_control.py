@@ -77,6 +77,7 @@ def test_wrong_settings_of_films_are_told_when_the_environment_is_built(render_m
         make_env("dm_control/walker-walk", render_mode=render_mode, max_episode_steps=10)
     with pytest.raises(ValueError, match=r"Unknown render_mode 'rgb' of walker-walk\. Choices: .*rgb_array"):
         make_env("dm_control/walker-walk", render_mode="rgb")
+    make_env("dm_control/walker-walk", render_mode=render_mode, camera_id=-1).close()
 
 
 def test_other_tasks_have_no_action_repeat():
