@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformAction
 from numpy.typing import NDArray
 
-from difftori_gym.envs.mujoco_cameras import MujocoCameras, draw_fast
+from difftori_gym.envs.mujoco_cameras import ExplainedRendering, MujocoCameras, draw_fast
 from difftori_gym.envs.mujoco_state import mujoco_state, restore_mujoco
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
@@ -89,7 +89,7 @@ def _suite_names() -> dict[str, tuple[str, str]]:
     return {_spell(f"{domain}-{task}"): (domain, task) for domain, task in suite.ALL_TASKS}
 
 
-class _ShimmyRendering(gym.Wrapper[Any, Any, Any, Any]):
+class _ShimmyRendering(ExplainedRendering[Any, Any]):
     """
     Correct what Shimmy tells about films, draw fast, and give access to cameras and joints.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from gymnasium.envs.registration import registry
 
+from difftori_gym.envs.mujoco_cameras import ExplainedRendering
 from difftori_gym.envs.mujoco_state import MujocoSnapshot
 from difftori_gym.envs.observations import Observation, PixelPreset, Preset
 from difftori_gym.envs.rendering import select_gl_backend
@@ -59,4 +60,4 @@ class Gymnasium(Suite):
         except gym.error.DependencyNotInstalled as error:
             raise ImportError(f"{task} is registered but cannot be built. {error}") from error
         simulated = all(hasattr(env.unwrapped, name) for name in ("model", "data", "mujoco_renderer"))
-        return MujocoSnapshot(env) if simulated else env
+        return MujocoSnapshot(ExplainedRendering(env)) if simulated else env

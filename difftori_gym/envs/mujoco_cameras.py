@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.core import ActType, ObsType
 from numpy.typing import NDArray
 
 from difftori_gym.envs.rendering import GL_REMEDY
@@ -58,6 +61,39 @@ def _check_driver() -> None:
     import mujoco
 
     mujoco.GLContext(16, 16).free()
+
+
+@contextlib.contextmanager
+def explained_drawing() -> Iterator[None]:
+    """
+    Look whether MuJoCo can draw, and let something inside open what it draws with.
+
+    :raises RuntimeError: if it cannot; names the environment variable and the system packages
+    """
+    try:
+        _check_driver()  # a renderer that fails leaves a second error behind when it is collected
+        yield
+    except Exception as error:  # drawing fails in a different way on every machine
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise RuntimeError(f"MuJoCo cannot draw on this machine, got {reason}. {GL_REMEDY}") from error
+
+
+class ExplainedRendering(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
+    """
+    Say what to do where an environment's own ``render()`` cannot draw.
+
+    :param env: an environment that MuJoCo draws
+    """
+
+    def render(self) -> Any:
+        """
+        :return: what the environment gives
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
+        """
+        if self.render_mode not in (None, "human"):
+            with explained_drawing():
+                pass
+        return super().render()
 
 
 class MujocoCameras:
@@ -193,12 +229,8 @@ class MujocoCameras:
             self._options.geomgroup[list(self._hidden_groups)] = 0
         whole = model.vis.global_
         whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
-        try:
-            _check_driver()  # a renderer that fails leaves a second error behind when it is collected
+        with explained_drawing():
             renderer = mujoco.Renderer(model, height=height, width=width)
-        except Exception as error:  # drawing fails in a different way on every machine
-            reason = f"{type(error).__name__}: {error}".rstrip(".")
-            raise RuntimeError(f"MuJoCo cannot draw on this machine, got {reason}. {GL_REMEDY}") from error
         _opened.add(self)
         _close_at_exit()
         return renderer

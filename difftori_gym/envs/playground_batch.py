@@ -11,8 +11,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from difftori_gym.envs.mujoco_cameras import MujocoCameras, explained_drawing
 from difftori_gym.wrappers import BatchedEnv, TensorStep
 
+# Number of MuJoCo's camera that is not of the model.
+_FREE_CAMERA = -1
 # Bytes that the start of an array must be a multiple of for JAX to share its memory.
 _ALIGNMENT = 64
 
@@ -72,7 +75,7 @@ class PlaygroundBatch(BatchedEnv):
     :param width: of images, pixels
     :param height: of images, pixels
     :param camera_id: index or name of the camera
-    :raises ValueError: for a number outside its range
+    :raises ValueError: for a number outside its range or an unknown camera
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class PlaygroundBatch(BatchedEnv):
         self.episode_length = int(source._config.episode_length) if episode_length is None else episode_length
         if self.episode_length < 1:
             raise ValueError(f"PlaygroundBatch needs episode_length >= 1, got {self.episode_length}.")
+        if camera_id != _FREE_CAMERA:
+            MujocoCameras(lambda: (source.mj_model, None)).index(camera_id)  # a wrong one is told now
         self.source = source
         self.action_repeat = action_repeat
         action_range = np.ones(source.action_size, dtype=np.float32)
@@ -210,6 +215,7 @@ class PlaygroundBatch(BatchedEnv):
         Draw on the host with MuJoCo's own renderer; Playground's on the GPU needs a package that is not published.
 
         :return: one image ``[height, width, 3]`` per environment
+        :raises RuntimeError: if MuJoCo cannot draw on this machine
         """
         assert self._progress is not None, "render before reset"
         import mujoco
@@ -217,9 +223,11 @@ class PlaygroundBatch(BatchedEnv):
         model = self.source.mj_model
         if self._drawing is None:
             model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 0  # most of the time without a GPU
-            whole, (height, width) = model.vis.global_, self._image_size
+            height, width = self._image_size
+            whole = model.vis.global_
             whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
-            self._drawing = mujoco.Renderer(model, *self._image_size), mujoco.MjData(model)
+            with explained_drawing():
+                self._drawing = mujoco.Renderer(model, height, width), mujoco.MjData(model)
         renderer, scene = self._drawing
         data = self._progress.state.data
         images = []

@@ -16,6 +16,10 @@ GL_REMEDY = (
     "unset or set to egl or osmesa."
 )
 
+# What MuJoCo takes: the first line says whether to draw, the second with what.
+_KNOWN = {"", *("enable", "enabled", "on", "true", "1", "disable", "disabled", "off", "false", "0")}
+_KNOWN |= {"egl", "osmesa", "glfw", "glx", "cgl", "wgl"}
+
 _PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); print('drawn')"
 
 
@@ -47,7 +51,14 @@ def select_gl_backend() -> None:
 
     EGL is preferred, OSMesa is next. With neither, drawing is disabled, so that everything but films still works.
     A value chosen by the user, a screen, an imported MuJoCo and systems other than Linux are left alone.
+
+    :raises RuntimeError: if the user chose a value that MuJoCo does not know
     """
+    chosen = os.environ.get(GL_VARIABLE, "").lower().strip()
+    if chosen not in _KNOWN and "mujoco" not in sys.modules:
+        raise RuntimeError(
+            f"Expected {GL_VARIABLE} to be one of egl, osmesa, glfw, disabled, got {chosen!r}. {GL_REMEDY}"
+        )
     has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if os.environ.get(GL_VARIABLE) or has_screen or "mujoco" in sys.modules or not sys.platform.startswith("linux"):
         return

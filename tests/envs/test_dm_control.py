@@ -189,6 +189,31 @@ def test_without_opengl_images_say_which_variable_and_package(obs):
     assert not done.stderr
 
 
+@pytest.mark.parametrize("id", ["dm_control/cartpole-swingup", "Hopper-v5", "playground/cartpole-swingup"])
+def test_without_opengl_render_says_which_variable_and_package(id):
+    pytest.importorskip("jax" if "playground" in id else "mujoco")
+    code = (
+        "from difftori_gym.envs import make_env\n"
+        f"env = make_env({id!r}, render_mode='rgb_array', seed=0)\nenv.reset()\n"
+        "try:\n    env.render()\nexcept RuntimeError as error:\n    print(error)\n"
+    )
+    done = run_python(code, MUJOCO_GL="disabled")
+    assert done.stdout.startswith("MuJoCo cannot draw on this machine"), done.stderr
+    assert "libegl1" in done.stdout
+    assert "environment variable MUJOCO_GL" in done.stdout
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones():
+    done = run_python(
+        "from difftori_gym.envs import make_env\n"
+        "try:\n    make_env('dm_control/cartpole-swingup')\nexcept RuntimeError as error:\n    print(error)\n",
+        MUJOCO_GL="bogus",
+    )
+    assert done.stdout.startswith("Expected MUJOCO_GL to be one of egl, osmesa"), done.stderr
+    assert "got 'bogus'" in done.stdout
+    assert "libegl1" in done.stdout
+
+
 def test_pretty_pictures_have_shadows_and_fast_ones_do_not():
     def picture(**arguments):
         env = make_env("dm_control/walker-walk", seed=0, **arguments)

@@ -48,6 +48,11 @@ def test_names_are_those_of_dm_control_and_its_own():
         make_env("playground/quadruped-walk")
 
 
+def test_an_unknown_camera_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"Unknown camera 'moon'\. Choices: "):
+        make_env(TASK, render_mode="rgb_array", camera_id="moon")
+
+
 def test_only_the_control_suite_is_imported_and_the_rest_still_can_be():
     code = (
         "import sys, os\n"
