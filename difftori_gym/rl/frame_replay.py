@@ -25,7 +25,7 @@ class FrameReplay:
     Overlaps are found in the images themselves. So ``frame_stack`` is no promise: a wrong one costs memory only.
 
     :param frame_stack: frames that every image stacks along its channels, oldest first. None: colour frames if the
-        number of channels is a multiple of three, else grey ones
+        number of channels is six, nine and so on, else grey ones; one colour frame is stored as three grey ones
     :raises ValueError: if ``frame_stack`` does not divide the channels
     """
 
@@ -64,6 +64,8 @@ class FrameReplay:
         channels, height, width = space.shape
         # A frame per row, the stacks that are being written, and some room for the first stacks of episodes.
         rows = self.buffer_size + self.buffer_size // 100 + 2 * stack
+        if channels == stack == 3:  # it may be one colour frame, of which all three are new in every row
+            rows *= stack
         store = FrameStore(rows * self.n_envs, (channels // stack, height, width), space.dtype)
         recorder = FrameRecorder(store, self.n_envs, stack)
         self.frame_stores[key] = store
@@ -110,7 +112,8 @@ def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str
         channels, height, width = entry.shape
         if frame_stack is None:
             is_stack = channels < min(height, width)
-            stacks[key] = 1 if not is_stack else channels // 3 if channels % 3 == 0 else channels
+            colour = channels % 3 == 0 and channels > 3
+            stacks[key] = 1 if not is_stack else channels // 3 if colour else channels
         elif frame_stack < 1 or channels % frame_stack:
             where = "" if key is None else f" under key {key!r}"
             raise ValueError(

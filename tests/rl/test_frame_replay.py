@@ -203,10 +203,25 @@ def test_a_wrong_stack_costs_memory_and_nothing_else():
     assert sizes[1] < sizes[2]
 
 
-@pytest.mark.parametrize(("channels", "stack"), [(9, 3), (3, 1), (4, 4), (1, 1), (12, 4)])
+@pytest.mark.parametrize(("channels", "stack"), [(9, 3), (3, 3), (4, 4), (1, 1), (12, 4)])
 def test_the_stack_is_read_off_the_channels(channels, stack):
     buffer = SequenceReplayBuffer(20, spaces.Box(0, 255, (channels, 20, 20), np.uint8), ACTIONS)
     assert buffer.observations.recorder.stack == stack
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_three_channels_are_stored_once_whether_they_are_a_grey_stack_or_one_colour_frame(grey):
+    space, length = spaces.Box(0, 255, (3, 20, 20), np.uint8), 100
+    buffers = [NaiveSequences(length, space, ACTIONS), SequenceReplayBuffer(length, space, ACTIONS)]
+    film = np.random.default_rng(0).integers(0, 256, (length + 3, 1 if grey else 3, 20, 20), np.uint8)
+    shown = [film[t : t + 3].reshape(1, 3, 20, 20) if grey else film[t : t + 1] for t in range(length + 1)]
+    for t in range(length):
+        for buffer in buffers:
+            buffer.add(shown[t], shown[t + 1], np.zeros((1, 1)), np.zeros(1), np.array([False]), [{}])
+    assert_same_windows(buffers[1], buffers[0], 50, 3)
+    (store,) = buffers[1].frame_stores.values()
+    assert store.nbytes <= (length + 3) * film[0].nbytes
+    assert len(store.blocks) == 1
 
 
 def test_stacks_that_do_not_fit_are_refused():
