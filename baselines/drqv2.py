@@ -104,8 +104,8 @@ class DrQv2Policy(ExportablePolicy):
         n_critics: int = 2,
         exploration_std: float = 0.1,
     ) -> None:
-        if features_extractor_kwargs is None and features_extractor_class is ImageEncoder:
-            features_extractor_kwargs = dict(features_dim=None)
+        if features_extractor_class is ImageEncoder:  # the trunks follow the convolutions with no layer in between
+            features_extractor_kwargs = {"features_dim": None, **(features_extractor_kwargs or {})}
         super().__init__(
             observation_space,
             action_space,

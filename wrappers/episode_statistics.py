@@ -51,7 +51,8 @@ class EpisodeStatistics:
         returns, lengths = self._returns + step.rewards, self._lengths + 1
         success = None if step.success is None else self._success | step.success
         running = ~step.dones
-        self._returns, self._lengths = returns * running, lengths * running
+        # Not a product: a reward that is no number ends with its episode.
+        self._returns, self._lengths = returns.where(running, 0.0), lengths * running
         if success is not None:
             self._success = success & running
         return EpisodeTotals(returns, lengths, success)

@@ -90,11 +90,12 @@ class TensorVecEnv(VecEnv):
         :param actions: in the environment's units, ``[N, A]``
         :return: the step, on the device
         :raises ValueError: for actions of another shape
+        :raises RuntimeError: before the first reset
         """
         shape = (self.num_envs, *(self.action_space.shape or ()))
         if tuple(actions.shape) != shape:
             raise ValueError(f"TensorVecEnv needs actions of shape {shape}, got {tuple(actions.shape)}.")
-        assert self._observations is not None, "step before reset"
+        _ = self.observations  # or the error of a step before the first reset
         step = self.batch.step(actions.to(device=self.device, dtype=torch.float32))
         self._observations = step.observations
         self._last = step, self._statistics.add(step)

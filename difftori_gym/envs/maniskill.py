@@ -168,7 +168,7 @@ class ManiSkill(Suite):
                 **env_kwargs,
             )
         except (Exception, SystemExit) as error:  # what its C++ parts raise; the end after a question answered no
-            _explain(task, error)
+            _explain(task, error, env_kwargs)
         return ManiSkillBatch(source, view, action_repeat=action_repeat, render_mode=render_mode)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
@@ -202,12 +202,14 @@ def _view_of(obs: str, obs_kwargs: dict[str, Any] | None) -> View:
     return _VIEWS[obs](**(obs_kwargs or {}))
 
 
-def _explain(task: str, error: BaseException) -> NoReturn:
+def _explain(task: str, error: BaseException, env_kwargs: dict[str, Any]) -> NoReturn:
     """
     :param task: canonical name
     :param error: what building it raised
+    :param env_kwargs: what it was built with
     :raises RuntimeError: without a Vulkan device, with the remedy
     :raises FileNotFoundError: for assets that the task did not declare
+    :raises ValueError: for settings that ManiSkill refuses
     """
     if is_vulkan_error(error):
         raise RuntimeError(f"maniskill/{task} found no Vulkan device ({error}). {VULKAN_REMEDY}") from error
@@ -216,4 +218,6 @@ def _explain(task: str, error: BaseException) -> NoReturn:
             f"maniskill/{task} needs assets that are not on this machine ({error}). "
             "See: python -m mani_skill.utils.download_asset --help"
         ) from error
+    if isinstance(error, (AssertionError, NotImplementedError)):  # in which ManiSkill puts its refusals
+        raise ValueError(f"ManiSkill refuses to build {task} with {env_kwargs}: {error}") from error
     raise error

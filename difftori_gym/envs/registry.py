@@ -150,6 +150,11 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
     return preset
 
 
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and seed < 0:
+        raise ValueError(f"Environments need seed >= 0, or None, got {seed}.")
+
+
 def make_env(
     id: str,
     *,
@@ -178,9 +183,10 @@ def make_env(
     :param env_kwargs: arguments of the suite, such as ``width`` and ``height`` of rendered images, ``fast_render``;
         those of ``gymnasium.make`` in Gymnasium
     :return: the environment
-    :raises ValueError: on an unknown suite, task, camera or kind of observation, or numbers below 1
+    :raises ValueError: on an unknown suite, task, camera or kind of observation, numbers below 1 or a negative seed
     :raises ImportError: if the suite is not installed
     """
+    _check_seed(seed)
     task = parse_task(id)
     suite = SUITES[task.suite]
     if suite.batched:
@@ -256,6 +262,7 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
+    _check_seed(seed)
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
     if vec_env_cls is None and SUITES[task.suite].batched:
         batch = _make_batch(

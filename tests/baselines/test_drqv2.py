@@ -65,6 +65,8 @@ def test_the_published_hyper_parameters():
     assert sizes[0] == [(flat, 50), (50, 1024), (1024, 1024), (1024, 1)]
     assert sizes[1] == [(51, 1024), (1024, 1024), (1024, 1)]
     assert len(model.policy.critic.members) == 2
+    encoder = quick(Lamp(), policy_kwargs=dict(features_extractor_kwargs=dict(squash=False))).policy.encoder
+    assert not any(isinstance(layer, nn.Linear) for layer in encoder.modules())
 
 
 def test_the_noise_falls_linearly():

@@ -83,6 +83,13 @@ def test_wrong_settings_list_the_choices():
 
 
 @needs_vulkan
+@pytest.mark.parametrize("setting", [{"control_mode": "telepathy"}, {"reward_mode": "praise"}])
+def test_settings_that_maniskill_refuses_are_named(setting):
+    with pytest.raises(ValueError, match="ManiSkill refuses to build .*" + next(iter(setting.values()))):
+        make_env(TASK, **setting)
+
+
+@needs_vulkan
 def test_states_in_one_batch_are_seeded_and_end_at_the_limit():
     vec_env = make_vec_env(TASK, seed=3, max_episode_steps=4)
     assert isinstance(vec_env, TensorVecEnv)

@@ -12,7 +12,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from difftori_gym.wrappers import SingleEnv, TensorVecEnv, host_copy
+from difftori_gym.wrappers import SingleEnv, TensorStep, TensorVecEnv, host_copy
+from difftori_gym.wrappers.episode_statistics import EpisodeStatistics
 
 
 class DictAndSuccess(gym.Wrapper):
@@ -188,6 +189,8 @@ def test_wrong_calls_say_what_was_expected(batch_of_envs):
     vec_env, _ = both(car, batch_of_envs)
     with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
         _ = vec_env.observations
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        vec_env.step(np.zeros((3, 1)))
     vec_env.reset()
     with pytest.raises(ValueError, match=r"actions of shape \(3, 1\), got \(2, 1\)"):
         vec_env.step(np.zeros((2, 1)))
@@ -198,6 +201,17 @@ def test_wrong_calls_say_what_was_expected(batch_of_envs):
         type(vec_env.batch).__mro__[1].__init__(vec_env.batch, 0, vec_env.observation_space, None, device="cpu")
     with pytest.raises(ValueError, match="render_mode None or 'rgb_array', got 'human'"):
         batch_of_envs([car()], render_mode="human")
+
+
+def test_a_reward_that_is_no_number_ends_with_its_episode():
+    def step(reward, done):
+        flags = torch.tensor([done, False])
+        shown, frames = torch.zeros(2, 1), torch.ones(2, dtype=torch.int32)
+        return TensorStep(shown, torch.tensor([reward, 1.0]), flags, torch.zeros_like(flags), shown, frames)
+
+    statistics = EpisodeStatistics(2, torch.device("cpu"))
+    assert statistics.add(step(float("nan"), True)).returns.isnan().tolist() == [True, False]
+    assert statistics.add(step(2.0, False)).returns.tolist() == [2.0, 2.0]
 
 
 def test_images_of_all_environments_are_tiled(batch_of_envs):
