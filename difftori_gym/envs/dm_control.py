@@ -205,46 +205,50 @@ class DMControl(Suite):
             return PointCloudPreset(cameras=(_camera_of(task),), crop_low=_ABOVE_GROUND)
         return super().preset(task, obs)
 
-    def make(
-        self,
-        task: str,
-        *,
-        seed: int | None,
-        render_mode: str | None,
-        fast_render: bool = True,
-        width: int = 256,
-        height: int = 256,
-        camera_id: CameraId | None = None,
-    ) -> gym.Env[Any, Any]:
+    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """
         Build one task.
 
         :param task: canonical name
         :param seed: seed of the task's random stream until the first seeded reset
         :param render_mode: None, ``rgb_array`` or another of Shimmy's
-        :param fast_render: draw without antialiasing, shadows and reflections
-        :param width: of rendered images, pixels
-        :param height: of rendered images, pixels
-        :param camera_id: name or number of the camera of rendered images, -1 for a free one. None: the preset's
+        :param env_kwargs: ``fast_render`` (default True: draw without antialiasing, shadows and reflections);
+            ``width`` and ``height`` of rendered images in pixels (256); ``camera_id``, name or number of their camera
+            (-1 for a free one, None for the preset's)
         :return: environment that truncates itself, after 1000 frames in most tasks
+        :raises TypeError: on another argument
         :raises ValueError: on another render mode or an unknown camera; lists the choices
         """
-        domain, task_name = _suite_names()[task]
-        from dm_control import suite
-        from shimmy.dm_control_compatibility import DmControlCompatibilityV0
+        return _load(task, seed=seed, render_mode=render_mode, **env_kwargs)
 
-        camera = _camera_of(task) if camera_id is None else camera_id
-        render_kwargs = {"width": width, "height": height, "camera_id": camera}
-        modes = DmControlCompatibilityV0.metadata["render_modes"]
-        if render_mode is not None and render_mode not in modes:
-            raise ValueError(f"Unknown render_mode {render_mode!r} of {task}. Choices: {', '.join(modes)}; or None.")
-        source = suite.load(domain, task_name, task_kwargs={"random": seed})
-        shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
-        picture = (camera, height, width)
-        env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
-        if camera_id not in (None, _FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
-            env.cameras.index(camera_id)
-        return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
+
+def _load(
+    task: str,
+    *,
+    seed: int | None,
+    render_mode: str | None,
+    fast_render: bool = True,
+    width: int = 256,
+    height: int = 256,
+    camera_id: CameraId | None = None,
+) -> gym.Env[Any, Any]:
+    """See :meth:`DMControl.make`."""
+    domain, task_name = _suite_names()[task]
+    from dm_control import suite
+    from shimmy.dm_control_compatibility import DmControlCompatibilityV0
+
+    camera = _camera_of(task) if camera_id is None else camera_id
+    render_kwargs = {"width": width, "height": height, "camera_id": camera}
+    modes = DmControlCompatibilityV0.metadata["render_modes"]
+    if render_mode is not None and render_mode not in modes:
+        raise ValueError(f"Unknown render_mode {render_mode!r} of {task}. Choices: {', '.join(modes)}; or None.")
+    source = suite.load(domain, task_name, task_kwargs={"random": seed})
+    shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
+    picture = (camera, height, width)
+    env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
+    if camera_id not in (None, _FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
+        env.cameras.index(camera_id)
+    return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
 
 
 def _camera_of(task: str) -> int:
