@@ -11,7 +11,6 @@ from difftori_gym.models.observation_kind import ObservationKind, observation_ki
 from difftori_gym.models.point_encoder import PointNetEncoder
 from difftori_gym.models.random_shift import default_shift, random_shift, shifted_images
 from difftori_gym.models.score_objective import ChunkObjective, LatentScoreObjective
-from difftori_gym.models.sim_norm import SimNorm
 from difftori_gym.models.unet1d import ConditionalUnet1D
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "LatentScoreObjective",
     "ObservationKind",
     "PointNetEncoder",
-    "SimNorm",
     "StateEncoder",
     "default_shift",
     "latent_return",

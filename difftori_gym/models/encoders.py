@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from difftori_gym.models.mlp import mlp
-from difftori_gym.models.sim_norm import latent_mlp
 
 
 class LatentEncoder(nn.Module):
@@ -21,7 +20,6 @@ class LatentEncoder(nn.Module):
     :param hidden_dims: hidden sizes of the MLP; the paper uses one layer of 256
     :param latent_dim: Z
     :param activation_fn: activation of the MLP
-    :param simnorm_dim: see :func:`latent_mlp`
     """
 
     def __init__(
@@ -30,13 +28,11 @@ class LatentEncoder(nn.Module):
         hidden_dims: Sequence[int],
         latent_dim: int,
         activation_fn: type[nn.Module] = nn.ELU,
-        simnorm_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.features_extractor = features_extractor
         features_dim: Any = features_extractor.features_dim
-        head = mlp(int(features_dim), hidden_dims, latent_dim, activation_fn)
-        self.head = latent_mlp(head, latent_dim, simnorm_dim)
+        self.head = mlp(int(features_dim), hidden_dims, latent_dim, activation_fn)
 
     def forward(self, observation: Tensor | dict[str, Tensor]) -> Tensor:
         """

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difftori_gym.models.mlp import EnsembleCritic, mlp
-from difftori_gym.models.sim_norm import latent_mlp
 
 
 class LatentModel(nn.Module):
@@ -25,7 +24,6 @@ class LatentModel(nn.Module):
     :param pi_arch: hidden sizes of the policy prior pi(z)
     :param n_critics: number of values
     :param activation_fn: activation of the hidden layers
-    :param simnorm_dim: see :func:`latent_mlp`
     """
 
     episodic_flag: Tensor
@@ -41,12 +39,11 @@ class LatentModel(nn.Module):
         pi_arch: Sequence[int] = (256, 256),
         n_critics: int = 2,
         activation_fn: type[nn.Module] = nn.ELU,
-        simnorm_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim, self.action_dim = latent_dim, action_dim
         joint = latent_dim + action_dim
-        self.dynamics = latent_mlp(mlp(joint, dynamics_arch, latent_dim, activation_fn), latent_dim, simnorm_dim)
+        self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
         self.reward = mlp(joint, reward_arch, 1, activation_fn)
         self.termination = mlp(latent_dim, reward_arch, 1, activation_fn)
         self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difftori_gym.models.manual_layers import MANY_NUMBERS
-from difftori_gym.models.sim_norm import SimNorm
 
 MANY_ROWS = 32
 """From so many rows on, products are added up one by one; below, the rows are put together first."""
@@ -116,40 +115,6 @@ class _LayerNorm:
         return [scale] if self._bias is None else [scale, (self._gradient_tangent,)]
 
 
-class _SimNorm:
-    """Softmax y of groups, whose derivative along v is y (v - y.v) by group, forwards and backwards alike."""
-
-    def __init__(self, module: SimNorm) -> None:
-        self._dim = module.dim
-
-    def _groups(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), self._dim, -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._y = self._groups(x).softmax(1)
-        return self._y.view(x.shape)
-
-    def _centered(self, groups: Tensor) -> Tensor:
-        return groups - (self._y * groups).sum(1, keepdim=True)
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        self._gradient = self._groups(gradient)
-        self._centered_gradient = self._centered(self._gradient)
-        return (self._y * self._centered_gradient).view(gradient.shape)
-
-    def tangent(self, tangent: Tensor) -> Tensor:
-        self._y_tangent = self._y * self._centered(self._groups(tangent))
-        return self._y_tangent.view(tangent.shape)
-
-    def tangent_backward(self, gradient: Tensor) -> Tensor:
-        moved = (self._y_tangent * self._gradient).sum(1, keepdim=True)
-        second = self._y * (self._centered(self._groups(gradient)) - moved)
-        return (second + self._y_tangent * self._centered_gradient).view(gradient.shape)
-
-    def seen(self) -> list[tuple[Tensor, ...]]:
-        return []
-
-
 class _Activation:
     """
     An activation, by its first two derivatives, both as functions of its output.
@@ -227,7 +192,6 @@ _TAPES: dict[type[nn.Module], Callable[..., LayerTape]] = {
     nn.ELU: _elu,
     nn.ReLU: _relu,
     nn.Tanh: _tanh,
-    SimNorm: _SimNorm,
 }
 
 

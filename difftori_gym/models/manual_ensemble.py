@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from difftori_gym.models.manual_gradient import Network, between, covered_layers
 from difftori_gym.models.manual_layers import LAYERS, Layer, Operation, Placed, layer_norm_backward, linear
-from difftori_gym.models.sim_norm import SimNorm
 
 
 def ensemble_with_backward(members: list[nn.Module]) -> Network | None:
@@ -31,8 +30,6 @@ def ensemble_with_backward(members: list[nn.Module]) -> Network | None:
         return None
     columns: list[list[Any]] = [list(column) for column in zip(*covered, strict=True)]
     first, *others = columns
-    if any(isinstance(column[0], SimNorm) for column in others):  # its groups would mix members
-        return None
     if any(isinstance(column[0], nn.LayerNorm) and column[0].bias is None for column in others):
         return None
     copies: list[Operation] = []

@@ -25,7 +25,6 @@ from difftori_gym.models.manual_layers import (
     layers_of,
     place_in_turn,
 )
-from difftori_gym.models.sim_norm import SimNorm
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,13 @@ class Network:
 def covered_layers(network: nn.Module) -> list[nn.Module] | None:
     """
     :param network: any module
-    :return: its layers in order, if it is a nested ``Sequential`` of linear layers, LayerNorm, SimNorm, ELU, ReLU and
-        tanh, the first layer linear, the last one linear with a bias or SimNorm behind such a one, no two activations
-        in a row; else None
+    :return: its layers in order, if it is a nested ``Sequential`` of linear layers, LayerNorm, ELU, ReLU and tanh, the
+        first and the last layer linear, the last with a bias, no two activations in a row; else None
     """
     modules = list(layers_of(network))
     if not modules or not covers(modules):
         return None
-    first, last = modules[0], modules[-2 if isinstance(modules[-1], SimNorm) else -1]
+    first, last = modules[0], modules[-1]
     is_framed = isinstance(first, nn.Linear) and isinstance(last, nn.Linear) and last.bias is not None
     return modules if is_framed else None
 
@@ -90,7 +88,7 @@ def with_backward(network: nn.Module) -> Network | None:
 
 def between(layers: list[Layer], first_weight: Tensor, copies: list[Operation]) -> Network:
     """
-    :param layers: the first one linear, the last one linear or SimNorm
+    :param layers: linear ones first and last
     :param first_weight: weight of the first one ``[m, n]``
     :param copies: of the layers' weights
     :return: the network they make up, to be placed

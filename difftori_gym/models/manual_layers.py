@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difftori_gym.models.sim_norm import SimNorm
-
 Operation = Callable[[], object]
 
 
@@ -189,35 +187,12 @@ def _tanh(module: nn.Tanh) -> Layer:
     return _in_place(Tensor.tanh_, lambda gradient, y, before: [tanh_backward(gradient, y, before)])
 
 
-def _sim_norm(module: SimNorm) -> Layer:
-    forward_into, backward_into = torch.ops.aten._softmax.out, torch.ops.aten._softmax_backward_data.out
-
-    def groups(x: Tensor) -> Tensor:
-        return x.view(len(x), module.dim, -1)
-
-    def place(x: Tensor, out: Tensor | None = None) -> Placed:
-        y = x.new_empty(x.shape)
-        forward: list[Operation] = [partial(forward_into, groups(x), 1, False, out=groups(y))]
-        if out is not None:  # the kernel takes it for granted that what it writes to lies in one piece
-            forward.append(partial(out.copy_, y))
-
-        def backward(gradient: Tensor) -> tuple[Tensor, list[Operation]]:
-            before = x.new_empty(x.shape)
-            at = groups(gradient), groups(y)
-            return before, [partial(backward_into, *at, 1, x.dtype, grad_input=groups(before))]
-
-        return Placed(y, forward, backward)
-
-    return place
-
-
 LAYERS: dict[type[nn.Module], Callable[[Any, list[Operation]], Layer]] = {
     nn.Linear: lambda module, copies: linear(module.weight, module.bias, copies),
     nn.LayerNorm: lambda module, copies: _layer_norm(module),
     nn.ELU: lambda module, copies: _elu(module),
     nn.ReLU: lambda module, copies: _relu(module),
     nn.Tanh: lambda module, copies: _tanh(module),
-    SimNorm: lambda module, copies: _sim_norm(module),
 }
 _IN_PLACE = (nn.ELU, nn.ReLU, nn.Tanh)
 
@@ -234,16 +209,14 @@ def covers(modules: list[nn.Module]) -> bool:
     if any(type(module) not in LAYERS or module._forward_hooks or module._forward_pre_hooks for module in modules):
         return False
     # An activation overwrites its input, which the backward pass of an activation before it would still need.
-    needs_output = (*_IN_PLACE, SimNorm)
-    return not any(
-        isinstance(before, needs_output) and isinstance(after, _IN_PLACE) for before, after in pairwise(modules)
-    )
+    in_place = [isinstance(module, _IN_PLACE) for module in modules]
+    return not any(before and after for before, after in pairwise(in_place))
 
 
 def layers_with_backward(modules: list[nn.Module]) -> list[Layer] | None:
     """
-    :param modules: linear layers, LayerNorm, SimNorm, ELU, ReLU and tanh, no two activations in a row; activations
-        work in place. They must outlive the result unchanged.
+    :param modules: linear layers, LayerNorm, ELU, ReLU and tanh, no two activations in a row; activations work in
+        place. They must outlive the result unchanged.
     :return: each layer, to be placed; None if there is another kind of layer
     """
     flat = [layer for module in modules for layer in layers_of(module)]
@@ -252,7 +225,7 @@ def layers_with_backward(modules: list[nn.Module]) -> list[Layer] | None:
 
 def place_in_turn(layers: list[Layer], x: Tensor, out: Tensor | None = None) -> list[Placed]:
     """
-    :param layers: the last one linear or SimNorm if ``out`` is given
+    :param layers: the last one linear if ``out`` is given
     :param x: input of the first ``[B, n]``
     :param out: what the last one writes to ``[B, m]``
     :return: each layer behind the one before

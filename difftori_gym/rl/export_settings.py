@@ -32,7 +32,6 @@ POLICY_SETTINGS: dict[str, Setting] = dict(
     normalize_images=Flag(),
     n_critics=Whole(1, 32),
     latent_dim=SIZE,
-    simnorm_dim=Optionally(SIZE),
     planner=PLANNER,
     horizon=STEPS,
     exploration_std=Number(0.0, 100.0),

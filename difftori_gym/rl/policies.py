@@ -76,8 +76,6 @@ class DiffTORIPolicy(ExportablePolicy):
     :param optimizer_kwargs: its keyword arguments besides the learning rate
     :param n_critics: number of latent values and of Q-tilde values
     :param latent_dim: Z
-    :param simnorm_dim: latent states are softmaxes over groups of so many numbers, a divisor of ``latent_dim`` (SimNorm
-        of TD-MPC2, arXiv 2310.16828, which uses 8). None leaves them unbounded, as in TD-MPC and DiffTORI
     :param planner: the optimiser, its start and its discount
     :param horizon: H to plan with; the algorithm moves it along its schedule
     :param exploration_std: standard deviation of the noise on non-deterministic actions, in units of the [-1, 1] box
@@ -86,8 +84,7 @@ class DiffTORIPolicy(ExportablePolicy):
     :param slow_targets: encode next observations once, with the slowly moving encoder, for both kinds of targets.
         False also encodes them with the learned one, for the value targets, as TD-MPC does. None: only if there are
         images, where it saves a sixth of an update and more
-    :raises ValueError: for an action space or observation space that cannot be planned with, or a ``simnorm_dim`` that
-        does not divide ``latent_dim``
+    :raises ValueError: for an action space or observation space that cannot be planned with
     """
 
     export_settings = POLICY_SETTINGS
@@ -106,7 +103,6 @@ class DiffTORIPolicy(ExportablePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         latent_dim: int = 50,
-        simnorm_dim: int | None = None,
         planner: Planner | None = None,
         horizon: int = 5,
         exploration_std: float = 0.05,
@@ -130,7 +126,6 @@ class DiffTORIPolicy(ExportablePolicy):
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.latent_dim = latent_dim
-        self.simnorm_dim = simnorm_dim
         self.planner = planner or Planner()
         self.horizon = horizon
         self.exploration_std = exploration_std
@@ -141,8 +136,7 @@ class DiffTORIPolicy(ExportablePolicy):
 
     def _build_networks(self, arch: NetworkArch) -> None:
         action_dim = get_action_dim(self.action_space)
-        extractor = self.make_features_extractor()
-        self.encoder = LatentEncoder(extractor, arch.encoder, self.latent_dim, self.activation_fn, self.simnorm_dim)
+        self.encoder = LatentEncoder(self.make_features_extractor(), arch.encoder, self.latent_dim, self.activation_fn)
         self.model = LatentModel(
             self.latent_dim,
             action_dim,
@@ -152,7 +146,6 @@ class DiffTORIPolicy(ExportablePolicy):
             pi_arch=arch.pi,
             n_critics=self.n_critics,
             activation_fn=self.activation_fn,
-            simnorm_dim=self.simnorm_dim,
         )
         self.raw_critic = RawCritic(
             self.make_features_extractor(), action_dim, arch.qf, self.n_critics, self.activation_fn
@@ -197,7 +190,6 @@ class DiffTORIPolicy(ExportablePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
             n_critics=self.n_critics,
             latent_dim=self.latent_dim,
-            simnorm_dim=self.simnorm_dim,
             planner=self.planner,
             horizon=self.horizon,
             exploration_std=self.exploration_std,

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from difftori_gym.models import LatentModel, LatentObjective
 from difftori_gym.models.manual_curvature import NetworkTape, parameter_gradients
 from difftori_gym.models.manual_gradient import covered_layers
-from difftori_gym.models.sim_norm import SimNorm
 
 Z, A, DISCOUNT = 6, 2, 0.97
 
@@ -63,12 +62,6 @@ def test_second_derivatives_equal_autograd_s(
     arch: tuple[int, ...], n_critics: int, activation_fn: type[nn.Module], batch: int, horizon: int
 ) -> None:
     assert_equal(make_model(arch, n_critics=n_critics, activation_fn=activation_fn), batch, horizon)
-
-
-@pytest.mark.parametrize("simnorm_dim", [2, 3, 6])
-@pytest.mark.parametrize(("batch", "horizon"), [(1, 1), (1, 3), (5, 4)])
-def test_with_sim_norm(simnorm_dim: int, batch: int, horizon: int) -> None:
-    assert_equal(make_model((8, 9), simnorm_dim=simnorm_dim), batch, horizon)
 
 
 def test_so_many_rows_that_elu_is_an_exponential() -> None:
@@ -138,7 +131,6 @@ def test_what_is_not_covered_is_left_to_autograd() -> None:
         [nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)],
         [nn.Linear(3, 4, bias=False), nn.LayerNorm(4, elementwise_affine=False), nn.Tanh(), nn.Linear(4, 2)],
         [nn.Linear(3, 4), nn.ELU(0.5), nn.LayerNorm(4, bias=False), nn.LayerNorm(4), nn.ELU(), nn.Linear(4, 2)],
-        [nn.Linear(3, 6), nn.ELU(), SimNorm(3), nn.Linear(6, 2), SimNorm(2)],
     ],
 )
 @pytest.mark.parametrize("calls", [1, 3])

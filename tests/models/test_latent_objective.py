@@ -72,14 +72,6 @@ def test_equals_autograd(
     assert_equals_autograd(objective, make_actions(objective, horizon))
 
 
-@pytest.mark.parametrize("simnorm_dim", [2, 3, 6])
-@pytest.mark.parametrize(("batch", "horizon"), [(1, 1), (1, 3), (5, 4), (600, 2)])
-def test_equals_autograd_with_sim_norm(simnorm_dim: int, batch: int, horizon: int) -> None:
-    objective = make_objective(make_model((8, 9), simnorm_dim=simnorm_dim), batch)
-    assert objective._imagination is not None
-    assert_equals_autograd(objective, make_actions(objective, horizon))
-
-
 @pytest.mark.parametrize("batch", [1, 70])
 @pytest.mark.parametrize("arch", [(), (32,), (64, 64)])
 def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int) -> None:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from difftori_gym.models.manual_ensemble import ensemble_with_backward
 from difftori_gym.models.manual_gradient import with_backward
 from difftori_gym.models.manual_layers import run
-from difftori_gym.models.sim_norm import SimNorm
 
 FEW_AND_MANY = [5, 2050]
 """Rows; with many, even two numbers in a row are enough for operations to be chosen by arithmetic."""
@@ -27,7 +26,6 @@ FEW_AND_MANY = [5, 2050]
         [nn.Linear(3, 4, bias=False), nn.LayerNorm(4, elementwise_affine=False), nn.Tanh(), nn.Linear(4, 2)],
         [nn.Linear(3, 4), nn.ELU(0.5), nn.LayerNorm(4), nn.LayerNorm(4), nn.ELU(), nn.Linear(4, 2)],
         [nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU())), nn.Sequential(), nn.Linear(4, 2)],
-        [nn.Linear(3, 6), nn.ELU(), SimNorm(3), nn.Linear(6, 2), SimNorm(2)],
     ],
 )
 def test_with_backward_writes_the_output_and_adds_the_gradient(layers: list[nn.Module], rows: int) -> None:
@@ -92,8 +90,6 @@ def test_an_ensemble_of_unlike_networks_is_left_to_autograd(other: list[nn.Modul
     assert ensemble_with_backward([member, nn.Sequential(*other)]) is None
     plain = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4, bias=False), nn.Linear(4, 1))
     assert ensemble_with_backward([plain, plain]) is None
-    grouped = nn.Sequential(nn.Linear(3, 4), SimNorm(2), nn.Linear(4, 1))
-    assert ensemble_with_backward([grouped, grouped]) is None
 
 
 class Doubled(nn.Linear):
@@ -108,9 +104,6 @@ class Doubled(nn.Linear):
         [nn.ELU(), nn.Linear(2, 2)],
         [nn.Linear(2, 2), nn.ELU()],
         [nn.Linear(2, 2), nn.ELU(), nn.Tanh(), nn.Linear(2, 2)],
-        [nn.Linear(2, 2), SimNorm(2), nn.ELU(), nn.Linear(2, 2)],
-        [nn.Linear(2, 2), SimNorm(2), SimNorm(2)],
-        [nn.Linear(2, 2, bias=False), SimNorm(2)],
         [nn.Linear(2, 2), nn.Linear(2, 2, bias=False)],
         [nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2)],
         [nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)],
