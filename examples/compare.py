@@ -77,6 +77,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--obs-kwargs", type=json_object, default=argparse.SUPPRESS, help='such as \'{"size": 64, "grey": true}\', json'
     )
     add("--n-envs", type=int, default=argparse.SUPPRESS, help="training environments per run, default: 1")
+    add(
+        "--action-repeat",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="frames per agent step, default: the tasks' presets",
+    )
     add_imitation_arguments(parser.add_argument_group("imitation"))
     return parser.parse_args(arguments)
 
@@ -131,7 +137,7 @@ def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]
     """
     imitation = "demos" in values or "demos_from" in values
     of_imitation = ("base", "steps", "size", "episode_steps", "sample", "env_kwargs")
-    others = ("frames", "n_envs", "obs_kwargs") if imitation else of_imitation
+    others = ("frames", "n_envs", "obs_kwargs", "action_repeat") if imitation else of_imitation
     for name in others:
         if name in values:
             kind = "reinforcement learning, not with --demos" if imitation else "imitation: give --demos NUMBER, too"

@@ -37,7 +37,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="file to write, .mp4 or .gif")
     add("--obs", choices=["state", "pixels", "pointcloud"], help="what the model sees, default: the run's, or state")
     add("--obs-kwargs", type=json_object, help="settings of the observation as json, default: the run's")
-    add("--action-repeat", type=int, default=None, help="frames per agent step, default: the task's preset")
+    add(
+        "--action-repeat",
+        type=int,
+        default=None,
+        help="frames per agent step, default: the run's or the preset",
+    )
     add("--n-envs", type=int, default=1, help="environments tiled in the picture, default: 1")
     add("--episodes", type=int, default=1, help="episodes one after the other, default: 1")
     add("--max-steps", type=int, default=None, help="agent steps after which an episode is cut")
@@ -66,6 +71,7 @@ def complete(args: argparse.Namespace) -> None:
         if args.obs in (None, run.obs) and args.obs_kwargs is None:
             args.obs_kwargs = run.obs_kwargs
         args.obs = args.obs or run.obs
+        args.action_repeat = args.action_repeat or run.action_repeat
     args.obs = args.obs or "state"
 
 

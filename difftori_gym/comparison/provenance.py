@@ -81,6 +81,7 @@ def repeating_command(settings: RunSettings) -> str:
         *("--frames", str(settings.frames)),
         *("--obs", settings.obs),
         *(("--obs-kwargs", json.dumps(settings.obs_kwargs)) if settings.obs_kwargs else ()),
+        *("--action-repeat", str(settings.action_repeat)),
         *("--n-envs", str(settings.n_envs)),
         *("--eval-freq", str(settings.eval_freq)),
         *("--eval-episodes", str(settings.eval_episodes)),

@@ -24,6 +24,7 @@ from difftori_gym.comparison.statistics import (
 )
 from difftori_gym.comparison.summary import RunSummary, read_summary
 from difftori_gym.comparison.training import film_path
+from difftori_gym.envs import task_action_repeat
 
 Seeds = dict[int, list[ResultRow]]
 
@@ -131,9 +132,13 @@ def _task_section(inputs: _Inputs, task: Task, methods: dict[str, Seeds]) -> lis
     suite, name, obs = task
     lines = [_method_line(inputs, method, seeds) for method, seeds in methods.items()]
     parts = [f"## {suite}/{name} ({obs})", table(_HEADER, lines)]
-    changed = sorted({json.dumps(run.obs_kwargs) for run in inputs.runs.values() if run.obs_kwargs})
+    runs = [run for run in inputs.runs.values() if (run.suite, run.task, run.obs) == task]
+    changed = sorted({json.dumps(run.obs_kwargs) for run in runs if run.obs_kwargs})
     if changed:
         parts += [f"Observations differ from the task's preset: {', '.join(f'`{text}`' for text in changed)}."]
+    repeats = sorted({run.action_repeat for run in runs if run.action_repeat != task_action_repeat(run.task_id)})
+    if repeats:
+        parts += [f"Action repeat differs from the task's preset: {', '.join(map(str, repeats))}."]
     frames = max(row.frames for seeds in methods.values() for run in seeds.values() for row in run)
     quotes = []
     for curve in published_curves(suite, name, obs) if inputs.published else []:

@@ -165,6 +165,7 @@ class ComparisonSettings:
     :param n_envs: training environments side by side in each run, at least 1
     :param overrides: hyper-parameters by method
     :param obs_kwargs: settings of the observation in place of the task's preset, as in ``make_env``
+    :param action_repeat: environment frames per agent step, at least 1. None: each task's preset
     """
 
     methods: tuple[str, ...]
@@ -182,13 +183,15 @@ class ComparisonSettings:
     n_envs: int = 1
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     obs_kwargs: dict[str, Any] = field(default_factory=dict)
+    action_repeat: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "jobs", "eval_episodes", "n_envs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
-        if self.eval_freq is not None and self.eval_freq < 1:
-            raise ValueError(f"--eval-freq must be at least 1, got {self.eval_freq}.")
+        for name in ("eval_freq", "action_repeat"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
         for name in ("methods", "tasks", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
@@ -224,7 +227,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
             method=method.name,
             seed=seed,
             frames=settings.frames,
-            action_repeat=task_action_repeat(task),
+            action_repeat=settings.action_repeat or task_action_repeat(task),
             n_envs=settings.n_envs,
             eval_freq=eval_freq,
             eval_episodes=settings.eval_episodes,

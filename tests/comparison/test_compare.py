@@ -193,12 +193,14 @@ def test_films_show_the_final_policies(main, tmp_path):
         pytest.skip("MuJoCo cannot draw on this machine")
     out = tmp_path / "films"
     command = ["--methods", "ppo", "--tasks", "dm_control/cartpole-swingup", "--frames", "400", "--eval-freq", "400"]
-    assert main([*command, "--eval-episodes", "1", "--out", str(out)]) == 0
+    assert main([*command, "--action-repeat", "8", "--eval-episodes", "1", "--out", str(out)]) == 0
     assert frames_of(out, "ppo", 0) == [0, 400]
-    assert rows(out)[-1]["agent_steps"] == "100"
+    assert rows(out)[-1]["agent_steps"] == "50"
     frames = list(iio.imiter(out / "videos" / "ppo-cartpole-swingup-seed0.mp4"))
-    assert len(frames) == 251  # one image before each agent step, and one of the end
-    assert "videos/ppo-cartpole-swingup-seed0.mp4" in (out / "report.md").read_text()
+    assert len(frames) == 126  # one image before each agent step, and one of the end
+    report = (out / "report.md").read_text()
+    assert "videos/ppo-cartpole-swingup-seed0.mp4" in report
+    assert "Action repeat differs from the task's preset: 8." in report
 
 
 @pytest.mark.slow

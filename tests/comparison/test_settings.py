@@ -57,6 +57,15 @@ def test_settings_of_the_observation_reach_the_run_and_its_command(tmp_path):
         plan_runs(settings(tmp_path / "other", **asked, obs_kwargs={"colour": True}))
 
 
+def test_another_action_repeat_reaches_the_run_and_its_command(tmp_path):
+    asked = dict(methods=("sac",), tasks=("dm_control/cartpole-swingup",), seeds=(0,))
+    (preset,) = plan_runs(settings(tmp_path, **asked))
+    (run,) = plan_runs(settings(tmp_path, **asked, action_repeat=8))
+    assert (preset.action_repeat, preset.agent_steps) == (4, 250)
+    assert (run.action_repeat, run.agent_steps) == (8, 125)
+    assert "--action-repeat 8" in repeating_command(run)
+
+
 def test_a_preset_of_a_suite_holds_for_its_tasks():
     preset = METHODS["difftori"].hyperparameters
     assert preset("metaworld/reach")["reward_scale"] == preset("metaworld/button-press")["reward_scale"] == 0.1
@@ -132,6 +141,7 @@ def test_a_missing_suite_names_its_install_command(tmp_path, monkeypatch):
         ({"frames": 0}, "--frames must be at least 1, got 0"),
         ({"jobs": 0}, "--jobs must be at least 1, got 0"),
         ({"eval_freq": 0}, "--eval-freq must be at least 1, got 0"),
+        ({"action_repeat": 0}, "--action-repeat must be at least 1, got 0"),
         ({"eval_episodes": 0}, "--eval-episodes must be at least 1, got 0"),
         ({"n_envs": 0}, "--n-envs must be at least 1, got 0"),
         ({"seeds": (1, 1)}, "--seeds needs one or more different values"),
