@@ -19,7 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from difftori_gym.checkpointing.files import atomic_folder, discard
-from difftori_gym.checkpointing.replay import restore_replay, trim_replay
+from difftori_gym.checkpointing.replay import TrimmedReplay
 from difftori_gym.checkpointing.training_state import TrainingState
 
 FORMAT = 1
@@ -84,7 +84,7 @@ def save_checkpoint(
         model.save(file)
         (folder / _MODEL).write_bytes(file.getbuffer())
         if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
-            _write(folder / _REPLAY, trim_replay(model.replay_buffer))
+            _write(folder / _REPLAY, TrimmedReplay(model.replay_buffer))
         _write(folder / _TRAINING, state)
         record = CheckpointRecord(
             agent_steps=model.num_timesteps,
@@ -210,8 +210,6 @@ def load_checkpoint(
     model = learner.load(checkpoint / _MODEL, env=env, device=device)
     if isinstance(model, OffPolicyAlgorithm):
         model.load_replay_buffer(checkpoint / _REPLAY, truncate_last_traj=False)
-        assert model.replay_buffer is not None
-        restore_replay(model.replay_buffer)
     if demonstrations is not None:
         model.set_demonstrations(demonstrations)  # type: ignore[attr-defined]
     with (checkpoint / _TRAINING).open("rb") as file:

@@ -33,32 +33,35 @@ def _resize(value: Any, size: int, new_size: int) -> Any:
     return resized
 
 
-def trim_replay(buffer: ReplayBuffer) -> ReplayBuffer:
+class TrimmedReplay:
     """
-    Leave out the empty part of a replay buffer, which is most of it in a short run.
+    A replay buffer on its way into a file: pickled without its empty part, which is most of it in a short run.
 
-    The entry after the newest one is kept: with ``optimize_memory_usage`` it holds the newest next observation.
+    What is unpickled is the buffer itself in its full size, so ``load_replay_buffer`` reads the file.
 
     :param buffer: the buffer, which is left as it is
-    :return: a shallow copy with less storage, the buffer itself when it is full
     """
-    length = buffer.pos + 1
-    if buffer.full or length >= buffer.buffer_size:
-        return buffer
-    trimmed = copy.copy(buffer)
-    for name, value in vars(buffer).items():
-        setattr(trimmed, name, _resize(value, buffer.buffer_size, length))
-    return trimmed
+
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self.buffer = buffer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffer, length = self.buffer, self.buffer.pos + 1
+        if not buffer.full and length < buffer.buffer_size:
+            # The entry after the newest one is kept: with optimize_memory_usage it holds the newest next observation.
+            buffer = copy.copy(buffer)
+            for name, value in vars(buffer).items():
+                setattr(buffer, name, _resize(value, buffer.buffer_size, length))
+        return _in_full_size, (buffer,)
 
 
-def restore_replay(buffer: ReplayBuffer) -> None:
+def _in_full_size(buffer: ReplayBuffer) -> ReplayBuffer:
     """
-    Give a trimmed buffer its full size again, in place.
-
-    :param buffer: a buffer from :func:`trim_replay`
+    :param buffer: a buffer of a file, whose storage may be shorter than its size
+    :return: the same object, with storage of its full size
     """
     length = buffer.dones.shape[0]
-    if length == buffer.buffer_size:
-        return
-    for name, value in list(vars(buffer).items()):
-        setattr(buffer, name, _resize(value, length, buffer.buffer_size))
+    if length < buffer.buffer_size:
+        for name, value in vars(buffer).items():
+            setattr(buffer, name, _resize(value, length, buffer.buffer_size))
+    return buffer

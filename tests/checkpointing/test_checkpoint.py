@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, and the learner comes back as it was."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.logger import Logger
 
+from difftori_gym import DiffTORI
 from difftori_gym.checkpointing import (
     DamagedCheckpointError,
     list_checkpoints,
@@ -16,7 +18,7 @@ from difftori_gym.checkpointing import (
     read_checkpoint,
     save_checkpoint,
 )
-from difftori_gym.checkpointing.replay import restore_replay, trim_replay
+from difftori_gym.checkpointing.replay import TrimmedReplay
 from difftori_gym.envs import make_vec_env
 
 SMALL = {"net_arch": [8]}
@@ -44,19 +46,40 @@ def stored(buffer):
 def test_a_trimmed_replay_is_small_and_comes_back_whole(memory):
     buffer = trained_sac(buffer_size=10_000, **memory).replay_buffer
     before = {name: array.copy() for name, array in stored(buffer).items()}
-    trimmed = trim_replay(buffer)
-    assert trimmed.observations.shape[0] == 31
+    written = pickle.dumps(TrimmedReplay(buffer))
+    assert len(written) < 31 * 2 * 100
     assert buffer.observations.shape[0] == 5000  # the original is left alone
-    restore_replay(trimmed)
-    assert set(stored(trimmed)) == set(before)
-    for name, array in stored(trimmed).items():
+    read = pickle.loads(written)
+    assert type(read) is type(buffer)
+    assert set(stored(read)) == set(before)
+    for name, array in stored(read).items():
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_a_full_replay_is_left_as_it_is():
+def test_a_full_replay_is_written_whole():
     buffer = trained_sac(buffer_size=40).replay_buffer
     assert buffer.full
-    assert trim_replay(buffer) is buffer
+    read = pickle.loads(pickle.dumps(TrimmedReplay(buffer)))
+    for name, array in stored(read).items():
+        np.testing.assert_array_equal(array, stored(buffer)[name])
+
+
+@pytest.mark.parametrize("learner", [SAC, DiffTORI])
+def test_the_replay_of_a_checkpoint_is_read_by_load_replay_buffer(tmp_path, learner):
+    def new():
+        env = make_vec_env("Pendulum-v1", 2, seed=0)
+        return learner("MlpPolicy", env, learning_starts=20, batch_size=8, buffer_size=10_000, seed=0, device="cpu")
+
+    model = new().learn(60)
+    file = save_checkpoint(tmp_path, model, wall_s=1.0) / "replay_buffer.pkl"
+    other = new()
+    other.load_replay_buffer(file)
+    other.set_logger(Logger(folder=None, output_formats=[]))
+    other._setup_learn(0, None)
+    other.train(20, 8)
+    assert other.replay_buffer.size() == 30
+    other.learn(20)
+    assert other.replay_buffer.size() == 40
 
 
 def test_a_learner_comes_back_with_weights_optimisers_and_replay(tmp_path):
