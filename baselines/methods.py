@@ -55,7 +55,7 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
 _PLANNER_SEEN: Hyperparameters = dict(
     learning_rate=1e-3, buffer_size=100_000, batch_size=64, horizon=3, pg_batch_size=32
 )
-# Smaller convolutions of whitened images: what finger-spin was learned with (docs/pixels.md).
+# Smaller convolutions of whitened images: what finger-spin was learned with (docs/results_pixels.md).
 _PLANNER_PIXELS: Hyperparameters = dict(
     _PLANNER_SEEN,
     policy_kwargs=dict(

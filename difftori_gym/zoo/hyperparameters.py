@@ -14,7 +14,7 @@ from difftori_gym.baselines.methods import METHODS
 @dataclass(frozen=True)
 class MeasuredTask:
     """
-    A task whose learning curve is in docs/results.md, or docs/pixels.md for images.
+    A task whose learning curve is in docs/results.md, or docs/results_pixels.md for images.
 
     :param id: what ``--env`` is given
     :param task: canonical name, by which the presets know it
