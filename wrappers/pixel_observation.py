@@ -38,7 +38,10 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
     :param state: ``none``; ``observation``, the wrapped environment's, which must be one float vector; ``agent``, the
         agent's own position as the suite gives it (no objects)
     :param grey: the mean of red, green and blue instead of the three
-    :raises ValueError: on a size below 1, an unknown camera, or an environment that cannot give what is asked for
+    :param antialias: cameras draw at so many times the size, and pixels are averaged; edges then move by less than a
+        pixel, as they do not in fast drawing
+    :raises ValueError: on a size or ``antialias`` below 1, an unknown camera, or an environment that cannot give what
+        is asked for
     :raises RuntimeError: if nothing can be drawn on this machine
     """
 
@@ -53,16 +56,18 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         camera: CameraId | Sequence[CameraId] | None = None,
         state: StateBeside = "none",
         grey: bool = False,
+        antialias: int = 1,
     ) -> None:
-        RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state, grey=grey)
+        RecordConstructorArgs.__init__(self, size=size, camera=camera, state=state, grey=grey, antialias=antialias)
         gym.ObservationWrapper.__init__(self, env)
         self._size = image_size(size, "PixelObservation")
         self._state, self._grey = state, grey
+        self._drawn = _drawn_size(self._size, antialias, camera)
         self._views = () if camera is None else several_cameras(camera)
         self._cameras = cameras_of(env, "PixelObservation") if self._views else None
         if self._cameras is not None:
             for view in self._views:  # a wrong name or a missing driver is told now
-                self._cameras.image(view, *self._size)
+                self._cameras.image(view, *self._drawn)
         elif env.render_mode != "rgb_array":
             raise ValueError(
                 f"PixelObservation without a camera needs an environment made with render_mode='rgb_array', got "
@@ -107,12 +112,31 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
     def _draw(self) -> NDArray[np.uint8]:
         """:return: image ``[C, height, width]``"""
         if self._cameras is None:
-            images = [resize(np.asarray(self.env.render()), self._size)]
+            images = [np.asarray(self.env.render())]
         else:
-            images = [self._cameras.image(view, *self._size) for view in self._views]
+            images = [self._cameras.image(view, *self._drawn) for view in self._views]
+        images = [resize(image, self._size) for image in images]
         if self._grey:
             return np.stack([image.mean(axis=2, dtype=np.float32).round().astype(np.uint8) for image in images])
         return np.concatenate([image.transpose(2, 0, 1) for image in images])
+
+
+def _drawn_size(size: tuple[int, int], antialias: int, camera: object) -> tuple[int, int]:
+    """
+    :param size: height and width of the observation
+    :param antialias: how many times as large cameras draw
+    :param camera: None if no camera draws
+    :return: height and width that cameras draw
+    :raises ValueError: on an ``antialias`` that is no whole number of at least 1, or that no camera could follow
+    """
+    if not isinstance(antialias, Integral) or antialias < 1:
+        raise ValueError(f"PixelObservation needs antialias to be a whole number of at least 1, got {antialias!r}.")
+    if antialias > 1 and camera is None:
+        raise ValueError(
+            f"PixelObservation with antialias={antialias} needs a camera: without one it shows what render() gives, "
+            "averaged over areas. Name a camera, or make the environment with larger pictures."
+        )
+    return size[0] * int(antialias), size[1] * int(antialias)
 
 
 def image_size(size: int | Sequence[int], wanted_by: str) -> tuple[int, int]:

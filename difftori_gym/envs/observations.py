@@ -40,6 +40,7 @@ class PixelPreset:
     :param size: height and width in pixels, or one number for both
     :param state: what stands beside the image
     :param grey: one channel instead of three
+    :param antialias: cameras draw at so many times the size, and pixels are averaged
     :param frame_stack: number of last images seen together, at least 1
     """
 
@@ -47,6 +48,7 @@ class PixelPreset:
     size: int | Sequence[int] = 84
     state: StateBeside = "none"
     grey: bool = False
+    antialias: int = 1
     frame_stack: int = 3
 
 

@@ -101,6 +101,34 @@ def test_grey_is_the_mean_of_three_colours():
     np.testing.assert_array_equal(red.reset()[0], np.tile([0, 0, 3, 3], (1, 6, 1)))
 
 
+class Edge(Filmed):
+    """White up to four tenths of the width."""
+
+    def image(self, camera, height, width):
+        row = np.where(np.arange(width) < 0.4 * width, 255, 0).astype(np.uint8)
+        return np.broadcast_to(row[None, :, None], (height, width, 3))
+
+
+@pytest.mark.parametrize(("antialias", "row"), [(1, [255, 255, 0, 0]), (5, [255, 153, 0, 0])])
+def test_edges_lie_within_a_pixel_when_it_is_drawn_larger_and_averaged(antialias, row):
+    env = PixelObservation(Edge(render_mode=None), size=4, camera="10", antialias=antialias)
+    observation, _ = env.reset()
+    np.testing.assert_array_equal(observation, np.tile(row, (3, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("antialias", "camera", "message"),
+    [
+        (0, "10", "antialias to be a whole number of at least 1, got 0"),
+        (1.5, "10", "antialias to be a whole number of at least 1, got 1.5"),
+        (2, None, "antialias=2 needs a camera"),
+    ],
+)
+def test_antialiasing_that_cannot_be_is_refused(antialias, camera, message):
+    with pytest.raises(ValueError, match=message):
+        PixelObservation(Edge(), size=4, camera=camera, antialias=antialias)
+
+
 @pytest.mark.parametrize(("state", "expected"), [("observation", [1.0, 1.0]), ("agent", [1.0, 2.0, 3.0])])
 def test_a_state_may_stand_beside_it(state, expected):
     env = PixelObservation(Filmed(), size=8, camera="10", state=state)
