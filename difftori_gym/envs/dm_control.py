@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformAction
 from numpy.typing import NDArray
 
-from difftori_gym.envs.mujoco_cameras import ExplainedRendering, MujocoCameras, draw_fast
+from difftori_gym.envs.mujoco_cameras import FREE_CAMERA, ExplainedRendering, MujocoCameras, allow_pictures, draw_fast
 from difftori_gym.envs.mujoco_state import mujoco_state, restore_mujoco
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
@@ -61,9 +61,6 @@ _TRACKED: dict[str, TrackedPoint] = {
 
 # Lower corner of the clouds' crop box: no ground, everything else.
 _ABOVE_GROUND = (-np.inf, -np.inf, 0.005)
-
-# Number of MuJoCo's camera that is not of the model.
-_FREE_CAMERA = -1
 
 # MuJoCo's "no limit": an action space with such bounds is unbounded.
 _MUJOCO_UNLIMITED = 1e10
@@ -117,9 +114,7 @@ class _ShimmyRendering(ExplainedRendering[Any, Any]):
         camera, height, width = picture
         self.metadata = {**env.metadata, "render_fps": 1.0 / source.control_timestep()}
         self._physics = source.physics
-        # The suite's models allow for 640 x 480; it counts when the first picture is drawn.
-        whole = self._physics.model.vis.global_
-        whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
+        allow_pictures(self._physics.model, height, width)
         if fast:
             draw_fast(self._physics.model.ptr)
         self.cameras = MujocoCameras(self._simulation, fast=fast)
@@ -246,7 +241,7 @@ def _load(
     shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
     picture = (camera, height, width)
     env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
-    if camera_id not in (None, _FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
+    if camera_id not in (None, FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
         env.cameras.index(camera_id)
     return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
 

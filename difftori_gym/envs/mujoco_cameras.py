@@ -63,6 +63,10 @@ def _check_driver() -> None:
     mujoco.GLContext(16, 16).free()
 
 
+#: Number of MuJoCo's camera that is not of the model.
+FREE_CAMERA = -1
+
+
 @contextlib.contextmanager
 def explained_drawing() -> Iterator[None]:
     """
@@ -94,6 +98,18 @@ class ExplainedRendering(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
             with explained_drawing():
                 pass
         return super().render()
+
+
+def allow_pictures(model: Any, height: int, width: int) -> None:
+    """
+    Let pictures be as large as this. Models allow for 640 x 480 unless they say more; it counts at the first picture.
+
+    :param model: MuJoCo's model, or dm_control's view of it
+    :param height: pixels
+    :param width: pixels
+    """
+    whole = model.vis.global_
+    whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
 
 
 class MujocoCameras:
@@ -227,8 +243,7 @@ class MujocoCameras:
         if self._options is None:
             self._options = mujoco.MjvOption()
             self._options.geomgroup[list(self._hidden_groups)] = 0
-        whole = model.vis.global_
-        whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
+        allow_pictures(model, height, width)
         with explained_drawing():
             renderer = mujoco.Renderer(model, height=height, width=width)
         _opened.add(self)

@@ -11,11 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from difftori_gym.envs.mujoco_cameras import MujocoCameras, explained_drawing
+from difftori_gym.envs.mujoco_cameras import FREE_CAMERA, MujocoCameras, allow_pictures, explained_drawing
 from difftori_gym.wrappers import BatchedEnv, TensorStep
 
-# Number of MuJoCo's camera that is not of the model.
-_FREE_CAMERA = -1
 # Bytes that the start of an array must be a multiple of for JAX to share its memory.
 _ALIGNMENT = 64
 
@@ -98,7 +96,7 @@ class PlaygroundBatch(BatchedEnv):
         self.episode_length = int(source._config.episode_length) if episode_length is None else episode_length
         if self.episode_length < 1:
             raise ValueError(f"PlaygroundBatch needs episode_length >= 1, got {self.episode_length}.")
-        if camera_id != _FREE_CAMERA:
+        if camera_id != FREE_CAMERA:
             MujocoCameras(lambda: (source.mj_model, None)).index(camera_id)  # a wrong one is told now
         self.source = source
         self.action_repeat = action_repeat
@@ -224,8 +222,7 @@ class PlaygroundBatch(BatchedEnv):
         if self._drawing is None:
             model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 0  # most of the time without a GPU
             height, width = self._image_size
-            whole = model.vis.global_
-            whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
+            allow_pictures(model, height, width)
             with explained_drawing():
                 self._drawing = mujoco.Renderer(model, height, width), mujoco.MjData(model)
         renderer, scene = self._drawing
