@@ -80,6 +80,8 @@ _OFF_POLICY: Hyperparameters = dict(
 )
 _SAC: Hyperparameters = {**_OFF_POLICY, "ent_coef": "auto_0.1"}
 _TD3: Hyperparameters = {**_OFF_POLICY, "action_noise_std": 0.1}
+# Its critics, which have no targets, are wider than the others', as published; a quarter of sb3-contrib's 1024 units.
+_CROSSQ: Hyperparameters = {**_SAC, "policy_kwargs": dict(net_arch=dict(pi=[128, 128], qf=[256, 256]))}
 _PPO: Hyperparameters = dict(
     n_steps=500,
     batch_size=50,
@@ -167,7 +169,7 @@ class Method:
             assert shape is not None
             keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
         policy = policy_name(env.observation_space)
-        if policy != "MlpPolicy" and self.learner().__module__.startswith("stable_baselines3."):
+        if policy != "MlpPolicy" and self.learner().__module__.startswith(("stable_baselines3.", "sb3_contrib.")):
             _see(self.learner(), env.observation_space, keywords)
         extractor = keywords.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
         if policy == "MultiInputPolicy" and "kernels" in extractor:  # beside a state, an image has its own encoder
@@ -246,6 +248,18 @@ def _drqv2() -> type[BaseAlgorithm]:
     return DrQv2
 
 
+def _tqc() -> type[BaseAlgorithm]:
+    from sb3_contrib import TQC
+
+    return TQC
+
+
+def _crossq() -> type[BaseAlgorithm]:
+    from sb3_contrib import CrossQ
+
+    return CrossQ
+
+
 def _without_policy_gradient(hyperparameters: Hyperparameters) -> Hyperparameters:
     """:return: those of TD-MPC, which has no policy-gradient loss to set a batch size of"""
     return {name: value for name, value in hyperparameters.items() if name != "pg_batch_size"}
@@ -277,6 +291,8 @@ METHODS: dict[str, Method] = {
         Method("drqv2", "DrQ-v2", _drqv2, _DRQV2, obs=("pixels",)),
         Method("sac", "SAC", lambda: SAC, _SAC, **_SEEING_OFF_POLICY),
         Method("td3", "TD3", lambda: TD3, _TD3, **_SEEING_OFF_POLICY),
+        Method("tqc", "TQC", _tqc, _SAC, **_SEEING_OFF_POLICY),
+        Method("crossq", "CrossQ", _crossq, _CROSSQ),
         Method("ppo", "PPO", lambda: PPO, _PPO, _PPO_TASKS, obs=_ALL_OBS),
     )
 }

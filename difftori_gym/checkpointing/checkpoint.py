@@ -45,6 +45,7 @@ class CheckpointRecord:
     :param written: when, in UTC
     :param files: size in bytes and CRC-32 of each file
     :param format: version of this layout
+    :param cpu_s: seconds of processor time of training
     """
 
     agent_steps: int
@@ -54,10 +55,17 @@ class CheckpointRecord:
     written: str
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     format: int = FORMAT
+    cpu_s: float = 0.0
 
 
 def save_checkpoint(
-    directory: Path, model: BaseAlgorithm, *, wall_s: float = 0.0, keep: int = 1, whole_step: bool = True
+    directory: Path,
+    model: BaseAlgorithm,
+    *,
+    wall_s: float = 0.0,
+    cpu_s: float = 0.0,
+    keep: int = 1,
+    whole_step: bool = True,
 ) -> Path:
     """
     Save model, optimisers, replay, schedules, random generators and environments, then drop old checkpoints.
@@ -68,6 +76,7 @@ def save_checkpoint(
     :param directory: folder of the run
     :param model: the learner, between two rollouts
     :param wall_s: seconds of training, for the record
+    :param cpu_s: seconds of processor time of training, for the record
     :param keep: how many of the newest checkpoints stay, at least 1
     :param whole_step: False if training was stopped after a step of the environments and before it was stored: their
         episodes then begin anew
@@ -89,6 +98,7 @@ def save_checkpoint(
         record = CheckpointRecord(
             agent_steps=model.num_timesteps,
             wall_s=wall_s,
+            cpu_s=cpu_s,
             learner=type(model).__name__,
             begins_anew=state.why_anew(),
             written=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -26,6 +26,8 @@ class ResultRow:
     :param wall_s: seconds of training so far, without evaluations, checkpoints and films
     :param episode_return: mean undiscounted return of the evaluation episodes
     :param success: share of successful evaluation episodes, None when the task does not tell
+    :param cpu_s: seconds of processor time of the training process so far, counted like ``wall_s``
+    :param dead_starts: evaluation episodes with less than a tenth of their median return
     """
 
     suite: str
@@ -38,6 +40,8 @@ class ResultRow:
     wall_s: float
     episode_return: float
     success: float | None
+    cpu_s: float
+    dead_starts: int
 
 
 Task = tuple[str, str, str]  # suite, task, obs
@@ -69,7 +73,8 @@ def read_results(path: Path) -> list[ResultRow]:
 def _values(row: ResultRow) -> tuple[object, ...]:
     success = "" if row.success is None else f"{row.success:.4f}"
     counts = (row.suite, row.task, row.obs, row.method, row.seed, row.frames, row.agent_steps)
-    return (*counts, f"{row.wall_s:.2f}", f"{row.episode_return:.4f}", success)
+    measured = (f"{row.wall_s:.2f}", f"{row.episode_return:.4f}", success)
+    return (*counts, *measured, f"{row.cpu_s:.2f}", row.dead_starts)
 
 
 def _row(record: dict[str, str]) -> ResultRow:
@@ -88,6 +93,8 @@ def _row(record: dict[str, str]) -> ResultRow:
         wall_s=float(record["wall_s"]),
         episode_return=float(record["episode_return"]),
         success=float(record["success"]) if record["success"] else None,
+        cpu_s=float(record["cpu_s"]),
+        dead_starts=int(record["dead_starts"]),
     )
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Lock
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
+from difftori_gym.checkpointing.signals import TrainingInterrupted
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.workload import Progress, Report, Run, Workload
 
@@ -26,6 +29,9 @@ _logger = logging.getLogger(__name__)
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 _OUTPUT_TAIL = 2000
+
+# Seconds that a run gets to write its checkpoint when all shall end: an evaluation may have to end before.
+_GRACE_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,8 @@ def _work(
         execute(run, directory, messages.send, _FilmTurn(lock))
     except BrokenPipeError:
         sys.exit(1)  # the parent is gone
+    except TrainingInterrupted as ended:
+        sys.exit(str(ended))
     except Exception:
         write_text(trace, traceback.format_exc())
         sys.exit(1)
@@ -183,6 +191,7 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workloa
     lock = context.Lock()
     active: list[_Job] = []
     failures: list[Failure] = []
+    before = _interrupt_at_sigterm()
     try:
         while waiting or active:
             failures += _give_up(waiting, {failure.name for failure in failures}, display)
@@ -197,11 +206,31 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workloa
                     active.remove(job)
                     failures += _finish(job, out, display, workload)
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         for job in active:
             job.process.terminate()
+        for job in active:
+            job.process.join(timeout=_GRACE_S)
+            job.process.kill()
             job.process.join()
         workload.collect(out)
     return failures
+
+
+def _interrupt_at_sigterm() -> Any:
+    """
+    Let SIGTERM do what Ctrl-C does: runs write their checkpoints, tables and report are brought up to date.
+
+    :return: the handler until now, None outside the main thread, which alone has handlers
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
 
 
 def _give_up(waiting: list[Run], died: set[str], display: Display) -> list[Failure]:

@@ -84,6 +84,16 @@ def wilson(successes: int, trials: int) -> Estimate:
     return Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
+def dead_starts(returns: Values) -> int:
+    """
+    Count starts from which a policy does nothing, which a mean over few episodes hides.
+
+    :param returns: of the episodes of one evaluation ``[episodes]``
+    :return: how many are below a tenth of their median; none where the median is not positive
+    """
+    return int((returns < 0.1 * np.median(returns)).sum()) if np.median(returns) > 0 else 0
+
+
 def area_under_curve(rows: Sequence[ResultRow]) -> float:
     """
     Mean height of a learning curve, by the trapezoid rule.

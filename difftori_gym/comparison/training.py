@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,10 +18,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
+from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.provenance import Session, note_session, repeating_command
 from difftori_gym.comparison.results import ResultRow, collect_results, read_results, write_results
 from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison.statistics import dead_starts
 from difftori_gym.comparison.summary import (
     RunSummary,
     measure_plan_ms,
@@ -28,7 +31,7 @@ from difftori_gym.comparison.summary import (
     read_summary,
     write_summary,
 )
-from difftori_gym.comparison.workload import Begun, Progress, Report, Workload
+from difftori_gym.comparison.workload import Begun, Progress, Report, Stopwatch, Workload
 from difftori_gym.envs import make_vec_env
 from difftori_gym.evaluation import evaluate
 from difftori_gym.video import record_video
@@ -50,7 +53,7 @@ def evaluation_seed(seed: int) -> int:
 
 class _Run(BaseCallback):
     """
-    Evaluate and save at regular frames, and keep the clock of training.
+    Evaluate and save at regular frames, and keep the clock of training. SIGTERM ends training with a checkpoint.
 
     :param settings: the run
     :param directory: its folder
@@ -64,12 +67,12 @@ class _Run(BaseCallback):
         self.settings = settings
         self.directory = directory
         self.eval_env = eval_env
-        self.wall_s = state.wall_s
+        self.clock = Stopwatch(state)
         self.report = report
         frames = state.agent_steps * settings.action_repeat
         # What was evaluated after the checkpoint will be trained, and evaluated, again.
         self.rows = [row for row in read_results(directory / "results.csv") if row.frames <= frames]
-        self._clock = time.perf_counter()
+        self._ending = HeldSignals([signal.SIGTERM])
         self._reported = 0.0
         self._rollout_start = state.agent_steps
         self._unsaved, self._due, self._whole_step = False, False, True
@@ -80,17 +83,22 @@ class _Run(BaseCallback):
         return self.model.num_timesteps * self.settings.action_repeat
 
     def _on_training_start(self) -> None:
-        self._clock = time.perf_counter()
+        self._ending.hold(self.model)
+        self.clock.start()
 
     def _on_rollout_start(self) -> None:
         self._rollout_start, self._whole_step = self.model.num_timesteps, True
         if self._due:
             self.evaluate()
+        ends = self._ending.received
         # Not at the evaluation: only between two rollouts a run can be continued as if it had never stopped.
-        if self._unsaved:
-            self.wall_s += time.perf_counter() - self._clock
+        if self._unsaved or (ends is not None and self.model.num_timesteps > 0):
+            self.clock.stop()
             self.save()
-            self._clock = time.perf_counter()
+            self.clock.start()
+        if ends is not None:
+            self._ending.release()
+            raise TrainingInterrupted(f"{ends.name} ended {self.settings.name} after {self.frames} frames.")
 
     def _on_rollout_end(self) -> None:
         self._whole_step = True
@@ -113,6 +121,7 @@ class _Run(BaseCallback):
             self.evaluate()
         if self._unsaved:
             self.save()
+        self._ending.release()
 
     def _rollout_is_whole(self) -> bool:
         """:return: whether the learner has just collected what it needs for its last update"""
@@ -126,7 +135,7 @@ class _Run(BaseCallback):
 
     def evaluate(self) -> None:
         """Stop the clock, evaluate, write the table; a checkpoint is due."""
-        self.wall_s += time.perf_counter() - self._clock
+        self.clock.stop()
         self._due = False
         self.tell("evaluate")
         settings = self.settings
@@ -141,19 +150,22 @@ class _Run(BaseCallback):
             seed=settings.seed,
             frames=self.frames,
             agent_steps=self.model.num_timesteps,
-            wall_s=self.wall_s,
+            wall_s=self.clock.wall_s,
             episode_return=evaluation.mean_return,
             success=evaluation.success_rate,
+            cpu_s=self.clock.cpu_s,
+            dead_starts=dead_starts(evaluation.returns),
         )
         self.rows = [other for other in self.rows if other.frames < row.frames] + [row]
         write_results(self.directory / "results.csv", self.rows)
         self._unsaved = self.model.num_timesteps > 0  # a run that did not get further starts anew
         self.tell("train")
-        self._clock = time.perf_counter()
+        self.clock.start()
 
     def save(self) -> None:
         """Write the checkpoint."""
-        save_checkpoint(self.directory, self.model, wall_s=self.wall_s, whole_step=self._whole_step)
+        clock = self.clock
+        save_checkpoint(self.directory, self.model, wall_s=clock.wall_s, cpu_s=clock.cpu_s, whole_step=self._whole_step)
         self._unsaved = False
 
     def tell(self, stage: str) -> None:
@@ -224,7 +236,7 @@ def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlg
         model = method.build(env, seed=settings.seed, device=settings.device, hyperparameters=settings.hyperparameters)
         return model, Begun()
     restored = load_checkpoint(checkpoint, method.learner(), env, device=settings.device)
-    begun = Begun(restored.record.agent_steps, restored.record.wall_s)
+    begun = Begun(restored.record.agent_steps, restored.record.wall_s, restored.record.cpu_s)
     note_session(
         directory, settings.to_json(), repeating_command(settings), Session.now(begun.agent_steps, restored.begins_anew)
     )

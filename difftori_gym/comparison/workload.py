@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,10 +36,36 @@ class Begun:
 
     :param agent_steps: agent steps trained, gradient steps of an imitation learner
     :param wall_s: seconds of training so far
+    :param cpu_s: seconds of processor time of training so far
     """
 
     agent_steps: int = 0
     wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+class Stopwatch:
+    """
+    Seconds of training, on the wall and of the processor in this process.
+
+    :param begun: what an earlier process took
+    """
+
+    def __init__(self, begun: Begun) -> None:
+        self.wall_s, self.cpu_s = begun.wall_s, begun.cpu_s
+        self._started: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._started = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        """Count no more; nothing if it does not count."""
+        if self._started is not None:
+            wall, cpu = self._started
+            self.wall_s += time.perf_counter() - wall
+            self.cpu_s += time.process_time() - cpu
+        self._started = None
 
 
 Report = Callable[[Progress], None]

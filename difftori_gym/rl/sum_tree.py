@@ -61,12 +61,13 @@ class SumTree:
         Draw with replacement, stratified: one draw from each of ``batch_size`` equal parts of the total.
 
         :param batch_size: N
-        :return: indices ``[N]``, their probabilities ``[N]``
+        :return: indices ``[N]`` in random order, so that any part of them is a random draw; their probabilities ``[N]``
         :raises ValueError: if every weight is zero
         """
         if not self.total > 0:
             raise ValueError("SumTree.sample needs at least one positive weight, got none: add a transition first.")
-        position = (np.arange(batch_size) + np.random.random_sample(batch_size)) * (self.total / batch_size)
+        stratum = np.random.permutation(batch_size)
+        position = (stratum + np.random.random_sample(batch_size)) * (self.total / batch_size)
         nodes = np.ones(batch_size, dtype=np.int64)
         for _ in range(self._depth):
             left = self._sums[2 * nodes]

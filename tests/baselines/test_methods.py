@@ -17,6 +17,7 @@ SMALL = {
     "drqv2": dict(learning_starts=12, batch_size=4),
     "sac": dict(learning_starts=12, batch_size=4),
     "td3": dict(learning_starts=12, batch_size=4),
+    "tqc": dict(learning_starts=12, batch_size=4),
     "ppo": dict(n_steps=12, batch_size=6, n_epochs=1),
 }
 SMALL["difftori_nopg"] = SMALL["difftori"]
@@ -115,6 +116,7 @@ def test_what_the_table_says():
         "tdmpc",
         "sac",
         "td3",
+        "tqc",
         "ppo",
     ]
     assert METHODS["drqv2"].obs == ("pixels",)

@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare.py"
 PENDULUM = ["--tasks", "Pendulum-v1", "--eval-episodes", "2"]
 QUICK_SAC = ["--set", "sac.learning_starts=50", "sac.batch_size=16", 'sac.policy_kwargs={"net_arch": [16]}']
 COLUMNS = ["suite", "task", "obs", "method", "seed", "frames", "agent_steps", "wall_s", "episode_return", "success"]
+COLUMNS += ["cpu_s", "dead_starts"]
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,8 @@ def test_our_own_learners_run_side_by_side(main, tmp_path):
     [
         (
             ["--methods", "sax"],
-            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, drqv2, sac, td3, ppo.\n",
+            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, drqv2, sac, td3, tqc, crossq, "
+            "ppo.\n",
         ),
         (["--tasks", "CartPole-v1"], "compare: gymnasium/CartPole-v1 has Discrete actions"),
         (["--set", "sac.learning_rate"], "compare: --set needs METHOD.KEY=VALUE"),

@@ -15,17 +15,19 @@ from difftori_gym.comparison.results import (
     read_results,
     write_results,
 )
-from difftori_gym.comparison.statistics import area_under_curve, bootstrap, interquartile_mean
+from difftori_gym.comparison.statistics import area_under_curve, bootstrap, dead_starts, interquartile_mean
 
-ROW = ResultRow("dm_control", "cup-catch", "state", "sac", 0, 4000, 2000, 12.5, 345.25, None)
+ROW = ResultRow("dm_control", "cup-catch", "state", "sac", 0, 4000, 2000, 12.5, 345.25, None, 11.5, 1)
 
 
 def test_the_columns_are_those_of_the_contract(tmp_path):
     write_results(tmp_path / "results.csv", [ROW, replace(ROW, success=0.5)])
     lines = list(csv.reader((tmp_path / "results.csv").read_text().splitlines()))
-    assert ",".join(lines[0]) == "suite,task,obs,method,seed,frames,agent_steps,wall_s,episode_return,success"
-    assert lines[1] == ["dm_control", "cup-catch", "state", "sac", "0", "4000", "2000", "12.50", "345.2500", ""]
-    assert lines[2][-1] == "0.5000"
+    contract = "suite,task,obs,method,seed,frames,agent_steps,wall_s,episode_return,success,cpu_s,dead_starts"
+    assert ",".join(lines[0]) == contract
+    first = ["dm_control", "cup-catch", "state", "sac", "0", "4000", "2000", "12.50", "345.2500", "", "11.50", "1"]
+    assert lines[1] == first
+    assert lines[2][-3] == "0.5000"
     assert read_results(tmp_path / "results.csv") == [ROW, replace(ROW, success=0.5)]
 
 
@@ -59,7 +61,7 @@ def test_methods_are_grouped_in_the_order_of_the_registry():
 
 
 def test_every_column_is_a_field():
-    assert len(COLUMNS) == 10
+    assert len(COLUMNS) == 12
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end():
@@ -118,3 +120,10 @@ def test_a_published_line_is_drawn_where_it_was_measured_only():
 def test_other_suites_and_observations_have_their_own_curves():
     assert published_curves("gymnasium", "Pendulum-v1", "state") == []
     assert [curve.method for curve in published_curves("dm_control", "walker-walk", "pixels")] == ["TD-MPC2"]
+
+
+@pytest.mark.parametrize(
+    ("returns", "count"), [([900, 850, 3, 910, 0], 2), ([900, 90.1, 800], 0), ([0, 0, 500], 0), ([-900, -90, -9], 0)]
+)
+def test_dead_starts_are_below_a_tenth_of_the_median(returns, count):
+    assert dead_starts(np.array(returns, dtype=np.float64)) == count

@@ -55,6 +55,18 @@ def test_each_stratum_is_drawn_from_once():
         assert sorted(tree.sample(4)[0]) == [0, 1, 2, 3]
 
 
+def test_a_part_of_a_draw_is_as_random_as_the_whole():
+    np.random.seed(0)
+    tree = SumTree(1000)
+    tree.set(np.arange(1000), np.ones(1000))
+    drawn = np.stack([tree.sample(64)[0] for _ in range(200)])  # slots are told apart by their numbers
+    # Uniform numbers up to 1000 have the mean 499.5; each column's mean of 200 deviates by 20.4.
+    assert np.abs(drawn.mean(axis=0) - 499.5).max() < 5 * 20.4
+    places = np.arange(64) - 31.5
+    correlation = (drawn - 499.5) @ places / (places**2).sum()
+    assert abs(correlation.mean()) < 0.5  # in slot order it is 1000 / 64 a place
+
+
 def test_a_weight_can_be_taken_away():
     tree = SumTree(3)
     tree.set(np.arange(3), np.array([5.0, 1.0, 5.0]))
