@@ -190,7 +190,7 @@ def python_programs() -> dict[tuple[str, ...], list[Command]]:
         program = command.words[1:length]
         rest = command.words[length:]
         # A subcommand is a bare word at the beginning of programs that have them.
-        has_subcommands = program[-1] in {"difftori_gym.zoo", "examples/ablations.py"}
+        has_subcommands = program[-1] in {"difftori_gym.zoo", "examples/ablations.py", "scripts/evidence.py"}
         subcommand = rest[:1] if has_subcommands and rest and not rest[0].startswith("-") else []
         if len(rest) > len(subcommand):
             found.setdefault((*program, *subcommand), []).append(command)

@@ -18,8 +18,9 @@ from difftori_gym.comparison.published import PublishedCurve, published_curves
 from difftori_gym.comparison.results import ResultRow, Task, group_tasks
 from difftori_gym.comparison.statistics import bootstrap
 
-# Okabe and Ito's colours, which readers with any colour vision tell apart. A method keeps its colour in all figures.
-_COLORS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+# Okabe and Ito's colours, which readers with any colour vision tell apart, then three of Paul Tol's. A method keeps
+# its colour in all figures.
+_COLORS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#999933", "#332288")
 _DASHES = ("-", "--", ":", "-.")
 _GREYS = ("0.25", "0.4", "0.55", "0.65", "0.75")
 _COLUMNS = 4

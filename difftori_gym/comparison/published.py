@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FILE = "dmc_published_curves.csv"
+_MEANS = "dmc_published_means.csv"
 _TDMPC = "results folder of nicklashansen/tdmpc (MIT)"
 _TDMPC2 = "results folder of nicklashansen/tdmpc2 (MIT)"
 
@@ -83,3 +84,31 @@ def published_curves(suite: str, task: str, obs: str) -> list[PublishedCurve]:
         num_seeds = max(len(returns) for returns in points.values())
         curves.append(PublishedCurve(method, np.array(frames), np.array(means), num_seeds, SOURCES[method]))
     return curves
+
+
+def published_means(suite: str, task: str, obs: str) -> list[PublishedCurve]:
+    """
+    Look up means at a few numbers of frames, of more methods than there are whole curves of.
+
+    :param suite: suite of the task; only ``dm_control`` has any, the paper's 15 tasks
+    :param task: canonical name of the task
+    :param obs: kind of observation
+    :return: points at 100,000, 200,000, 500,000 and a million frames where a source has them, by method
+    """
+    if suite != "dm_control":
+        return []
+    text = resources.files("difftori_gym.data").joinpath(_MEANS).read_text(encoding="utf-8")
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in csv.DictReader(text.splitlines()):
+        if (row["obs"], row["task"]) == (obs, task):
+            found[row["method"]].append(row)
+    return [
+        PublishedCurve(
+            method,
+            np.array([int(row["env_step"]) for row in rows]),
+            np.array([float(row["mean_return"]) for row in rows]),
+            int(rows[0]["seeds"]),
+            rows[0]["source"],
+        )
+        for method, rows in found.items()
+    ]

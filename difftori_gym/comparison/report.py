@@ -37,6 +37,7 @@ _HEADER = (
     "area under curve",
     "success",
     "wall-clock s",
+    "processor s",
     "plan ms",
     "update ms",
 )
@@ -175,6 +176,7 @@ def _method_line(inputs: _Inputs, method: str, seeds: Seeds) -> list[str]:
         interval(bootstrap([area_under_curve(run) for run in seeds.values()])),
         f"{sum(successes) / len(successes):.2f}" if successes else "-",
         f"{sum(row.wall_s for row in last) / len(last):.0f}",
+        f"{sum(row.cpu_s for row in last) / len(last):.0f}",
         f"{median(summary.plan_ms for summary in summaries):.2f}" if summaries else "-",
         f"{median(updates):.2f}" if updates else "-",
     ]

@@ -27,7 +27,9 @@ def settings(tmp_path, **changes):
 
 def row(entry, seed, successes, task="reach", **changes):
     method, _, base = entry.partition("+")
-    fields = dict(suite="metaworld", task=task, obs="state", demos=10, variant="", steps=100, train_s=1.5, episodes=20)
+    fields = dict(
+        suite="metaworld", task=task, obs="state", demos=10, variant="", steps=100, wall_s=1.5, cpu_s=1.5, episodes=20
+    )
     own = dict(method=method, base=base, seed=seed, successes=successes)
     return ImitationRow(**{**fields, **own, "mean_return": -3.25, "plan_ms": 4.5, "n_action_steps": 3, **changes})
 

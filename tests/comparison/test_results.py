@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from difftori_gym.comparison.published import published_curves
+from difftori_gym.comparison.published import published_curves, published_means
 from difftori_gym.comparison.results import (
     COLUMNS,
     ResultRow,
@@ -127,3 +127,12 @@ def test_other_suites_and_observations_have_their_own_curves():
 )
 def test_dead_starts_are_below_a_tenth_of_the_median(returns, count):
     assert dead_starts(np.array(returns, dtype=np.float64)) == count
+
+
+def test_published_means_are_those_of_the_sources():
+    means = {curve.method: curve for curve in published_means("dm_control", "cheetah-run", "state")}
+    bro = means["BRO (10 updates per frame)"]
+    assert list(bro.frames) == [100_000, 200_000, 500_000, 1_000_000]
+    assert list(bro.mean[:2]) == [530.9, 679.7]
+    assert (bro.num_seeds, "Apache-2.0" in bro.source) == (5, True)
+    assert published_means("metaworld", "push", "state") == []

@@ -23,7 +23,8 @@ _HEADER = (
     "success %, mean over seeds",
     "return",
     "gradient steps",
-    "training s",
+    "wall-clock s",
+    "processor s",
     "plan ms",
     "actions per plan",
 )
@@ -121,7 +122,8 @@ def _line(seeds: Seeds) -> list[str]:
         f"{mean(values):.1f}{spread}" if values else "-",
         interval(bootstrap([row.mean_return for row in rows])),
         str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}",
-        f"{mean(row.train_s for row in rows):.0f}",
+        f"{mean(row.wall_s for row in rows):.0f}",
+        f"{mean(row.cpu_s for row in rows):.0f}",
         f"{median(row.plan_ms for row in rows):.2f}",
         str(rows[0].n_action_steps),
     ]
@@ -183,7 +185,7 @@ def _reading(inputs: _Inputs) -> list[str]:
         "over the episodes of all seeds, with Wilson's 95 % interval, which does not know that networks of one seed "
         "share their weights. Mean over seeds: with the standard deviation between seeds. Return: brackets are 95 % "
         "bootstrap intervals over seeds. A base policy is trained once per seed, and its own line holds the time of "
-        "its training. Training: seconds of the gradient steps, of processor time on a CPU, without evaluations and "
+        "its training. Wall-clock and processor: seconds of the gradient steps, without evaluations and "
         "checkpoints. Plan: median time of a new plan for one observation, of processor time on a CPU, what a base "
         "policy needs included; a plan serves as many steps as it has executed actions.",
         "Hyper-parameters of each run: `runs/*/args.json`. Training logs: `runs/*/log-*/progress.csv`. Evaluations "

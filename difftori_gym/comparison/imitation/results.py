@@ -25,7 +25,8 @@ class ImitationRow:
     :param variant: what is special about it, in an ablation
     :param seed: seed of the run
     :param steps: gradient steps so far
-    :param train_s: seconds of training so far, without evaluations; of processor time on a CPU
+    :param wall_s: seconds of training so far, without evaluations, checkpoints and films
+    :param cpu_s: seconds of processor time of the training process so far, counted like ``wall_s``
     :param episodes: evaluation episodes
     :param successes: successful ones among them, None when the task does not tell
     :param mean_return: their mean undiscounted return
@@ -42,7 +43,8 @@ class ImitationRow:
     variant: str
     seed: int
     steps: int
-    train_s: float
+    wall_s: float
+    cpu_s: float
     episodes: int
     successes: int | None
     mean_return: float
@@ -69,7 +71,7 @@ Group = tuple[str, str, str, int]  # suite, task, obs, demos
 Seeds = dict[int, ImitationRow]  # newest evaluation by seed
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(ImitationRow))
-_FLOATS = {"train_s": ".2f", "mean_return": ".4f", "plan_ms": ".3f"}
+_FLOATS = {"wall_s": ".2f", "cpu_s": ".2f", "mean_return": ".4f", "plan_ms": ".3f"}
 _INTEGERS = ("demos", "seed", "steps", "episodes", "n_action_steps")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
@@ -19,13 +19,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym.baselines.imitation_methods import get_imitation_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
+from difftori_gym.checkpointing.files import discard_unfinished
+from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
 from difftori_gym.comparison.files import read_json, write_text
 from difftori_gym.comparison.imitation.demonstrations import collect_demonstrations, num_collected, read_demonstrations
 from difftori_gym.comparison.imitation.results import ImitationRow, collect_rows, read_rows, write_rows
 from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun, repeating_command
 from difftori_gym.comparison.provenance import Session, note_session
 from difftori_gym.comparison.training import evaluation_seed
-from difftori_gym.comparison.workload import Begun, Progress, Report, Workload
+from difftori_gym.comparison.workload import Begun, Progress, Report, Stopwatch, Workload
 from difftori_gym.envs import make_vec_env
 from difftori_gym.evaluation import evaluate
 from difftori_gym.il import Demonstrations, ImitationAlgorithm
@@ -110,6 +112,7 @@ def train_imitation(
     :raises ValueError: if the demonstrations are of another task, or hold a seed of the evaluation
     """
     directory.mkdir(parents=True, exist_ok=True)
+    discard_unfinished(directory)
     write_text(directory / "args.json", run.to_json())
     out = directory.parent.parent
     demonstrations = read_demonstrations(run, out)
@@ -172,7 +175,7 @@ def check_held_out(run: ImitationRun, demonstrations: Demonstrations) -> None:
 
 class _Run(BaseCallback):
     """
-    Evaluate, save, and keep the clock of training.
+    Evaluate, save, and keep the clock of training. SIGTERM ends training with a checkpoint.
 
     :param run: the run
     :param directory: its folder
@@ -189,43 +192,40 @@ class _Run(BaseCallback):
     ) -> None:
         super().__init__()
         self.run, self.directory, self.demos, self.env = run, directory, demos, env
-        self.train_s, self.report = state.wall_s, report
+        self.clock, self.report = Stopwatch(state), report
         self.rows = [row for row in read_rows(directory / "results.csv") if row.steps <= state.agent_steps]
         self.save_freq = max(run.steps // _CHECKPOINTS, 1)
-        self._started: float | None = None
+        self._ending = HeldSignals([signal.SIGTERM])
         self._reported = 0.0
 
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Seconds: of this process alone, unless the work is done elsewhere."""
-        return time.process_time if self.model.device.type == "cpu" else time.perf_counter
-
     def _on_training_start(self) -> None:
-        self._started = self.clock()
+        self._ending.hold(self.model)
+        self.clock.start()
+
+    def _on_training_end(self) -> None:
+        self._ending.release()
 
     def _on_step(self) -> bool:
-        done = self.model.num_timesteps
+        done, ends = self.model.num_timesteps, self._ending.received
         if done % self.run.eval_freq == 0 or done == self.run.steps:
             self.evaluate()
-        elif done % self.save_freq == 0:
-            self._stop_clock()
+        elif done % self.save_freq == 0 or ends is not None:
+            self.clock.stop()
             self._save()
-            self._started = self.clock()
+            self.clock.start()
+        if ends is not None:
+            self._ending.release()
+            raise TrainingInterrupted(f"{ends.name} ended {self.run.name} after {done} steps.")
         if time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
             self.tell("train")
         return True
 
-    def _stop_clock(self) -> None:
-        if self._started is not None:
-            self.train_s += self.clock() - self._started
-        self._started = None
-
     def _save(self) -> None:
-        save_checkpoint(self.directory, self.model, wall_s=self.train_s)
+        save_checkpoint(self.directory, self.model, wall_s=self.clock.wall_s, cpu_s=self.clock.cpu_s)
 
     def evaluate(self) -> None:
         """Stop the clock, evaluate, write the table and a checkpoint."""
-        self._stop_clock()
+        self.clock.stop()
         self._save()
         self.tell("evaluate")
         run, first = self.run, evaluation_seed(self.run.seed)
@@ -244,7 +244,8 @@ class _Run(BaseCallback):
             variant=run.variant,
             seed=run.seed,
             steps=self.model.num_timesteps,
-            train_s=self.train_s,
+            wall_s=self.clock.wall_s,
+            cpu_s=self.clock.cpu_s,
             episodes=run.eval_episodes,
             successes=None if evaluation.successes is None else int(evaluation.successes.sum()),
             mean_return=evaluation.mean_return,
@@ -254,7 +255,7 @@ class _Run(BaseCallback):
         self.rows = [other for other in self.rows if other.steps < row.steps] + [row]
         write_rows(self.directory / "results.csv", self.rows)
         self.tell("train")
-        self._started = self.clock()
+        self.clock.start()
 
     def tell(self, stage: str) -> None:
         """
@@ -300,13 +301,13 @@ def _model(run: ImitationRun, directory: Path, demonstrations: Demonstrations) -
     if (directory / _MODEL).exists():
         rows = read_rows(directory / "results.csv")
         trained = method.learner().load(directory / _MODEL, device=run.device)
-        return trained, Begun(trained.num_timesteps, rows[-1].train_s if rows else 0.0)
+        return trained, Begun(trained.num_timesteps, *((rows[-1].wall_s, rows[-1].cpu_s) if rows else ()))
     checkpoint = newest_checkpoint(directory)
     if checkpoint is not None:
         restored = load_checkpoint(checkpoint, method.learner(), demonstrations=demonstrations, device=run.device)
         assert isinstance(restored.model, ImitationAlgorithm)
         _note(run, directory, restored.record.agent_steps)
-        return restored.model, Begun(restored.record.agent_steps, restored.record.wall_s)
+        return restored.model, Begun(restored.record.agent_steps, restored.record.wall_s, restored.record.cpu_s)
     _note(run, directory, 0)
     base = None
     if run.base is not None:

@@ -1,0 +1,1 @@
+"""What scripts/evidence.py is made of: studies of runs, their queue, their tables."""
