@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from contextlib import AbstractContextManager
@@ -204,9 +205,9 @@ def train_run(
         run.evaluate()
     left = settings.agent_steps - model.num_timesteps
     if left > 0:
-        model.set_logger(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"]))
-        model.learn(left, callback=run, reset_num_timesteps=False)
-        model.logger.close()
+        with contextlib.closing(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"])) as logger:
+            model.set_logger(logger)
+            model.learn(left, callback=run, reset_num_timesteps=False)
     run.tell("film")
     with one_at_a_time:
         film_error = _film(settings, directory, model) if settings.video else None

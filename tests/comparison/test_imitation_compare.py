@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,14 @@ pytest.importorskip("metaworld")
 pytest.importorskip("h5py")
 
 from difftori_gym.baselines import BC  # noqa: E402
+from difftori_gym.checkpointing import TrainingInterrupted  # noqa: E402
 from difftori_gym.collection import CollectionSettings, collect, make_expert  # noqa: E402
-from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation  # noqa: E402
+from difftori_gym.comparison.imitation import (  # noqa: E402
+    ImitationSettings,
+    compare_imitation,
+    plan_imitation,
+    training,
+)
 from difftori_gym.comparison.imitation.results import read_rows  # noqa: E402
 from difftori_gym.comparison.imitation.training import is_finished, train_imitation  # noqa: E402
 from difftori_gym.comparison.runner import run_all  # noqa: E402
@@ -89,6 +97,24 @@ def test_an_interrupted_run_goes_on_and_shares_its_base(tmp_path, demos):
     before = (folder / "results.csv").read_bytes()
     do(run, tmp_path)  # nothing is left
     assert (folder / "results.csv").read_bytes() == before
+
+
+def test_sigterm_leaves_a_checkpoint_and_no_half_of_one(tmp_path, demos, monkeypatch):
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    results = []
+    for name in ("whole", "ended"):
+        (run,) = plan_imitation(asked(tmp_path / name, demos, methods=("bc",), eval_freq=10))
+        folder = tmp_path / name / "runs" / run.name
+        if name == "ended":
+            with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 14 steps"):
+                do(run, tmp_path / name, lambda told: told.done == 13 and os.kill(os.getpid(), signal.SIGTERM))
+            assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000000014"]
+            (folder / ".unfinished-1-checkpoint").mkdir()  # of a process that was killed while it wrote
+            (folder / ".unfinished-1-checkpoint" / "model.zip").write_bytes(b"half")
+        do(run, tmp_path / name)
+        results.append([(row.steps, row.successes, row.mean_return) for row in read_rows(folder / "results.csv")])
+        assert list(folder.glob(".unfinished-*")) == []
+    assert results[0] == results[1]
 
 
 def test_seeds_of_the_evaluation_are_held_out(tmp_path, demos):

@@ -4,7 +4,9 @@ import contextlib
 import csv
 import importlib.util
 import json
+import os
 import shlex
+import signal
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 from difftori_gym.baselines import BC
+from difftori_gym.checkpointing import TrainingInterrupted
+from difftori_gym.comparison import training
 from difftori_gym.comparison.provenance import git_commit
 from difftori_gym.comparison.settings import plan_runs
 from difftori_gym.comparison.training import train_run
@@ -49,11 +53,11 @@ def settings_of(compare, words):
     return plan_runs(compare.ComparisonSettings(**values, overrides=overrides))
 
 
-def here(compare, method, out, *, frames=480, n_envs=1):
-    """The run in this process; its table without wall-clock times."""
+def here(compare, method, out, *, frames=480, n_envs=1, report=lambda progress: None):
+    """The run in this process; its table without times."""
     (run,) = settings_of(compare, arguments(method, out, frames, n_envs))
     directory = out / "runs" / run.name
-    train_run(run, directory, lambda progress: None, contextlib.nullcontext())
+    train_run(run, directory, report, contextlib.nullcontext())
     return rows(directory / "results.csv")
 
 
@@ -82,6 +86,23 @@ def test_several_environments_in_one_piece_or_two(compare, method, tmp_path):
     (record,) = tmp_path.glob("pieces/runs/*/run.json")
     sessions = json.loads(record.read_text())["sessions"]
     assert [(session["from_step"], session["begins_anew"]) for session in sessions] == [(0, ""), (80, "")]
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_sigterm_between_two_evaluations_leaves_a_checkpoint_and_no_trace_in_the_table(
+    compare, method, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    whole = here(compare, method, tmp_path / "whole")
+
+    def end(progress):
+        if progress.done == 400:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 400 frames"):
+        here(compare, method, tmp_path / "ended", report=end)
+    assert [path.name for path in tmp_path.glob("ended/runs/*/checkpoint-*")] == ["checkpoint-000000100"]
+    assert here(compare, method, tmp_path / "ended") == whole
 
 
 def test_a_run_says_where_it_came_from_and_how_it_is_repeated(compare, tmp_path):
