@@ -19,9 +19,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difftori_gym.exports import exportable
-from difftori_gym.exports.classes import ACTIVATION
-from difftori_gym.exports.settings import SIZES, Choice, Setting, Whole
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss, action_loss
@@ -31,7 +28,6 @@ from difftori_gym.models import mlp
 
 HeadName = Literal["deterministic", "gaussian", "gmm"]
 HEADS = ("deterministic", "gaussian", "gmm")
-HEAD_SETTINGS: dict[str, Setting] = dict(head=Choice(HEADS), num_modes=Whole(1, 1000))
 GAUSSIAN_MIN_STD, GMM_MIN_STD = 0.01, 1e-4
 ACTING_STD = 1e-4
 """Standard deviation of each mode when acting: robomimic's ``low_noise_eval``."""
@@ -172,7 +168,6 @@ class BCNetwork(ChunkNetwork):
         return self.head.act(self.features(observations), deterministic)
 
 
-@exportable
 class BCPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -182,13 +177,6 @@ class BCPolicy(ImitationPolicy):
     :param num_modes: Gaussians of a ``"gmm"``
     :param activation_fn: activation of the hidden layers
     """
-
-    export_settings: ClassVar = {
-        **ImitationPolicy.export_settings,
-        **HEAD_SETTINGS,
-        "net_arch": SIZES,
-        "activation_fn": ACTIVATION,
-    }
 
     def __init__(
         self,

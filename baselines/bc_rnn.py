@@ -13,9 +13,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
-from difftori_gym.baselines.bc import HEAD_SETTINGS, ActionHead, CloningLoss, HeadName
-from difftori_gym.exports import exportable
-from difftori_gym.exports.settings import SIZE, Whole
+from difftori_gym.baselines.bc import ActionHead, CloningLoss, HeadName
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
@@ -64,7 +62,6 @@ class BCRNNNetwork(ChunkNetwork):
         return self.head.act(outputs[:, -1], deterministic)
 
 
-@exportable
 class BCRNNPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -74,13 +71,6 @@ class BCRNNPolicy(ImitationPolicy):
     :param head: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
     :param num_modes: Gaussians of a ``"gmm"``
     """
-
-    export_settings: ClassVar = {
-        **ImitationPolicy.export_settings,
-        **HEAD_SETTINGS,
-        "hidden_dim": SIZE,
-        "num_layers": Whole(1, 16),
-    }
 
     def __init__(
         self,

@@ -18,8 +18,6 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from difftori_gym.exports import exportable
-from difftori_gym.exports.settings import MAX_ITERATIONS, Choice, Whole
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss
@@ -119,7 +117,6 @@ def _schedulers(num_train_steps: int, prediction: Prediction) -> tuple[Any, Any]
     return DDPMScheduler(**settings), DDIMScheduler(**settings, set_alpha_to_one=True, steps_offset=0)
 
 
-@exportable
 class DiffusionUnetPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -129,14 +126,6 @@ class DiffusionUnetPolicy(ImitationPolicy):
     :param num_inference_steps: DDIM steps when acting
     :param prediction: ``"epsilon"`` or ``"sample"``
     """
-
-    export_settings: ClassVar = {
-        **ImitationPolicy.export_settings,
-        "size": Choice(tuple(SIZES)),
-        "num_train_steps": Whole(1, MAX_ITERATIONS),
-        "num_inference_steps": Whole(1, MAX_ITERATIONS),
-        "prediction": Choice(("epsilon", "sample")),
-    }
 
     def __init__(
         self,

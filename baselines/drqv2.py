@@ -18,9 +18,6 @@ from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..exports import ExportableAlgorithm, ExportablePolicy, exportable
-from ..exports.classes import EXTRACTOR_SETTINGS
-from ..exports.settings import SIZE, SIZES, Flag, Number, Whole
 from ..models import ImageEncoder, default_shift, mlp, random_shift
 from ..rl.frame_replay import FrameReplay
 from ..rl.images import preprocessed
@@ -61,8 +58,7 @@ class DrQv2Critic(nn.Module):
         return torch.cat([member(x) for member in self.members], dim=-1).t()
 
 
-@exportable
-class DrQv2Policy(ExportablePolicy):
+class DrQv2Policy(BasePolicy):
     """
     Convolutions that only the values train, an actor on them, and twin values.
 
@@ -79,15 +75,6 @@ class DrQv2Policy(ExportablePolicy):
     :param n_critics: number of values
     :param exploration_std: standard deviation of the noise on non-deterministic actions, in units of the [-1, 1] box
     """
-
-    export_settings: ClassVar = dict(
-        net_arch=SIZES,
-        features_dim=SIZE,
-        **EXTRACTOR_SETTINGS,
-        normalize_images=Flag(),
-        n_critics=Whole(1, 32),
-        exploration_std=Number(0.0, 100.0),
-    )
 
     def __init__(
         self,
@@ -188,7 +175,7 @@ class DrQv2Policy(ExportablePolicy):
         return values.amin(dim=0)
 
 
-class DrQv2(OffPolicyAlgorithm, ExportableAlgorithm):
+class DrQv2(OffPolicyAlgorithm):
     """
     DrQ-v2 as a Stable-Baselines3 algorithm, with its published hyper-parameters.
 

@@ -23,8 +23,6 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difftori_gym.exports import exportable
-from difftori_gym.exports.settings import MAX_ITERATIONS, SAMPLES, SIZE, Choice, Whole
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.draws import Draws
 from difftori_gym.il.learner import ImitationAlgorithm
@@ -220,7 +218,6 @@ def gradient_penalty(score: ResidualScore, condition: Tensor, samples: Tensor) -
     return (gradient.abs().amax(dim=-1) - GRADIENT_MARGIN).clamp(min=0.0).square().mean()
 
 
-@exportable
 class IBCPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -232,16 +229,6 @@ class IBCPolicy(ImitationPolicy):
     :param num_action_samples: samples when acting; None for the published number
     :param num_iterations: of the search; None for the published number
     """
-
-    export_settings: ClassVar = {
-        **ImitationPolicy.export_settings,
-        "sampling": Choice(tuple(COUNTER_EXAMPLES)),
-        "width": SIZE,
-        "depth": Whole(2, 64),
-        "num_counter_examples": SAMPLES,
-        "num_action_samples": SAMPLES,
-        "num_iterations": Whole(1, MAX_ITERATIONS),
-    }
 
     def __init__(
         self,

@@ -14,9 +14,6 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from difftori_gym.baselines.bc import CloningLoss
-from difftori_gym.exports import exportable
-from difftori_gym.exports.classes import ACTIVATION
-from difftori_gym.exports.settings import SIZES
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import action_loss
@@ -74,7 +71,6 @@ class ResidualNetwork(ChunkNetwork):
         return self.corrected(observations, start).clamp(-1.0, 1.0)
 
 
-@exportable
 class ResidualPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -82,12 +78,6 @@ class ResidualPolicy(ImitationPolicy):
     :param net_arch: hidden sizes
     :param activation_fn: activation of the hidden layers
     """
-
-    export_settings: ClassVar = {
-        **ImitationPolicy.export_settings,
-        "net_arch": SIZES,
-        "activation_fn": ACTIVATION,
-    }
 
     def __init__(
         self, *args: Any, net_arch: list[int] | None = None, activation_fn: type[nn.Module] = nn.ELU, **kwargs: Any

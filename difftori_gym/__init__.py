@@ -3,7 +3,7 @@
 import difftori_gym.baselines  # noqa: F401  (a policy can be loaded once its class is known)
 from difftori_gym.checkpointing import ResumeCallback
 from difftori_gym.envs import make_env, make_vec_env
-from difftori_gym.exports import load_export
+from difftori_gym.exports import export, load_export
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI, DiffTORIPolicy
 from difftori_gym.trajopt import TrajectoryOptimizer
@@ -18,6 +18,7 @@ __all__ = [
     "ResumeCallback",
     "TrajectoryOptimizer",
     "VideoCallback",
+    "export",
     "load_export",
     "make_env",
     "make_vec_env",

@@ -290,7 +290,9 @@ def fuzz(folder: Path, files: int, seed: int = 0, progress: Callable[[str], None
     :param progress: told how far it is
     :return: what happened
     """
-    seeds = [policy.export(folder / f"seed{index}").read_bytes() for index, policy in enumerate(policies())]
+    seeds = [
+        difftori_gym.export(policy, folder / f"seed{index}").read_bytes() for index, policy in enumerate(policies())
+    ]
     for index in range(len(seeds)):
         outcome = judge(folder / f"seed{index}.safetensors")
         if outcome != "loaded":

@@ -18,17 +18,17 @@ PACKAGE = "difftori_gym"
 FOLDERS = {"difftori_gym": PACKAGE, "wrappers": f"{PACKAGE}.wrappers", "baselines": f"{PACKAGE}.baselines"}
 
 # area -> the other areas it may import. An area is a folder or module directly under difftori_gym.
-LEARNING = {"exports", "models", "trajopt"}
+LEARNING = {"models", "trajopt"}
 MAY_IMPORT: dict[str, set[str]] = {
     "trajopt": set(),
     "models": set(),
     "data": set(),
     "wrappers": set(),
     "checkpointing": {"wrappers"},
-    "exports": {"models", "trajopt"},
     "rl": LEARNING,
     "il": LEARNING,
     "baselines": {"rl", "il", "wrappers", *LEARNING},
+    "exports": {"baselines", "checkpointing", "il", "rl", *LEARNING},
     "envs": {"wrappers"},
     "evaluation": {"envs", "wrappers"},
     "video": {"envs", "evaluation", "wrappers"},
@@ -49,7 +49,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"baselines", "envs", "evaluation", "exports", "il", "rl", "video"},
     "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
-    "": {"baselines", "checkpointing", "comparison", "envs", "evaluation", "il", "rl", "video", "wrappers", *LEARNING},
+    "": {
+        "baselines",
+        "checkpointing",
+        "comparison",
+        "envs",
+        "evaluation",
+        "exports",
+        "il",
+        "rl",
+        "video",
+        "wrappers",
+        *LEARNING,
+    },
 }
 
 # third-party package -> where alone it may be imported: module names below difftori_gym, with all

@@ -11,9 +11,10 @@ from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
-from difftori_gym.exports import ExportablePolicy, load_export, read_export
+from difftori_gym.exports import export, load_export, read_export
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI
 
@@ -36,7 +37,7 @@ class Subject:
     :param versions: of packages at the export
     """
 
-    policy: ExportablePolicy
+    policy: BasePolicy
     export: Path
     algorithm: str | None
     num_timesteps: int | None
@@ -59,7 +60,7 @@ def read_subject(path: Path, folder: Path, algorithm: str | None = None) -> Subj
     """
     target = folder / f"{path.stem}.safetensors"
     if zipfile.is_zipfile(path):
-        LEARNERS[_algorithm_of(path, algorithm)].load(path, device="cpu").export(target)  # type: ignore[attr-defined]
+        export(LEARNERS[_algorithm_of(path, algorithm)].load(path, device="cpu"), target)
     elif target.resolve() != path.resolve():
         load_export(path, device="cpu")  # refuses what is damaged before it is copied
         target.write_bytes(path.read_bytes())

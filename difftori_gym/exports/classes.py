@@ -117,11 +117,3 @@ TRAJECTORY_OPTIMIZER = Table(
     build=TrajectoryOptimizer,
 )
 PRIOR_SAMPLES = Whole(0, MAX_SAMPLES)
-
-__all__ = [
-    "ACTIVATION",
-    "EXTRACTOR_SETTINGS",
-    "HEAD_SIZES",
-    "PRIOR_SAMPLES",
-    "TRAJECTORY_OPTIMIZER",
-]

@@ -93,24 +93,41 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Flag:
-    """True or false."""
+class _Plain:
+    """What JSON holds as it is: the same check for what is written and what is read."""
 
-    def to_json(self, value: Any, where: str) -> bool:
+    def _accepts(self, value: Any) -> bool:
+        raise NotImplementedError
+
+    @property
+    def _expected(self) -> str:
+        raise NotImplementedError
+
+    def to_json(self, value: Any, where: str) -> Any:
         """See :class:`Setting`."""
-        if not isinstance(value, bool):
-            raise unwritable(where, "True or False", value)
+        if not self._accepts(value):
+            raise unwritable(where, self._expected, value)
         return value
 
-    def from_json(self, value: Any, where: str, budget: int) -> bool:
+    def from_json(self, value: Any, where: str, budget: int) -> Any:
         """See :class:`Setting`."""
-        if not isinstance(value, bool):
-            raise refusal(where, "true or false", value)
+        if not self._accepts(value):
+            raise refusal(where, self._expected, value)
         return value
 
 
 @dataclass(frozen=True)
-class Choice:
+class Flag(_Plain):
+    """True or false."""
+
+    _expected = "True or False"
+
+    def _accepts(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Choice(_Plain):
     """
     One of a few words.
 
@@ -119,21 +136,16 @@ class Choice:
 
     words: tuple[str, ...]
 
-    def to_json(self, value: Any, where: str) -> str:
-        """See :class:`Setting`."""
-        if not isinstance(value, str) or value not in self.words:
-            raise unwritable(where, f"one of {', '.join(self.words)}", value)
-        return value
+    def _accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.words
 
-    def from_json(self, value: Any, where: str, budget: int) -> str:
-        """See :class:`Setting`."""
-        if not isinstance(value, str) or value not in self.words:
-            raise refusal(where, f"one of {', '.join(self.words)}", value)
-        return value
+    @property
+    def _expected(self) -> str:
+        return f"one of {', '.join(self.words)}"
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Plain):
     """
     A few printable characters.
 
@@ -142,17 +154,12 @@ class Text:
 
     most: int = 100
 
-    def to_json(self, value: Any, where: str) -> str:
-        """See :class:`Setting`."""
-        if not isinstance(value, str) or len(value) > self.most or not value.isprintable():
-            raise unwritable(where, f"at most {self.most} printable characters", value)
-        return value
+    def _accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= self.most and value.isprintable()
 
-    def from_json(self, value: Any, where: str, budget: int) -> str:
-        """See :class:`Setting`."""
-        if not isinstance(value, str) or len(value) > self.most or not value.isprintable():
-            raise refusal(where, f"at most {self.most} printable characters", value)
-        return value
+    @property
+    def _expected(self) -> str:
+        return f"at most {self.most} printable characters"
 
 
 @dataclass(frozen=True)

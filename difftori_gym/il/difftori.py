@@ -9,10 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
-from difftori_gym.exports import exportable
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.difftori_network import DiffTORINetwork, Init, ObjectiveName
-from difftori_gym.il.export_settings import DIFFTORI_SETTINGS
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.networks import ObservationEncoder
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
@@ -22,7 +20,6 @@ from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS, Solver
 from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 
 
-@exportable
 class DiffTORIImitationPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
@@ -40,8 +37,6 @@ class DiffTORIImitationPolicy(ImitationPolicy):
     :param kl_coef: weight of the divergence
     :raises ValueError: also for ``init="base_policy"`` without one
     """
-
-    export_settings: ClassVar = {**ImitationPolicy.export_settings, **DIFFTORI_SETTINGS}
 
     def __init__(
         self,

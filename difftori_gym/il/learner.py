@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -17,7 +18,6 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from difftori_gym.exports import ExportableAlgorithm
 from difftori_gym.il.dataset import WindowDataset
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.losses import ImitationLoss
@@ -29,7 +29,7 @@ from difftori_gym.models.memory_errors import out_of_memory_explained
 SelfImitation = TypeVar("SelfImitation", bound="ImitationAlgorithm")
 
 
-class ImitationAlgorithm(ExportableAlgorithm):
+class ImitationAlgorithm(BaseAlgorithm):
     """
     Base of all imitation learners. ``learn(total_timesteps)`` counts gradient steps; the environment is only for
     callbacks and may be left out, then the demonstrations name the spaces.

@@ -10,13 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
-from difftori_gym.exports import ExportablePolicy
-from difftori_gym.il.export_settings import imitation_settings
 from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
@@ -55,7 +54,7 @@ class PolicySpec:
         return policy.requires_grad_(False)
 
 
-class ImitationPolicy(ExportablePolicy):
+class ImitationPolicy(BasePolicy):
     """
     Time axis, for ``n_obs_steps=2, horizon=4, n_action_steps=3``:
 
@@ -85,7 +84,6 @@ class ImitationPolicy(ExportablePolicy):
     """
 
     network: ChunkNetwork
-    export_settings = imitation_settings(PolicySpec, lambda: ImitationPolicy)
 
     def __init__(
         self,

@@ -16,7 +16,6 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from difftori_gym.exports import ExportableAlgorithm
 from difftori_gym.models.memory_errors import out_of_memory_explained
 from difftori_gym.rl import validation
 from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
@@ -34,7 +33,7 @@ from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
 
 
-class DiffTORI(TensorCollection, ExportableAlgorithm):
+class DiffTORI(TensorCollection):
     """
     Differentiable trajectory optimisation as a policy (Wan et al. 2024, arXiv 2402.05421).
 

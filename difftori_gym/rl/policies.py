@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from difftori_gym.exports import ExportablePolicy, exportable
 from difftori_gym.models import CombinedEncoder, EnsembleCritic, ImageEncoder, LatentEncoder, LatentModel
-from difftori_gym.rl.export_settings import POLICY_SETTINGS
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.network_arch import NetworkArch
 from difftori_gym.rl.planning import Planner, carried_plan, executed_action, join_solutions
@@ -57,8 +56,7 @@ class RawCritic(nn.Module):
         return self.critic(self.features_extractor(observation), action)
 
 
-@exportable
-class DiffTORIPolicy(ExportablePolicy):
+class DiffTORIPolicy(BasePolicy):
     """
     Planning policy: encoder h, latent model (d, R, twin Q, pi), and twin Q-tilde for the policy-gradient loss.
 
@@ -86,8 +84,6 @@ class DiffTORIPolicy(ExportablePolicy):
         images, where it saves a sixth of an update and more
     :raises ValueError: for an action space or observation space that cannot be planned with
     """
-
-    export_settings = POLICY_SETTINGS
 
     def __init__(
         self,
@@ -343,7 +339,6 @@ class DiffTORIPolicy(ExportablePolicy):
         self.training = mode
 
 
-@exportable
 class CnnPolicy(DiffTORIPolicy):
     """:class:`DiffTORIPolicy` for images: the paper's convolutions before the encoder, and others before Q-tilde."""
 
@@ -352,7 +347,6 @@ class CnnPolicy(DiffTORIPolicy):
         super().__init__(*args, **kwargs)
 
 
-@exportable
 class MultiInputPolicy(DiffTORIPolicy):
     """:class:`DiffTORIPolicy` for dictionaries: a network per entry before the encoder, and others before Q-tilde."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.monitor import Monitor
 
-from difftori_gym import DiffTORI, load_export, make_env
+from difftori_gym import DiffTORI, export, load_export, make_env
 from difftori_gym.card.__main__ import main
 from difftori_gym.card.curve import read_curve
 
@@ -71,7 +71,7 @@ def test_card_of_a_saved_model(trained, tmp_path, capsys):
 
 def test_card_of_an_export_without_an_environment(trained, tmp_path):
     _, model = trained
-    path = model.policy.export(tmp_path / "policy")
+    path = export(model.policy, tmp_path / "policy")
     assert main([str(path), "--film", "none"]) == 0
     text = (tmp_path / "policy-card" / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: difftori-gym\n")
