@@ -12,7 +12,7 @@ from .bc import BC
 from .bc_rnn import BCRNN
 from .diffusion_policy import DiffusionPolicy
 from .ibc import IBC
-from .methods import Hyperparameters, check_names, keyword_names, policy_name
+from .methods import Hyperparameters, check_names, keyword_names, merged, policy_name
 from .residual import Residual
 
 SizeName = Literal["published", "small"]
@@ -47,9 +47,7 @@ _SMALL_DIFFTORI: Hyperparameters = dict(
     cosine_learning_rate=1e-3,
     start_noise=0.2,
     latent_dim=0,
-    step_size=1e-2,
-    max_iterations=3,
-    backward_num_iterations=3,
+    planner_kwargs=dict(step_size=1e-2, max_iterations=3, backward_num_iterations=3),
 )
 
 
@@ -126,19 +124,6 @@ class ImitationMethod:
             keywords["base_policy"] = base_policy
         policy = policy_name(demonstrations.observation_space)
         return self.learner()(policy, None, demonstrations, seed=seed, device=device, **keywords)
-
-
-def merged(*layers: Mapping[str, Any]) -> Hyperparameters:
-    """
-    :param layers: hyper-parameters, later ones win
-    :return: all of them; dictionaries inside are merged in the same way
-    """
-    result: Hyperparameters = {}
-    for layer in layers:
-        for name, value in layer.items():
-            both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-            result[name] = merged(result[name], value) if both else copy.deepcopy(value)
-    return result
 
 
 IMITATION_METHODS: dict[str, ImitationMethod] = {

@@ -135,7 +135,7 @@ class Method:
         :param task: ``suite/task``, canonical
         :param overrides: the user's own choices
         :param obs: kind of observation
-        :return: keywords of the learner
+        :return: keywords of the learner; where two layers hold a dictionary, it is merged
         :raises ValueError: on a name that the learner does not have, or one that the method fixes
         """
         overrides = dict(overrides or {})
@@ -145,7 +145,7 @@ class Method:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
         of_obs = {"pixels": self.pixels, "pointcloud": self.clouds}.get(obs, {})
         of_suite = self.tasks.get(f"{task.partition('/')[0]}/*", {})
-        return {**self.default, **of_suite, **self.tasks.get(task, {}), **of_obs, **overrides, **self.fixed}
+        return merged(self.default, of_suite, self.tasks.get(task, {}), of_obs, overrides, self.fixed)
 
     def hyperparameter_names(self) -> set[str]:
         """:return: names that :meth:`build` understands"""
@@ -177,6 +177,19 @@ class Method:
         return self.learner()(policy, env, seed=seed, device=device, verbose=0, **keywords)
 
 
+def merged(*layers: Mapping[str, Any]) -> Hyperparameters:
+    """
+    :param layers: hyper-parameters, later ones win
+    :return: all of them; dictionaries inside are merged in the same way
+    """
+    result: Hyperparameters = {}
+    for layer in layers:
+        for name, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+            result[name] = merged(result[name], value) if both else copy.deepcopy(value)
+    return result
+
+
 def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
     """
     :param learner: a class
@@ -186,10 +199,10 @@ def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
     names: set[str] = set()
     for cls in learner.__mro__:
         parameters = inspect.signature(cls).parameters
-        names |= set(parameters)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+        names |= {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+        if "kwargs" not in parameters:
             break  # this class passes nothing on to its base
-    return names - {"seed", "device", "verbose", "kwargs", "_init_setup_model"}
+    return names - {"seed", "device", "verbose", "_init_setup_model"}
 
 
 def check_names(method: str, overrides: Mapping[str, Any], names: set[str]) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from difftori_gym.rl import DiffTORI, DiffTORIPolicy
-from difftori_gym.rl.planning import Init
-from difftori_gym.trajopt import TrajectoryOptimizer
+from ..learning import refuse_renamed, split_planner_kwargs
+from ..rl import DiffTORI, DiffTORIPolicy
+from ..rl.planning import Planner
+from ..trajopt.optimizer import SAMPLING_SOLVERS
+
+_OPTIMIZER: dict[str, Any] = dict(
+    solver="mppi",
+    max_iterations=6,
+    backward_mode="none",
+    num_samples=512,
+    num_elites=64,
+    temperature=0.5,
+    momentum=0.1,
+    max_std=2.0,
+)
+_PLANNER: dict[str, Any] = dict(init="warm", mixture_coef=0.05)
 
 
 class TDMPC(DiffTORI):
@@ -25,14 +37,13 @@ class TDMPC(DiffTORI):
     :param policy: as in DiffTORI
     :param env: as in DiffTORI
     :param learning_rate: of both optimizers
-    :param max_iterations: refits of the sampling distribution per plan
-    :param num_samples: sequences valued per refit
-    :param num_elites: best sequences it is refitted to
-    :param mixture_coef: share of the sequences that are noisy rollouts of the policy prior
-    :param temperature: inverse temperature of the elites' weights
-    :param momentum: share of the old mean kept at each refit
-    :param max_std: initial and greatest standard deviation of the samples
-    :param init: initial mean; ``"warm"`` as in TD-MPC is the previous mean shifted by one step
+    :param planner_kwargs: how it plans, settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer` for ``"mppi"``
+        (here ``max_iterations=6`` refits of ``num_samples=512`` sequences to ``num_elites=64``, ``temperature=0.5``,
+        ``momentum=0.1``, ``max_std=2.0``, ``min_std`` the final exploration noise) or ``"cem"``, and
+        ``mixture_coef=0.05``, the share of the sequences that are noisy rollouts of the policy prior, ``init="warm"``,
+        the initial mean: as in TD-MPC the previous one shifted by one step
+    :param exploration_final_std: exploration noise at the end of the schedule
+    :raises ValueError: also for another kind of solver, or settings of a policy-gradient loss
     """
 
     algorithm: ClassVar[str] = "TDMPC"
@@ -43,47 +54,24 @@ class TDMPC(DiffTORI):
         env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 1e-3,
         *,
-        max_iterations: int = 6,
-        num_samples: int = 512,
-        num_elites: int = 64,
-        mixture_coef: float = 0.05,
-        temperature: float = 0.5,
-        momentum: float = 0.1,
-        max_std: float = 2.0,
-        init: Init = "warm",
         exploration_final_std: float = 0.05,
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        refused = sorted(name for name in kwargs if name.startswith("pg_") or name in _SOLVER_SETTINGS)
+        refused = sorted(name for name in kwargs if name.startswith("pg_"))
         if refused:
-            raise ValueError(f"TDMPC has neither a gradient-based solver nor a policy-gradient loss: remove {refused}.")
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            init=init,
-            exploration_final_std=exploration_final_std,
-            pg_coef=0.0,
-            _init_setup_model=False,
-            **kwargs,
-        )
-        optimizer = TrajectoryOptimizer(
-            solver="mppi",
-            max_iterations=max_iterations,
-            backward_mode="none",
-            num_samples=num_samples,
-            num_elites=num_elites,
-            temperature=temperature,
-            momentum=momentum,
-            min_std=exploration_final_std,
-            max_std=max_std,
-        )
-        self.planner = replace(self.planner, optimizer=optimizer, num_prior_samples=int(mixture_coef * num_samples))
-        if _init_setup_model:
-            self._setup_model()
+            raise ValueError(f"TDMPC has no policy-gradient loss: remove {refused}.")
+        moved = {name: value for name, value in kwargs.items() if name in {**_OPTIMIZER, **_PLANNER}}
+        refuse_renamed(moved, own=_PLANNER, whose=self.algorithm)
+        super().__init__(policy, env, learning_rate, exploration_final_std=exploration_final_std, pg_coef=0.0, **kwargs)
 
-
-_SOLVER_SETTINGS = frozenset(
-    {"solver", "step_size", "damping", "bounds", "wall_gradient", "backward_mode", "backward_num_iterations"}
-)
+    def _make_planner(self) -> Planner:
+        defaults = {**_OPTIMIZER, "min_std": self.schedule.exploration_final_std}
+        optimizer, own = split_planner_kwargs(
+            self.planner_kwargs, defaults=defaults, own=_PLANNER, whose=self.algorithm
+        )
+        if optimizer.solver not in SAMPLING_SOLVERS:
+            raise ValueError(
+                f"TDMPC plans by sampling, with solver 'mppi' or 'cem', got {optimizer.solver!r}: use DiffTORI."
+            )
+        num_prior_samples = int(own.pop("mixture_coef") * optimizer.num_samples)
+        return Planner(optimizer, discount=self.gamma, num_prior_samples=num_prior_samples, **own)

@@ -34,6 +34,7 @@ from rich.console import Console
 from difftori_gym.baselines.imitation_methods import SIZES, STEPS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison import ComparisonSettings, Failure, compare, plan_runs
+from difftori_gym.comparison.folder_lock import FolderHeldError
 from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation
 from difftori_gym.comparison.imitation.plan import Work
 from difftori_gym.comparison.progress import ProgressBars
@@ -68,6 +69,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="frames or gradient steps between evaluations, default: a tenth of --frames; imitation: only when trained",
     )
     add("--eval-episodes", type=int, default=argparse.SUPPRESS, help="per evaluation, default: 5, imitation: 50")
+    add(
+        "--episode-steps",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="frames after which an episode is cut, default: the environment's own limit, 1000 where Gymnasium knows "
+        "none; in imitation 200 in MetaWorld",
+    )
     add("--video", action=argparse.BooleanOptionalAction, default=True, help="film the final policies")
     add("--published", action=argparse.BooleanOptionalAction, default=True, help="show published results")
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
@@ -102,14 +110,14 @@ def add_imitation_arguments(group: argparse._ArgumentGroup) -> None:
     add("--base", nargs="+", help="methods that train base policies, such as bc or diffusion; default: bc")
     add("--steps", type=int, help=f"gradient steps, default: {STEPS['published']}, small: {STEPS['small']}")
     add("--size", choices=SIZES, help="published sizes, or small ones of ours for a CPU; default: published")
-    add("--episode-steps", type=int, help="steps of an evaluation episode, default: 200 in MetaWorld")
     add("--sample", action="store_true", help="draw latents, noise and modes in evaluation")
     add("--env-kwargs", type=json_object, help="arguments of make_env in evaluation, as json")
 
 
 def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:
     """
-    :param texts: ``method.key=value`` each, the value as json or, failing that, as text
+    :param texts: ``method.key=value`` each, the value as json or, failing that, as text; ``method.key.inner=value``
+        reaches inside a dictionary
     :return: values by method and key
     :raises ValueError: on another form
     """
@@ -119,10 +127,14 @@ def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:
         method, dot, key = name.partition(".")
         if not (equals and dot and method and key):
             raise ValueError(f"--set needs METHOD.KEY=VALUE, such as sac.learning_rate=3e-4, got {text!r}.")
+        inside = overrides.setdefault(method, {})
+        *path, last = key.split(".")
+        for part in path:
+            inside = inside.setdefault(part, {})
         try:
-            overrides.setdefault(method, {})[key] = json.loads(value)
+            inside[last] = json.loads(value)
         except json.JSONDecodeError:
-            overrides.setdefault(method, {})[key] = value
+            inside[last] = value
     return overrides
 
 
@@ -136,7 +148,7 @@ def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]
     :raises ImportError: if a suite is not installed
     """
     imitation = "demos" in values or "demos_from" in values
-    of_imitation = ("base", "steps", "size", "episode_steps", "sample", "env_kwargs")
+    of_imitation = ("base", "steps", "size", "sample", "env_kwargs")
     others = ("frames", "n_envs", "obs_kwargs", "action_repeat") if imitation else of_imitation
     for name in others:
         if name in values:
@@ -190,6 +202,9 @@ def carry_out(
     try:
         with ProgressBars(console) as display:
             failures = carry(display, command)
+    except FolderHeldError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command continues.", file=sys.stderr)
         return 130

@@ -25,9 +25,14 @@ ALL = ("difftori", "difftori_nopg", "tdmpc", "sac", "td3", "ppo")
 FEW = ("difftori", "sac")
 #: small updates and quick plans: what is checked is that everything fits together
 QUICK: dict[str, tuple[str, ...]] = {
-    "difftori": ("learning_starts=20", "batch_size=8", "horizon=2", "max_iterations=2"),
-    "difftori_nopg": ("learning_starts=20", "batch_size=8", "horizon=2", "max_iterations=2"),
-    "tdmpc": ("learning_starts=20", "batch_size=8", "horizon=2", "max_iterations=1", "num_samples=8", "num_elites=4"),
+    "difftori": ("learning_starts=20", "batch_size=8", "horizon=2", "planner_kwargs.max_iterations=2"),
+    "difftori_nopg": ("learning_starts=20", "batch_size=8", "horizon=2", "planner_kwargs.max_iterations=2"),
+    "tdmpc": (
+        "learning_starts=20",
+        "batch_size=8",
+        "horizon=2",
+        'planner_kwargs={"max_iterations": 1, "num_samples": 8, "num_elites": 4}',
+    ),
     "drqv2": ("learning_starts=20", "batch_size=8"),
     "sac": ("learning_starts=20", "batch_size=8"),
     "td3": ("learning_starts=20", "batch_size=8"),

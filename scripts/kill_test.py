@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = dict(
     batch_size=16,
     horizon=2,
     schedule_steps=1000,
-    max_iterations=2,
+    planner_kwargs=dict(max_iterations=2),
     pg_batch_size=8,
     buffer_size=20_000,
     policy_kwargs=dict(net_arch=[16], latent_dim=8),

@@ -18,10 +18,11 @@ PACKAGE = "difftori_gym"
 FOLDERS = {"difftori_gym": PACKAGE, "wrappers": f"{PACKAGE}.wrappers", "baselines": f"{PACKAGE}.baselines"}
 
 # area -> the other areas it may import. An area is a folder or module directly under difftori_gym.
-LEARNING = {"models", "trajopt"}
+LEARNING = {"learning", "models", "trajopt"}
 MAY_IMPORT: dict[str, set[str]] = {
     "trajopt": set(),
     "models": set(),
+    "learning": {"trajopt"},
     "data": set(),
     "wrappers": set(),
     "checkpointing": {"wrappers"},

@@ -101,12 +101,14 @@ def by_imitation(cls: type[BaseAlgorithm], *, on_base: bool = False, **settings:
     return make
 
 
-PLANNER = dict(horizon=2, max_iterations=2, **SMALL)
+PLANNER = dict(horizon=2, planner_kwargs=dict(max_iterations=2), **SMALL)
 LEARNERS: dict[str, Callable[..., BaseAlgorithm]] = {
     "difftori": by_reward(DiffTORI, pg_freq=1, pg_batch_size=2, **PLANNER),
-    "tdmpc": by_reward(TDMPC, num_samples=16, num_elites=4, **PLANNER),
+    "tdmpc": by_reward(TDMPC, **dict(PLANNER, planner_kwargs=dict(max_iterations=2, num_samples=16, num_elites=4))),
     "drqv2": by_reward(DrQv2, policy_kwargs=dict(net_arch=[8])),
-    "difftori_imitation": by_imitation(DiffTORIImitation, on_base=True, max_iterations=2, **SMALL, **WINDOW),
+    "difftori_imitation": by_imitation(
+        DiffTORIImitation, on_base=True, planner_kwargs=dict(max_iterations=2), **SMALL, **WINDOW
+    ),
     "bc": by_imitation(BC, **SMALL),
     "bc_rnn": by_imitation(BCRNN, n_obs_steps=3, policy_kwargs=dict(hidden_dim=8)),
     "ibc": by_imitation(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.folder_lock import FolderLock
 from difftori_gym.comparison.report import ReportInputs, write_report
 from difftori_gym.comparison.results import collect_results
 from difftori_gym.comparison.runner import Display, Failure, run_all
@@ -27,30 +28,31 @@ def compare(
     :param display: shows progress
     :param command: command line, for the report
     :return: the runs that died
+    :raises FolderHeldError: if another comparison works in ``settings.out``
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
-    commands = remember_command(settings.out, command)
-    failures: list[Failure] = []
-    try:
-        failures = run_all(runs, settings.out, settings.jobs, display, TRAINING)
-    finally:
-        rows = collect_results(settings.out)
-        if rows:
-            # Imported here: matplotlib would be loaded in every process that runs.
-            from difftori_gym.comparison.figures import draw_curves
+    with FolderLock(settings.out) as lock:
+        commands = remember_command(settings.out, command)
+        failures: list[Failure] = []
+        try:
+            failures = run_all(runs, settings.out, settings.jobs, display, TRAINING, lock.beat)
+        finally:
+            rows = collect_results(settings.out)
+            if rows:
+                # Imported here: matplotlib would be loaded in every process that runs.
+                from difftori_gym.comparison.figures import draw_curves
 
-            draw_curves(rows, settings.out / "curves.png", published=settings.published)
-        write_report(
-            ReportInputs(
-                out=settings.out,
-                rows=rows,
-                runs=read_runs(settings.out),
-                failures=failures,
-                commands=commands,
-                jobs=settings.jobs,
-                published=settings.published,
+                draw_curves(rows, settings.out / "curves.png", published=settings.published)
+            write_report(
+                ReportInputs(
+                    out=settings.out,
+                    rows=rows,
+                    runs=read_runs(settings.out),
+                    failures=failures,
+                    commands=commands,
+                    jobs=settings.jobs,
+                    published=settings.published,
+                )
             )
-        )
     return failures
 
 

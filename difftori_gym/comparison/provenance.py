@@ -82,6 +82,7 @@ def repeating_command(settings: RunSettings) -> str:
         *("--obs", settings.obs),
         *(("--obs-kwargs", json.dumps(settings.obs_kwargs)) if settings.obs_kwargs else ()),
         *("--action-repeat", str(settings.action_repeat)),
+        *(("--episode-steps", str(settings.episode_steps)) if settings.episode_steps is not None else ()),
         *("--n-envs", str(settings.n_envs)),
         *("--eval-freq", str(settings.eval_freq)),
         *("--eval-episodes", str(settings.eval_episodes)),

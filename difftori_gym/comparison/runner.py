@@ -120,6 +120,8 @@ def _work(
     :param lock: held while filming
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends its children
+    # Outside of training, which holds it back: an end that leaves no half of a film behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     directory.mkdir(parents=True, exist_ok=True)
     trace = directory / "traceback.txt"
     trace.unlink(missing_ok=True)
@@ -169,7 +171,14 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workload: Workload) -> list[Failure]:
+def run_all(
+    runs: Sequence[Run],
+    out: Path,
+    jobs: int,
+    display: Display,
+    workload: Workload,
+    beat: Callable[[], None] = lambda: None,
+) -> list[Failure]:
     """
     Do what is left of each run, those that others need first. The table of results is brought up to date after every
     evaluation.
@@ -181,6 +190,7 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workloa
     :param jobs: processes side by side, at least 1
     :param display: shows progress
     :param workload: how the runs are done
+    :param beat: called every second or so
     :return: the runs that died
     """
     waiting = [run for run in runs if not workload.is_finished(run, out)]
@@ -194,6 +204,7 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int, display: Display, workloa
     before = _interrupt_at_sigterm()
     try:
         while waiting or active:
+            beat()
             failures += _give_up(waiting, {failure.name for failure in failures}, display)
             blocked = {run.name for run in waiting} | {job.run.name for job in active}
             for run in [run for run in waiting if blocked.isdisjoint(run.needs)][: jobs - len(active)]:

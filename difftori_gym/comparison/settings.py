@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.comparison.files import read_json
 from difftori_gym.envs import TaskId, make_env, parse_tasks, task_action_repeat
+
+_logger = logging.getLogger(__name__)
+
+_EPISODE_STEPS = 1000
 
 #: A run may be continued with other values of these.
 FREE_SETTINGS = ("frames", "device", "video")
@@ -57,6 +63,7 @@ class RunSettings:
     :param device: torch device
     :param video: whether to film the final policy
     :param obs_kwargs: settings of the observation in place of the task's preset, as in ``make_env``
+    :param episode_steps: environment frames after which an episode is cut, None for the environment's own limit
     """
 
     suite: str
@@ -73,6 +80,12 @@ class RunSettings:
     device: str = "auto"
     video: bool = True
     obs_kwargs: dict[str, Any] = field(default_factory=dict)
+    episode_steps: int | None = None
+
+    def environment(self) -> dict[str, Any]:
+        """:return: arguments of ``make_vec_env`` beside the task"""
+        limit = {} if self.episode_steps is None else {"max_episode_steps": self.episode_steps}
+        return dict(obs=self.obs, obs_kwargs=self.obs_kwargs, action_repeat=self.action_repeat, **limit)
 
     @property
     def task_id(self) -> TaskId:
@@ -166,6 +179,8 @@ class ComparisonSettings:
     :param overrides: hyper-parameters by method
     :param obs_kwargs: settings of the observation in place of the task's preset, as in ``make_env``
     :param action_repeat: environment frames per agent step, at least 1. None: each task's preset
+    :param episode_steps: environment frames after which an episode is cut, at least 1. None: the environment's own
+        limit, and 1000 for ids of Gymnasium that are registered without one
     """
 
     methods: tuple[str, ...]
@@ -184,12 +199,13 @@ class ComparisonSettings:
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     obs_kwargs: dict[str, Any] = field(default_factory=dict)
     action_repeat: int | None = None
+    episode_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "jobs", "eval_episodes", "n_envs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
-        for name in ("eval_freq", "action_repeat"):
+        for name in ("eval_freq", "action_repeat", "episode_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
         for name in ("methods", "tasks", "seeds"):
@@ -218,6 +234,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
     tasks = parse_tasks(settings.tasks)
     check_names_differ(tasks)
     earlier = read_runs(settings.out)
+    limits = {str(task): missing_limit(task) for task in tasks}
     eval_freq = settings.eval_freq or _earlier_eval_freq(earlier) or max(settings.frames // 10, 1)
     runs = [
         RunSettings(
@@ -235,6 +252,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
             device=settings.device,
             video=settings.video,
             obs_kwargs=settings.obs_kwargs,
+            episode_steps=settings.episode_steps or limits[str(task)],
         )
         for task in tasks
         for method in methods
@@ -248,8 +266,21 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
                 f"Use the same settings, another --out, or remove that folder."
             )
     for task in tasks:
-        check_action_space(task, settings.obs, settings.obs_kwargs)
+        limit = settings.episode_steps or limits[str(task)]
+        check_action_space(task, settings.obs, settings.obs_kwargs, limit)
+        if settings.episode_steps is None and limit is not None:
+            _logger.warning("%s has no time limit: its episodes are cut after %d steps (--episode-steps).", task, limit)
     return runs
+
+
+def missing_limit(task: TaskId) -> int | None:
+    """
+    :param task: a task
+    :return: frames for an id that is registered without a limit, whose episodes might never end, else None
+    """
+    if task.suite != "gymnasium" or gym.spec(task.task).max_episode_steps is not None:
+        return None
+    return _EPISODE_STEPS
 
 
 def check_names_differ(tasks: list[TaskId]) -> None:
@@ -275,16 +306,20 @@ def read_runs(out: Path) -> dict[str, RunSettings]:
     return {run.name: run for run in runs}
 
 
-def check_action_space(task: TaskId, obs: str, obs_kwargs: dict[str, Any] | None = None) -> None:
+def check_action_space(
+    task: TaskId, obs: str, obs_kwargs: dict[str, Any] | None = None, episode_steps: int | None = None
+) -> None:
     """
     Build the environment once.
 
     :param task: a task
     :param obs: kind of observation
     :param obs_kwargs: other settings of it
+    :param episode_steps: frames after which an episode is cut
     :raises ValueError: if its actions are not a ``Box`` with finite bounds, or on an unknown setting
     """
-    env = make_env(str(task), obs=obs, obs_kwargs=obs_kwargs)  # type: ignore[arg-type]
+    limit = {} if episode_steps is None else {"max_episode_steps": episode_steps}
+    env = make_env(str(task), obs=obs, obs_kwargs=obs_kwargs, **limit)  # type: ignore[arg-type]
     space = env.action_space
     env.close()
     if not isinstance(space, spaces.Box):

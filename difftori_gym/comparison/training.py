@@ -7,7 +7,6 @@ import signal
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -193,9 +192,7 @@ def train_run(
     discard_unfinished(directory)
     write_text(directory / "args.json", settings.to_json())
     task = str(settings.task_id)
-    keywords: dict[str, Any] = dict(
-        obs=settings.obs, obs_kwargs=settings.obs_kwargs, action_repeat=settings.action_repeat
-    )
+    keywords = settings.environment()
     env = make_vec_env(task, settings.n_envs, seed=settings.seed, **keywords)
     eval_env = make_vec_env(task, min(settings.eval_episodes, 10), **keywords)
     model, state = _model(settings, directory, env)
@@ -248,13 +245,13 @@ def is_finished(run: RunSettings, out: Path) -> bool:
     """
     :param run: a run
     :param out: folder of the results
-    :return: whether it is trained for long enough, and filmed if it shall be
+    :return: whether it is trained for long enough, and filmed if it shall and can be
     """
     directory = out / "runs" / run.name
     summary = read_summary(directory)
     if summary is None or summary.frames < run.frames:
         return False
-    return not run.video or film_path(directory, run).exists()
+    return not run.video or summary.film_error is not None or film_path(directory, run).exists()
 
 
 #: Runs of reinforcement learning.
@@ -280,13 +277,7 @@ def _film(settings: RunSettings, directory: Path, model: BaseAlgorithm) -> str |
     :return: None, or why there is no film: without OpenGL the run is still whole
     """
     try:
-        env = make_vec_env(
-            str(settings.task_id),
-            obs=settings.obs,  # type: ignore[arg-type]
-            obs_kwargs=settings.obs_kwargs,
-            action_repeat=settings.action_repeat,
-            render_mode="rgb_array",
-        )
+        env = make_vec_env(str(settings.task_id), render_mode="rgb_array", **settings.environment())
         record_video(model, env, film_path(directory, settings), seed=evaluation_seed(settings.seed))
         env.close()
     except (ValueError, ImportError, OSError) as error:

@@ -15,9 +15,22 @@ from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.networks import ObservationEncoder
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
 from difftori_gym.il.schedules import CosineSchedule
+from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.trajopt import TrajectoryOptimizer
 from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS, Solver
-from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
+
+_OPTIMIZER: dict[str, Any] = dict(
+    solver="lm",
+    max_iterations=10,
+    step_size=1e-3,
+    damping=1.0,
+    bounds="project",
+    wall_gradient="inward",
+    backward_mode="truncated",
+    backward_num_iterations=5,
+    num_starts=1,
+)
+_PLANNER: dict[str, Any] = dict(init="base_policy")
 
 
 class DiffTORIImitationPolicy(ImitationPolicy):
@@ -100,19 +113,14 @@ class DiffTORIImitation(ImitationAlgorithm):
     :param n_action_steps: how many of them are executed before the next plan
     :param objective: ``"chunk"`` one network scores the sequence (released code), ``"latent"`` a score per step under
         learned latent dynamics (paper)
-    :param init: start of the optimisation: ``"base_policy"``, ``"zero"`` or ``"random"``
     :param latent_dim: size of the latent; 0 switches it off
     :param num_latents: latents tried per plan, of which the best objective is kept
     :param noise_lifetime: whether a latent is drawn once an ``"episode"`` or per ``"chunk"``
-    :param solver: see :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, here and below; must be differentiable
-    :param max_iterations: iterations of the solver
-    :param step_size: of the solver
-    :param damping: of the solver
-    :param bounds: treatment of the action box
-    :param wall_gradient: derivative at the walls of the box; the surrogate lets the loss pull actions off them
-    :param backward_mode: how the loss is differentiated through the solver
-    :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
-    :param num_starts: starts per sample of the solver
+    :param planner_kwargs: how it plans: ``init``, the start, ``"base_policy"``, ``"zero"`` or ``"random"``, and
+        settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, whose solver must be differentiable. Here
+        ``solver="lm", max_iterations=10, step_size=1e-3, damping=1.0, bounds="project"``; ``wall_gradient="inward"``,
+        a surrogate that lets the loss pull actions off the walls of the box; and ``backward_mode="truncated"`` with
+        ``backward_num_iterations=5``, how the loss is differentiated through the solver.
     :param discount: per-step discount of the ``"latent"`` objective
     :param start_noise: standard deviation of noise on the start in training
     :param action_coef: weight of the squared error
@@ -148,19 +156,10 @@ class DiffTORIImitation(ImitationAlgorithm):
         horizon: int = 4,
         n_action_steps: int = 3,
         objective: ObjectiveName = "chunk",
-        init: Init = "base_policy",
         latent_dim: int = 64,
         num_latents: int = 1,
         noise_lifetime: NoiseLifetime = "episode",
-        solver: Solver = "lm",
-        max_iterations: int = 10,
-        step_size: float = 1e-3,
-        damping: float = 1.0,
-        bounds: Bounds | None = "project",
-        wall_gradient: WallGradient = "inward",
-        backward_mode: BackwardMode = "truncated",
-        backward_num_iterations: int = 5,
-        num_starts: int = 1,
+        planner_kwargs: dict[str, Any] | None = None,
         discount: float = 0.99,
         start_noise: float = 0.0,
         action_coef: float = 3000.0,
@@ -175,23 +174,15 @@ class DiffTORIImitation(ImitationAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **renamed: Any,
     ) -> None:
-        _check_settings(objective, init, solver, latent_dim, num_latents)
-        self.objective, self.init = objective, init
+        refuse_renamed(renamed, own=_PLANNER, whose=self.algorithm)
+        self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
+        init = self._planner()[1]
+        self.objective = objective
         self.latent_dim, self.num_latents = latent_dim, num_latents
         self.discount, self.start_noise = discount, start_noise
         self.action_coef, self.kl_coef = action_coef, kl_coef
-        self.trajectory_optimizer = TrajectoryOptimizer(
-            solver=solver,
-            max_iterations=max_iterations,
-            step_size=step_size,
-            damping=damping,
-            bounds=bounds,
-            wall_gradient=wall_gradient,
-            backward_mode=backward_mode,
-            backward_num_iterations=backward_num_iterations,
-            num_starts=num_starts,
-        )
         super().__init__(
             policy,
             env,
@@ -215,18 +206,29 @@ class DiffTORIImitation(ImitationAlgorithm):
             _init_setup_model=_init_setup_model,
         )
 
+    def _planner(self) -> tuple[TrajectoryOptimizer, Init]:
+        """:return: the optimiser and the start that ``planner_kwargs`` ask for"""
+        optimizer, own = split_planner_kwargs(
+            self.planner_kwargs, defaults=_OPTIMIZER, own=_PLANNER, whose=self.algorithm
+        )
+        return optimizer, own["init"]
+
     def _setup_model(self) -> None:
-        if self.init == "base_policy" and self.base_spec is None:
+        optimizer, init = self._planner()
+        _check_settings(self.objective, init, optimizer.solver, self.latent_dim, self.num_latents)
+        if init == "base_policy" and self.base_spec is None:
             raise ValueError(
                 "DiffTORIImitation needs a base policy for init='base_policy', got None: pass base_policy=, any "
-                "trained imitation learner of the same environment, or choose init='zero' or 'random'."
+                "trained imitation learner of the same environment, or choose planner_kwargs=dict(init='zero') or "
+                "'random'."
             )
         super()._setup_model()
 
     def _policy_settings(self) -> dict[str, Any]:
-        own = ("objective", "trajectory_optimizer", "init", "latent_dim", "num_latents", "discount")
-        losses = ("start_noise", "action_coef", "kl_coef")
-        return {**super()._policy_settings(), **{name: getattr(self, name) for name in (*own, *losses)}}
+        optimizer, init = self._planner()
+        names = ("objective", "latent_dim", "num_latents", "discount", "start_noise", "action_coef", "kl_coef")
+        own = {name: getattr(self, name) for name in names}
+        return {**super()._policy_settings(), **own, "trajectory_optimizer": optimizer, "init": init}
 
 
 def _check_settings(objective: str, init: str, solver: Solver, latent_dim: int, num_latents: int) -> None:

@@ -16,21 +16,34 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
+from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.models.memory_errors import out_of_memory_explained
 from difftori_gym.rl import validation
 from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
 from difftori_gym.rl.losses import LossCoefficients
-from difftori_gym.rl.planning import Init, Planner
+from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
 from difftori_gym.rl.saved_model import check_saved_model
 from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
 from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
-from difftori_gym.trajopt import TrajectoryOptimizer
-from difftori_gym.trajopt.optimizer import Solver
-from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 
 SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
+
+# The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
+_OPTIMIZER: dict[str, Any] = dict(
+    solver="lm",
+    max_iterations=10,
+    step_size=1e-3,
+    damping=0.5,
+    bounds="project",
+    wall_gradient="exact",
+    backward_mode="truncated",
+    backward_num_iterations=5,
+)
+_PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False)
+# Attributes that take effect as soon as they are set.
+_FOLLOWED = frozenset({"gamma", "tau", "horizon", "planner_kwargs"})
 
 
 class DiffTORI(TensorCollection):
@@ -64,16 +77,11 @@ class DiffTORI(TensorCollection):
         noise and uniformly random first actions, as published; near 1 the noise, and the first actions, swing slowly,
         which finds rewards that need momentum (pendulum-swingup) far sooner.
     :param schedule_steps: agent steps over which horizon and exploration move
-    :param solver: see :class:`~difftori_gym.trajopt.TrajectoryOptimizer`, as for the settings down to ``wall_gradient``
-    :param max_iterations: iterations of the solver
-    :param step_size: factor on each step
-    :param damping: added to the curvature
-    :param bounds: treatment of the action box
-    :param wall_gradient: derivative at the walls of the box
-    :param backward_mode: how the policy-gradient loss is differentiated through the solver
-    :param backward_num_iterations: iterations that ``backward_mode="truncated"`` differentiates
-    :param init: start of the optimisation, ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``
-    :param compile: whether the planner's gradient is compiled by ``torch.compile``: for GPUs, see docs/solvers.md
+    :param planner_kwargs: how it plans: settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer` (``solver``,
+        here ``"lm"`` with ``max_iterations=10, step_size=1e-3, damping=0.5, bounds="project"``; ``backward_mode``, how
+        the policy-gradient loss is differentiated through it, here ``"truncated"`` with
+        ``backward_num_iterations=5``), and of :class:`~difftori_gym.rl.planning.Planner` (``init``, the start,
+        ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``; ``compile``, for GPUs, see docs/solvers.md)
     :param reward_scale: factor on the rewards that are learned from, so that values stay well below the solver's
         ``residual_offset`` of 1000 (in the control suite they are below 100). Planned values are in this unit.
     :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
@@ -130,16 +138,7 @@ class DiffTORI(TensorCollection):
         exploration_final_std: float = 0.2,
         exploration_correlation: float = 0.0,
         schedule_steps: int = 25_000,
-        solver: Solver = "lm",
-        max_iterations: int = 10,
-        step_size: float = 1e-3,
-        damping: float = 0.5,
-        bounds: Bounds | None = "project",
-        wall_gradient: WallGradient = "exact",
-        backward_mode: BackwardMode = "truncated",
-        backward_num_iterations: int = 5,
-        init: Init = "policy",
-        compile: bool = False,
+        planner_kwargs: dict[str, Any] | None = None,
         reward_scale: float = 1.0,
         reward_coef: float = 0.5,
         value_coef: float = 0.1,
@@ -160,7 +159,9 @@ class DiffTORI(TensorCollection):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **renamed: Any,
     ) -> None:
+        refuse_renamed(renamed, own=_PLANNER, whose=self.algorithm)
         env = maybe_make_env(env, verbose) if env is not None else None
         if env is not None:
             validation.check_action_space(env.action_space)
@@ -195,21 +196,8 @@ class DiffTORI(TensorCollection):
             horizon_initial, horizon, exploration_initial_std, exploration_final_std, schedule_steps
         )
         self.exploration_noise = CorrelatedNoise(exploration_correlation)
-        self.planner = Planner(
-            TrajectoryOptimizer(
-                solver=solver,
-                max_iterations=max_iterations,
-                step_size=step_size,
-                damping=damping,
-                bounds=bounds,
-                wall_gradient=wall_gradient,
-                backward_mode=backward_mode,
-                backward_num_iterations=backward_num_iterations,
-            ),
-            init=init,
-            discount=gamma,
-            compile=compile,
-        )
+        self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
+        self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
         self.update_settings = UpdateSettings(
             coefficients=LossCoefficients(reward_coef, value_coef, consistency_coef, termination_coef, rho),
             discount=gamma,
@@ -231,6 +219,13 @@ class DiffTORI(TensorCollection):
         if _init_setup_model:
             self._setup_model()
 
+    def _make_planner(self) -> Planner:
+        """:return: the planner that ``planner_kwargs`` asks for"""
+        optimizer, own = split_planner_kwargs(
+            self.planner_kwargs, defaults=_OPTIMIZER, own=_PLANNER, whose=self.algorithm
+        )
+        return Planner(optimizer, discount=self.gamma, **own)
+
     def _setup_model(self) -> None:
         if self.replay_buffer_class is None:
             self.replay_buffer_class = buffer_class_for(self.env, self.observation_space)
@@ -246,10 +241,19 @@ class DiffTORI(TensorCollection):
         self._updater = Updater(self.policy, self.update_settings)
         self._move_schedules()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        # As on any algorithm of Stable-Baselines3, these may be set on the object, or by ``load`` before its set-up.
+        if name in _FOLLOWED and "_updater" in self.__dict__:
+            self._follow_attributes()
+            self.policy.planner, self._updater.settings = self.planner, self.update_settings
+            self._move_schedules()
+
     def _follow_attributes(self) -> None:
-        """As on any algorithm of Stable-Baselines3, these may be set on the object or by ``load``."""
         self.schedule = replace(self.schedule, horizon=self.horizon)
-        self.planner = replace(self.planner, discount=self.gamma)
+        if self.planner_kwargs != self._planned_with:
+            self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
+        self.planner = replace(self.planner, discount=self.gamma)  # which may be one of the user's own class
         self.update_settings = replace(self.update_settings, discount=self.gamma, tau=self.tau)
 
     def _move_schedules(self) -> None:
@@ -328,7 +332,6 @@ class DiffTORI(TensorCollection):
         """
         assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
-        self._follow_attributes()
         self.policy.planner, self._updater.settings = self.planner, self.update_settings
         self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
         for _ in range(gradient_steps):

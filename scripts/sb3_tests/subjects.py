@@ -10,8 +10,10 @@ ALGORITHMS = {"DiffTORI": "difftori_gym", "TDMPC": "difftori_gym.baselines"}
 # The tests count on the 100 random steps that SAC and TD3 begin with: after ours, 1000, most of them would have ended
 # before the first update. The other settings make updates cheap; what a test sets itself stays.
 SMALL: dict[str, dict[str, int]] = {
-    "DiffTORI": dict(learning_starts=100, batch_size=32, pg_batch_size=8, max_iterations=3),
-    "TDMPC": dict(learning_starts=100, batch_size=32, num_samples=32, num_elites=8, max_iterations=2),
+    "DiffTORI": dict(learning_starts=100, batch_size=32, pg_batch_size=8, planner_kwargs=dict(max_iterations=3)),
+    "TDMPC": dict(
+        learning_starts=100, batch_size=32, planner_kwargs=dict(num_samples=32, num_elites=8, max_iterations=2)
+    ),
 }
 # What the tests call critic: what takes observations and is trained beside the encoder, where there is such a network.
 CRITIC = {"DiffTORI": "raw_critic", "TDMPC": "encoder"}

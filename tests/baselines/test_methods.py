@@ -12,8 +12,15 @@ from difftori_gym.models import CombinedEncoder, ImageEncoder
 from difftori_gym.rl.frame_replay import DictFrameReplayBuffer, FrameReplay, FrameReplayBuffer
 
 SMALL = {
-    "difftori": dict(learning_starts=12, batch_size=4, horizon=2, max_iterations=2, pg_batch_size=2),
-    "tdmpc": dict(learning_starts=12, batch_size=4, horizon=2, max_iterations=1, num_samples=8, num_elites=4),
+    "difftori": dict(
+        learning_starts=12, batch_size=4, horizon=2, planner_kwargs=dict(max_iterations=2), pg_batch_size=2
+    ),
+    "tdmpc": dict(
+        learning_starts=12,
+        batch_size=4,
+        horizon=2,
+        planner_kwargs=dict(max_iterations=1, num_samples=8, num_elites=4),
+    ),
     "drqv2": dict(learning_starts=12, batch_size=4),
     "sac": dict(learning_starts=12, batch_size=4),
     "td3": dict(learning_starts=12, batch_size=4),

@@ -14,7 +14,7 @@ NETWORKS = dict(net_arch=[16], latent_dim=6)
 
 @pytest.fixture(scope="module")
 def model():
-    planner = dict(max_iterations=3, num_samples=64, num_elites=8)
+    planner = dict(planner_kwargs=dict(max_iterations=3, num_samples=64, num_elites=8))
     return TDMPC("MlpPolicy", "Pendulum-v1", policy_kwargs=NETWORKS, **SMALL, **planner).learn(90)
 
 

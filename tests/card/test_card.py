@@ -20,7 +20,14 @@ def trained(tmp_path_factory):
     """A short training on cartpole-swingup; its zip and Monitor's csv."""
     folder = tmp_path_factory.mktemp("trained")
     env = Monitor(make_env(TASK, seed=0), str(folder / "train"))
-    settings = dict(learning_starts=20, batch_size=8, pg_batch_size=4, max_iterations=1, horizon=1, train_freq=50)
+    settings = dict(
+        learning_starts=20,
+        batch_size=8,
+        pg_batch_size=4,
+        planner_kwargs=dict(max_iterations=1),
+        horizon=1,
+        train_freq=50,
+    )
     model = DiffTORI("MlpPolicy", env, policy_kwargs=dict(net_arch=[8]), device="cpu", seed=0, **settings)
     model.learn(510)
     model.save(folder / "model")

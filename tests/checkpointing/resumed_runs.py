@@ -37,14 +37,14 @@ PLANNER: dict[str, Any] = dict(
     batch_size=8,
     horizon=3,
     schedule_steps=80,
-    max_iterations=2,
+    planner_kwargs=dict(max_iterations=2),
     seed=1,
     device="cpu",
     buffer_size=500,
     policy_kwargs=dict(net_arch=[16], latent_dim=6),
 )
 DIFFTORI = {**PLANNER, "pg_freq": 2, "pg_batch_size": 4}
-TDMPC_SMALL = {**PLANNER, "num_samples": 24, "num_elites": 4, "mixture_coef": 0.2}
+TDMPC_SMALL = {**PLANNER, "planner_kwargs": dict(max_iterations=2, num_samples=24, num_elites=4, mixture_coef=0.2)}
 SB3: dict[str, Any] = dict(seed=1, device="cpu", policy_kwargs=dict(net_arch=[16]))
 OFF_POLICY = dict(learning_starts=16, batch_size=8, buffer_size=500, **SB3)
 DRQ: dict[str, Any] = dict(learning_starts=16, batch_size=8, buffer_size=500, seed=1, device="cpu")
@@ -158,7 +158,10 @@ RUNS: dict[str, Run] = {
     "residual": Run(Residual, None, {**IMITATION, "policy_kwargs": NET}, base=True),
     "diffusion": Run(DiffusionPolicy, None, {**IMITATION, "size": "small", "num_inference_steps": 3}),
     "difftori-imitation": Run(
-        DiffTORIImitation, None, {**IMITATION, "policy_kwargs": NET, "latent_dim": 4, "max_iterations": 2}, base=True
+        DiffTORIImitation,
+        None,
+        {**IMITATION, "policy_kwargs": NET, "latent_dim": 4, "planner_kwargs": {"max_iterations": 2}},
+        base=True,
     ),
 }
 

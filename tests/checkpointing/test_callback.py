@@ -16,7 +16,12 @@ SMALL = dict(learning_starts=10, batch_size=4, buffer_size=300, device="cpu", se
 
 
 def difftori(env, **kwargs):
-    small = dict(horizon=2, max_iterations=2, pg_batch_size=4, policy_kwargs=dict(net_arch=[8], latent_dim=4))
+    small = dict(
+        horizon=2,
+        planner_kwargs=dict(max_iterations=2),
+        pg_batch_size=4,
+        policy_kwargs=dict(net_arch=[8], latent_dim=4),
+    )
     return DiffTORI("MlpPolicy", env, **{**SMALL, **small, **kwargs})
 
 

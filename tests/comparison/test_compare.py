@@ -209,10 +209,10 @@ def test_our_own_learners_run_side_by_side(main, tmp_path):
     pytest.importorskip("dm_control")
     out = tmp_path / "ours"
     methods = ["difftori", "difftori_nopg", "tdmpc"]
-    small = ["learning_starts=40", "batch_size=8", "horizon=2", "max_iterations=2"]
-    small = [f"{method}.{value}" for method in methods for value in small] + ["tdmpc.num_samples=16"]
+    small = ["learning_starts=40", "batch_size=8", "horizon=2", "planner_kwargs.max_iterations=2"]
+    small = [f"{method}.{value}" for method in methods for value in small] + ["tdmpc.planner_kwargs.num_samples=16"]
     common = ["--tasks", "dm_control/cartpole-swingup", "--eval-freq", "320", "--eval-episodes", "1", "--no-video"]
-    command = ["--methods", *methods, *common, "--out", str(out), "--set", *small, "tdmpc.num_elites=4"]
+    command = ["--methods", *methods, *common, "--out", str(out), "--set", *small, "tdmpc.planner_kwargs.num_elites=4"]
     assert main([*command, "--frames", "320"]) == 0
     for method in methods:
         assert frames_of(out, method, 0) == [0, 320]

@@ -39,7 +39,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TASK = "metaworld/drawer-close"
 TINY = {
     "bc": dict(batch_size=16, policy_kwargs=dict(net_arch=[32])),
-    "difftori": dict(batch_size=16, max_iterations=2, backward_num_iterations=2, latent_dim=4),
+    "difftori": dict(batch_size=16, planner_kwargs=dict(max_iterations=2, backward_num_iterations=2), latent_dim=4),
 }
 
 

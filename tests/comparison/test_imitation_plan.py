@@ -71,9 +71,9 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "args.json").write_text(run.to_json())
     assert plan_imitation(settings(tmp_path, video=False))[1].name == base.name
-    with pytest.raises(ValueError, match=r"max_iterations was None, now 3"):
-        plan_imitation(settings(tmp_path, overrides={"difftori": {"max_iterations": 3}}))
-    with pytest.raises(ValueError, match=r"size was .published., now .small.; steps was 50000, now 7; backward_num"):
+    with pytest.raises(ValueError, match=r"planner_kwargs was None, now ..max_iterations.: 3."):
+        plan_imitation(settings(tmp_path, overrides={"difftori": {"planner_kwargs": {"max_iterations": 3}}}))
+    with pytest.raises(ValueError, match=r"size was .published., now .small.; steps was 50000, now 7; cosine"):
         plan_imitation(settings(tmp_path, steps=7, size="small"))
 
 
@@ -84,7 +84,7 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
         (dict(base=("residual",)), "--base needs a method that stands alone, such as bc or diffusion, got 'residual'"),
         (dict(size="tiny"), "Unknown size 'tiny'. Choices: published, small."),
         (dict(tasks=("dm_control/cartpole-swingup",)), "has no scripted expert"),
-        (dict(overrides={"difftori": {"max_iteration": 3}}), "Did you mean: max_iterations"),
+        (dict(overrides={"difftori": {"planner_kwarg": {}}}), "Did you mean: planner_kwargs"),
         (
             dict(overrides={"ibc": {"sampling": "dfo"}}),
             "--set names 'ibc', which is not among the methods bc, difftori",

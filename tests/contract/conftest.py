@@ -109,14 +109,16 @@ PLANNING: dict[str, Any] = dict(
     learning_starts=30, batch_size=8, horizon=3, horizon_initial=2, buffer_size=500, schedule_steps=60
 )
 PLANNER: dict[str, Any] = dict(policy_kwargs=dict(net_arch=[8], latent_dim=4), **PLANNING)
-DIFFTORI: dict[str, Any] = dict(max_iterations=2, pg_batch_size=4, **PLANNER)
-SOLVER: dict[str, Any] = dict(max_iterations=2, latent_dim=3, policy_kwargs=SMALL, batch_size=8, **WINDOW)
+DIFFTORI: dict[str, Any] = dict(planner_kwargs=dict(max_iterations=2), pg_batch_size=4, **PLANNER)
+SOLVER: dict[str, Any] = dict(latent_dim=3, policy_kwargs=SMALL, batch_size=8, **WINDOW)
 IMPLICIT = dict(width=8, depth=2, num_counter_examples=8, num_action_samples=16)
 BASE = Subject(BC, dict(batch_size=8, policy_kwargs=SMALL), **IMITATION)
 SUBJECTS = {
     "difftori": Subject(DiffTORI, DIFFTORI),
-    "difftori-warm": Subject(DiffTORI, dict(**DIFFTORI, init="warm")),
-    "tdmpc": Subject(TDMPC, dict(max_iterations=2, num_samples=12, num_elites=3, mixture_coef=0.2, **PLANNER)),
+    "difftori-warm": Subject(DiffTORI, dict(DIFFTORI, planner_kwargs=dict(max_iterations=2, init="warm"))),
+    "tdmpc": Subject(
+        TDMPC, dict(planner_kwargs=dict(max_iterations=2, num_samples=12, num_elites=3, mixture_coef=0.2), **PLANNER)
+    ),
     "drqv2": Subject(
         DrQv2,
         dict(learning_starts=30, batch_size=4, buffer_size=200, policy_kwargs=dict(net_arch=[8], features_dim=4)),
@@ -131,9 +133,11 @@ SUBJECTS = {
         DiffusionPolicy, dict(batch_size=8, size="small", num_inference_steps=2, **WINDOW), **IMITATION
     ),
     "residual": Subject(Residual, dict(batch_size=8, policy_kwargs=SMALL), **IMITATION),
-    "imitation": Subject(DiffTORIImitation, SOLVER, **IMITATION),
+    "imitation": Subject(DiffTORIImitation, dict(planner_kwargs=dict(max_iterations=2), **SOLVER), **IMITATION),
     "imitation-latent": Subject(
-        DiffTORIImitation, dict(objective="latent", init="random", num_latents=2, **SOLVER), **IMITATION
+        DiffTORIImitation,
+        dict(objective="latent", planner_kwargs=dict(max_iterations=2, init="random"), num_latents=2, **SOLVER),
+        **IMITATION,
     ),
 }
 

@@ -80,7 +80,8 @@ def environments(fault="", **kwargs):
 
 
 SMALL = dict(
-    learning_starts=8, batch_size=4, horizon=2, max_iterations=2, device="cpu", seed=0, buffer_size=500,
+    learning_starts=8, batch_size=4, horizon=2, planner_kwargs=dict(max_iterations=2), device="cpu", seed=0,
+    buffer_size=500,
     policy_kwargs=dict(net_arch=[8], latent_dim=4),
 )  # fmt: skip
 

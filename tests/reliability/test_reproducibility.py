@@ -23,11 +23,11 @@ from difftori_gym.comparison.training import train_run
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["learning_starts=20", "batch_size=8", "horizon=2", "max_iterations=2", "buffer_size=1000"]
+SMALL = ["learning_starts=20", "batch_size=8", "horizon=2", "planner_kwargs.max_iterations=2", "buffer_size=1000"]
 SMALL += ['policy_kwargs={"net_arch": [16]}']
 METHODS = {
     "difftori": [*SMALL, "pg_batch_size=4"],
-    "tdmpc": [*SMALL, "num_samples=16", "num_elites=4"],
+    "tdmpc": [*SMALL, "planner_kwargs.num_samples=16", "planner_kwargs.num_elites=4"],
 }
 
 
@@ -137,7 +137,9 @@ def test_an_imitation_learner_ends_in_the_same_weights():
     def trained(seed):
         common = dict(policy_kwargs=dict(net_arch=[16]), device="cpu", seed=seed)
         base = BC("MlpPolicy", None, data, **common).learn(20)
-        model = DiffTORIImitation("MlpPolicy", None, data, base_policy=base, max_iterations=2, **common).learn(20)
+        model = DiffTORIImitation(
+            "MlpPolicy", None, data, base_policy=base, planner_kwargs=dict(max_iterations=2), **common
+        ).learn(20)
         return model.policy.state_dict()
 
     first, second, other = trained(3), trained(3), trained(4)

@@ -118,14 +118,17 @@ class Learner:
             learning_starts=8, batch_size=8, horizon=3, schedule_steps=60, device="cpu", seed=0
         )
         small["policy_kwargs"] = dict(net_arch=[16], latent_dim=6)
-        return self.cls(policy, env, **{**small, **self.settings, **settings})
+        planner = {**self.settings.get("planner_kwargs", {}), **settings.pop("planner_kwargs", {})}
+        return self.cls(policy, env, **{**small, **self.settings, **settings, "planner_kwargs": planner})
 
 
-DIFFTORI = Learner(DiffTORI, dict(max_iterations=2, pg_freq=2, pg_batch_size=4))
+DIFFTORI = Learner(DiffTORI, dict(planner_kwargs=dict(max_iterations=2), pg_freq=2, pg_batch_size=4))
 LEARNERS = {
     "difftori": DIFFTORI,
-    "warm": Learner(DiffTORI, {**DIFFTORI.settings, "init": "warm"}),
-    "tdmpc": Learner(TDMPC, dict(max_iterations=2, num_samples=24, num_elites=4, mixture_coef=0.2)),
+    "warm": Learner(DiffTORI, {**DIFFTORI.settings, "planner_kwargs": dict(max_iterations=2, init="warm")}),
+    "tdmpc": Learner(
+        TDMPC, dict(planner_kwargs=dict(max_iterations=2, num_samples=24, num_elites=4, mixture_coef=0.2))
+    ),
 }
 
 

@@ -214,11 +214,11 @@ def test_updates_with_several_environments(learner, several):
         dict(horizon=12),
         dict(schedule_steps=0),
         dict(pg_coef=0.0),
-        dict(init="zero"),
-        dict(init="random"),
-        dict(bounds=None),
-        dict(bounds="clamp", backward_mode="unroll"),
-        dict(backward_mode="none"),
+        dict(planner_kwargs=dict(init="zero")),
+        dict(planner_kwargs=dict(init="random")),
+        dict(planner_kwargs=dict(bounds=None)),
+        dict(planner_kwargs=dict(bounds="clamp", backward_mode="unroll")),
+        dict(planner_kwargs=dict(backward_mode="none")),
     ],
     ids="-".join,  # not the values: a function's text has its address, which differs between workers
 )

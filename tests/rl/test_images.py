@@ -118,7 +118,8 @@ def cartpole(size: int = 36, beside: bool = False) -> gym.Env[Any, np.ndarray]:
 def quick(env: Any, policy: str, **settings: Any) -> DiffTORI:
     kwargs: dict[str, Any] = dict(net_arch=[16], **settings.pop("policy_kwargs", {}))
     small: dict[str, Any] = dict(
-        buffer_size=200, learning_starts=12, batch_size=8, train_freq=4, horizon=2, max_iterations=2, pg_freq=1,
+        buffer_size=200, learning_starts=12, batch_size=8, train_freq=4, horizon=2, pg_freq=1,
+        planner_kwargs=dict(max_iterations=2),
         pg_batch_size=4, schedule_steps=0, device="cpu", seed=0,
     )  # fmt: skip
     return DiffTORI(policy, env, policy_kwargs=kwargs, **{**small, **settings})

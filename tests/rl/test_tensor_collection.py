@@ -21,7 +21,7 @@ SMALL = dict(
     buffer_size=300,
     horizon=3,
     schedule_steps=30,
-    max_iterations=2,
+    planner_kwargs=dict(max_iterations=2),
     policy_kwargs=dict(net_arch=[16], latent_dim=8),
     seed=0,
     device="cpu",
@@ -77,7 +77,7 @@ def assert_same_weights(one, other):
     "settings",
     [
         dict(),
-        dict(init="warm"),
+        dict(planner_kwargs=dict(max_iterations=2, init="warm")),
         dict(exploration_correlation=0.8, gradient_steps=2, train_freq=2),
         dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False)),
     ],
@@ -174,7 +174,7 @@ def test_a_run_goes_on_where_it_stopped(batch_of_envs):
 
 
 def test_a_run_can_be_saved_and_goes_on(batch_of_envs, tmp_path):
-    model = trained(car, batch_of_envs, steps=60, init="warm")
+    model = trained(car, batch_of_envs, steps=60, planner_kwargs=dict(max_iterations=2, init="warm"))
     model.save(tmp_path / "model.zip")
     model.save_replay_buffer(tmp_path / "buffer.pkl")
     env = TensorVecEnv(batch_of_envs([car() for _ in range(3)]))

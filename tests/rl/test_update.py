@@ -86,7 +86,7 @@ def test_each_term_alone_moves_its_own_networks(trained, term, moved):
 
 @pytest.mark.parametrize("settings", [{}, dict(backward_mode="unroll"), dict(bounds=None), dict(init="zero")], ids=str)
 def test_the_policy_gradient_moves_all_that_plans_and_neither_prior_nor_judge(trained, settings):
-    model = trained(**settings)
+    model = trained(planner_kwargs=settings)
     changes = dict(pg_coef=1.0, pg_freq=1, pg_max_grad_ratio=None)
     # An episodic model's plan also depends on the probability of going on.
     assert moved_by(model, NOTHING, **changes) == MODEL | {"termination"}
@@ -129,7 +129,7 @@ def test_the_policy_gradient_can_be_switched_off(trained):
 
 def test_the_policy_gradient_is_the_derivative_of_the_plan_s_value(trained):
     """A small step of the model along it raises Q-tilde of the action that is then planned."""
-    model = trained(steps=80, backward_mode="unroll", pg_coef=0.0)
+    model = trained(steps=80, planner_kwargs=dict(backward_mode="unroll"), pg_coef=0.0)
     policy = model.policy
     policy.model.episodic = False
     observation = model.replay_buffer.sample_sequences(64, 1).observations

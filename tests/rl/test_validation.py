@@ -1,5 +1,6 @@
 """What cannot work is refused at once, with what was expected, what was found and what to do."""
 
+import re
 import zipfile
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from difftori_gym import DiffTORI
+from difftori_gym import DiffTORI, DiffTORIImitation
 from difftori_gym.baselines import TDMPC
 from difftori_gym.rl.network_arch import NetworkArch
 
@@ -120,10 +121,11 @@ def test_observations_to_predict_from(learner, point_env):
         (dict(horizon=2.5), "needs an integer horizon >= 1, got 2.5"),
         (dict(horizon_initial=0), "needs an integer horizon_initial >= 1, got 0"),
         (dict(schedule_steps=-1), "needs schedule_steps >= 0, got -1"),
-        (dict(solver="sgd"), "solver to be one of 'lm', .*, got 'sgd'"),
-        (dict(max_iterations=-1), "max_iterations >= 0, got -1"),
-        (dict(step_size=0.0), "step_size > 0, got 0.0"),
-        (dict(backward_mode="all"), "backward_mode to be one of"),
+        (dict(planner_kwargs=dict(solver="sgd")), "solver to be one of 'lm', .*, got 'sgd'"),
+        (dict(planner_kwargs=dict(max_iterations=-1)), "max_iterations >= 0, got -1"),
+        (dict(planner_kwargs=dict(step_size=0.0)), "step_size > 0, got 0.0"),
+        (dict(planner_kwargs=dict(backward_mode="all")), "backward_mode to be one of"),
+        (dict(planner_kwargs=dict(max_iteration=3)), "has no setting 'max_iteration'. Did you mean: max_iterations"),
         (dict(pg_freq=0), "pg_freq needs to be at least 1, got 0"),
         (dict(pg_coef=-1.0), "pg_coef needs to be at least 0"),
         (dict(policy_kwargs=dict(net_arch=dict(vf=[8]))), r"takes the keys .*got \['vf'\]"),
@@ -136,8 +138,29 @@ def test_settings(difftori, point_env, settings, message):
 
 
 def test_settings_of_tdmpc(point_env):
-    with pytest.raises(ValueError, match=r"remove \['pg_freq', 'step_size'\]"):
-        TDMPC("MlpPolicy", point_env(), step_size=1.0, pg_freq=3)
+    with pytest.raises(ValueError, match=r"remove \['pg_freq'\]"):
+        TDMPC("MlpPolicy", point_env(), pg_freq=3)
+    with pytest.raises(ValueError, match="plans by sampling, with solver 'mppi' or 'cem', got 'lm'"):
+        TDMPC("MlpPolicy", point_env(), planner_kwargs=dict(solver="lm", backward_mode="none"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "old"),
+    [
+        (DiffTORI, dict(max_iterations=20)),
+        (DiffTORI, dict(init="warm", solver="lm")),
+        (TDMPC, dict(num_samples=64)),
+        (TDMPC, dict(mixture_coef=0.1)),
+        (DiffTORIImitation, dict(wall_gradient="exact", init="zero")),
+    ],
+    ids=str,
+)
+def test_settings_that_moved_say_where_to(point_env, cls, old):
+    spelled = ", ".join(f"{name}={value!r}" for name, value in old.items())
+    with pytest.raises(TypeError, match=re.escape(f"are one argument now: planner_kwargs=dict({spelled}).")):
+        cls("MlpPolicy", point_env(), **old)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_iteration'"):
+        cls("MlpPolicy", point_env(), max_iteration=3)
 
 
 def test_a_net_arch_is_understood_in_every_form():
@@ -183,8 +206,23 @@ def test_loading_with_another_environment(point_env, learner, tmp_path):
 def test_loading_with_a_change_that_would_have_no_effect(point_env, difftori, tmp_path):
     difftori.make(point_env()).save(tmp_path / "model")
     assert DiffTORI.load(tmp_path / "model", horizon=2, learning_rate=1e-4, verbose=1).horizon == 2
-    with pytest.raises(ValueError, match=r"cannot change \['max_iterations', 'pg_coef'\]"):
-        DiffTORI.load(tmp_path / "model", pg_coef=0.0, max_iterations=3)
+    with pytest.raises(ValueError, match=r"cannot change \['pg_coef'\]"):
+        DiffTORI.load(tmp_path / "model", pg_coef=0.0)
+
+
+def test_settings_take_effect_as_soon_as_they_are_set_or_loaded(point_env, difftori, tmp_path):
+    model = difftori.make(point_env())
+    model.gamma, model.horizon, model.tau = 0.5, 2, 0.25
+    model.planner_kwargs = dict(max_iterations=4)
+    model.save(tmp_path / "model")
+    again = DiffTORI.load(tmp_path / "model", planner_kwargs=dict(max_iterations=7, init="zero"))
+    for each, iterations, init in ((model, 4, "policy"), (again, 7, "zero")):
+        planner = each.policy.planner
+        assert (planner.discount, planner.optimizer.max_iterations, planner.init) == (0.5, iterations, init)
+        assert (each._updater.settings.discount, each._updater.settings.tau) == (0.5, 0.25)
+        assert each.schedule.horizon == 2
+    with pytest.raises(ValueError, match="max_iterations >= 0, got -1"):
+        model.planner_kwargs = dict(max_iterations=-1)
 
 
 def test_buffers_of_other_algorithms(point_env, difftori, tmp_path):

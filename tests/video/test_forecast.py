@@ -48,7 +48,9 @@ def test_a_planner_expects_what_its_model_gives_for_the_plan(env, arguments):
 
 
 def test_tdmpc_plans_too(env):
-    model = TDMPC("MlpPolicy", env, seed=0, num_samples=16, num_elites=4, max_iterations=2, **SMALL)
+    model = TDMPC(
+        "MlpPolicy", env, seed=0, planner_kwargs=dict(num_samples=16, num_elites=4, max_iterations=2), **SMALL
+    )
     policy, observation, actions, _ = watched(model, env)
     np.testing.assert_array_equal(actions, model.predict(observation, None, np.ones(3, bool), True)[0])
     assert policy.forecast.source == "plan"

@@ -14,7 +14,8 @@ from difftori_gym.zoo.hyperparameters import TASKS, as_yaml
 from difftori_gym.zoo.registration import hyperparameters_file
 from difftori_gym.zoo.search import convert
 
-SMALL = "learning_starts:20 batch_size:8 pg_batch_size:4 max_iterations:1 train_freq:4 gradient_steps:1"
+SMALL = "learning_starts:20 batch_size:8 pg_batch_size:4 train_freq:4 gradient_steps:1"
+SMALL += " planner_kwargs:dict(max_iterations=1)"
 PROGRAM = f"""
 from difftori_gym.zoo.__main__ import main
 
@@ -25,8 +26,8 @@ main(["train", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n
 main(["enjoy", "--algo", "difftori", "--env", "dm_control/cartpole-swingup", "-n", "252", *play])
 tune = "-optimize --n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots".split()
 main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", "-n", "160", *tune, *common,
-      "-params", "learning_starts:150", "num_samples:8", "num_elites:2", "max_iterations:1", "train_freq:20",
-      "gradient_steps:1"])
+      "-params", "learning_starts:150", "planner_kwargs:dict(num_samples=8,num_elites=2,max_iterations=1)",
+      "train_freq:20", "gradient_steps:1"])
 """
 
 

@@ -19,8 +19,8 @@ def start_entries(base: str) -> list[Entry]:
     return [
         base_entry(base),
         Entry("difftori", base, "start=base_policy"),
-        Entry("difftori", None, "start=zero", dict(init="zero")),
-        Entry("difftori", None, "start=random", dict(init="random")),
+        Entry("difftori", None, "start=zero", dict(planner_kwargs=dict(init="zero"))),
+        Entry("difftori", None, "start=random", dict(planner_kwargs=dict(init="random"))),
     ]
 
 

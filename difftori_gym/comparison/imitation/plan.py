@@ -12,7 +12,7 @@ from difftori_gym.collection import make_expert
 from difftori_gym.collection.collect import METAWORLD_STEPS
 from difftori_gym.comparison.imitation.demonstrations import find_dataset
 from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun, ImitationSettings
-from difftori_gym.comparison.settings import check_action_space, check_device, check_names_differ
+from difftori_gym.comparison.settings import check_action_space, check_device, check_names_differ, missing_limit
 from difftori_gym.envs import TaskId, parse_tasks
 
 Work = CollectionRun | ImitationRun
@@ -84,7 +84,8 @@ def plan_imitation(settings: ImitationSettings, entries: Sequence[Entry] | None 
     tasks = parse_tasks(settings.tasks)
     check_names_differ(tasks)
     for task in tasks:
-        check_action_space(task, settings.obs)
+        kwargs = _env_kwargs(settings, task)
+        check_action_space(task, settings.obs, kwargs.get("obs_kwargs"), kwargs.get("max_episode_steps"))
     collections: list[CollectionRun] = []
     runs: list[ImitationRun] = []
     for task in tasks:
@@ -156,7 +157,7 @@ def _env_kwargs(settings: ImitationSettings, task: TaskId) -> dict[str, Any]:
     :return: arguments of ``make_env`` in evaluation: what the expert needs, the length of episodes, the user's own
     """
     kwargs = dict(make_expert(task).env_kwargs) if settings.demos_from is None else {}
-    steps = settings.episode_steps or (METAWORLD_STEPS if task.suite == "metaworld" else None)
+    steps = settings.episode_steps or (METAWORLD_STEPS if task.suite == "metaworld" else missing_limit(task))
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     return {**kwargs, **settings.env_kwargs}

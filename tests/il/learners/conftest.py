@@ -106,7 +106,8 @@ def base_policy(demonstrations: Demonstrations | None, env: Any = None) -> Imita
 
 SMALL = dict(net_arch=[16, 16])
 WINDOW = dict(n_obs_steps=2, horizon=4, n_action_steps=3)
-DIFFTORI = dict(**WINDOW, max_iterations=3, backward_num_iterations=2, latent_dim=4)
+ITERATIONS = dict(max_iterations=3, backward_num_iterations=2)
+DIFFTORI = dict(**WINDOW, planner_kwargs=ITERATIONS, latent_dim=4)
 LEARNERS = {
     "bc": Learner(BC, policy_kwargs=SMALL),
     "bc-gmm": Learner(BC, dict(head="gmm", num_modes=3, **WINDOW), SMALL),
@@ -123,7 +124,9 @@ LEARNERS = {
     "diffusion": Learner(DiffusionPolicy, dict(size="small", num_inference_steps=3, **WINDOW)),
     "difftori": Learner(DiffTORIImitation, DIFFTORI, SMALL, needs_base=True),
     "difftori-latent": Learner(
-        DiffTORIImitation, dict(**DIFFTORI, objective="latent", init="random", num_latents=3), SMALL
+        DiffTORIImitation,
+        dict(DIFFTORI, objective="latent", planner_kwargs=dict(ITERATIONS, init="random"), num_latents=3),
+        SMALL,
     ),
 }
 

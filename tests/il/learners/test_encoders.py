@@ -57,7 +57,7 @@ LEARNERS = {
     "ibc": (IBC, dict(policy_kwargs=dict(width=16, depth=2, num_counter_examples=8, num_action_samples=32))),
     "diffusion": (DiffusionPolicy, dict(WINDOW, size="small")),
     "residual": (Residual, WINDOW),
-    "difftori": (DiffTORIImitation, dict(WINDOW, max_iterations=3, backward_num_iterations=2)),
+    "difftori": (DiffTORIImitation, dict(WINDOW, planner_kwargs=dict(max_iterations=3, backward_num_iterations=2))),
 }
 
 
