@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
+from difftori_gym.training_environment import left_right
+from difftori_gym.wrappers import told_success
+
 
 class Predictor(Protocol):
     """What evaluation and films need of a model or policy: Stable-Baselines3's ``predict``."""
@@ -39,7 +42,8 @@ class Evaluation:
 
     :param returns: undiscounted returns ``[episodes]``
     :param lengths: agent steps ``[episodes]``
-    :param successes: whether each episode succeeded ``[episodes]``, None when the environment does not tell
+    :param successes: whether each episode succeeded, see :func:`~difftori_gym.wrappers.told_success` ``[episodes]``;
+        None when the environment does not tell
     """
 
     returns: NDArray[np.float64]
@@ -78,16 +82,17 @@ def evaluate(
     :param seed: seed of the first episode, at least 0. None: the environment's own stream
     :param deterministic: no exploration
     :return: returns, lengths and successes
-    :raises ValueError: if ``n_episodes`` is below 1
+    :raises ValueError: if ``n_episodes`` is below 1, or while the model learns in this environment
     """
     if n_episodes < 1:
         raise ValueError(f"evaluate needs n_episodes >= 1, got {n_episodes}.")
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     episodes: list[Episode] = []
-    while len(episodes) < n_episodes:
-        if seed is not None:
-            vec_env.seed(seed + len(episodes))
-        episodes += run_episodes(model, vec_env, deterministic=deterministic)
+    with left_right(model, vec_env):
+        while len(episodes) < n_episodes:
+            if seed is not None:
+                vec_env.seed(seed + len(episodes))
+            episodes += run_episodes(model, vec_env, deterministic=deterministic)
     episodes = episodes[:n_episodes]
     successes = [episode.success for episode in episodes if episode.success is not None]
     return Evaluation(
@@ -104,16 +109,14 @@ class Episode:
 
     :param total: sum of rewards so far
     :param length: agent steps so far
-    :param success: whether it succeeded, None as long as that is not known
+    :param success: whether any step so far told that it is solved, None as long as none told either way
     :param finished: whether it is over
-    :param solved: whether it was told to be solved at any step so far
     """
 
     total: float = 0.0
     length: int = 0
     success: bool | None = None
     finished: bool = False
-    solved: bool = False
 
     def add(self, reward: float, done: bool, info: dict[str, Any]) -> None:
         """
@@ -124,10 +127,11 @@ class Episode:
         self.total += reward
         self.length += 1
         self.finished = done
-        self.solved = self.solved or bool(info.get("is_success", False))
+        told = told_success(info)
+        if told is not None:
+            self.success = bool(self.success) or told
         if done:
             self.total = float(info.get("episode", {}).get("r", self.total))
-            self.success = bool(info["is_success"]) if "is_success" in info else None
 
 
 def run_episodes(

@@ -31,8 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "baselines": {"rl", "il", "wrappers", *LEARNING},
     "exports": {"baselines", "checkpointing", "il", "rl", *LEARNING},
     "envs": {"wrappers"},
-    "evaluation": {"envs", "wrappers"},
-    "video": {"envs", "evaluation", "wrappers"},
+    "training_environment": set(),
+    "evaluation": {"envs", "training_environment", "wrappers"},
+    "video": {"envs", "evaluation", "training_environment", "wrappers"},
     "collection": {"baselines", "envs", "il", "wrappers"},
     "comparison": {
         "baselines",
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wrappers",
         *LEARNING,
     },
-    "card": {"baselines", "envs", "evaluation", "exports", "il", "rl", "video"},
+    "card": {"baselines", "checkpointing", "envs", "evaluation", "exports", "il", "rl", "video"},
     "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
     "": {

@@ -10,6 +10,7 @@ from .point_cloud_observation import PointCloudObservation
 from .seed_first_reset import SeedFirstReset
 from .single_env import SingleEnv
 from .state_observation import StateObservation
+from .success import told_success
 from .tensor_vec_env import TensorVecEnv
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "TensorStep",
     "TensorVecEnv",
     "farthest_point_sampling",
+    "told_success",
 ]

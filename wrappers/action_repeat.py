@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 
+from .success import told_success
+
 
 class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """
@@ -17,8 +19,8 @@ class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstr
 
     The repetition stops where the episode ends. ``info["frames"]`` of :meth:`step` is the number of
     environment frames that the step took, so that a caller can count frames exactly; the last step of an
-    episode may take fewer than ``num_repeats``. ``info["is_success"]``, where the environment gives it, is true
-    when it was true in any of the frames.
+    episode may take fewer than ``num_repeats``. ``info["is_success"]``, where any frame tells success, is true when
+    one told that the task is solved.
 
     :param env: the environment to wrap
     :param num_repeats: environment frames per agent step, at least 1 (1 only adds ``info["frames"]``)
@@ -44,15 +46,15 @@ class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstr
         :return: last observation, summed reward, terminated, truncated and the info of the last frame with ``frames``
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        reward_sum, success, frames = float(reward), bool(info.get("is_success", False)), 1
+        reward_sum, told, frames = float(reward), [told_success(info)], 1
         while frames < self.num_repeats and not (terminated or truncated):
             observation, reward, terminated, truncated, info = self.env.step(action)
             reward_sum += float(reward)
-            success = success or bool(info.get("is_success", False))
+            told.append(told_success(info))
             frames += 1
         info = {**info, "frames": frames}
-        if "is_success" in info:
-            info["is_success"] = success
+        if any(each is not None for each in told):
+            info["is_success"] = any(told)
         return observation, reward_sum, terminated, truncated, info
 
     @property

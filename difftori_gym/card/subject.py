@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.card.trained import LEARNERS, Trained
 from difftori_gym.exports import export, load_export, read_export
-from difftori_gym.il import DiffTORIImitation
-from difftori_gym.rl import DiffTORI
-
-LEARNERS: dict[str, type[BaseAlgorithm]] = {
-    cls.__name__: cls for cls in (DiffTORI, TDMPC, DrQv2, DiffTORIImitation, BC, BCRNN, IBC, DiffusionPolicy, Residual)
-}
 
 
 @dataclass(frozen=True)
@@ -48,19 +39,24 @@ class Subject:
     versions: Mapping[str, str]
 
 
-def read_subject(path: Path, folder: Path, algorithm: str | None = None) -> Subject:
+def read_subject(trained: Trained, folder: Path) -> Subject:
     """
     Load a model, and leave its exported file in the card's folder. A zip is unpickled: see docs/sharing.md.
 
-    :param path: file of ``export``, or of ``save``
+    :param trained: what to load
     :param folder: of the card
-    :param algorithm: name of a zip's algorithm, for zips that do not tell
     :return: the model
-    :raises ValueError: if the file is neither, or of an algorithm that is not known
+    :raises ValueError: if it cannot be loaded, or is of an algorithm that is not exported
     """
+    path = trained.path
     target = folder / f"{path.stem}.safetensors"
-    if zipfile.is_zipfile(path):
-        export(LEARNERS[_algorithm_of(path, algorithm)].load(path, device="cpu"), target)
+    if trained.learner is not None:
+        if trained.learner not in LEARNERS.values():
+            raise ValueError(
+                f"{path}: expected a model of {', '.join(LEARNERS)}, got one of {trained.learner.__name__}, which is "
+                "not exported. Film it by examples/record_video.py, evaluate it by difftori_gym.evaluation.evaluate."
+            )
+        export(trained.learner.load(path, device="cpu"), target)
     elif target.resolve() != path.resolve():
         load_export(path, device="cpu")  # refuses what is damaged before it is copied
         target.write_bytes(path.read_bytes())
@@ -76,16 +72,3 @@ def read_subject(path: Path, folder: Path, algorithm: str | None = None) -> Subj
         described.num_parameters,
         described.versions,
     )
-
-
-def _algorithm_of(path: Path, algorithm: str | None) -> str:
-    """Read from the zip's JSON, without unpickling."""
-    if algorithm is None:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
-        algorithm = data.get("saved_by")
-    if not isinstance(algorithm, str) or algorithm not in LEARNERS:
-        raise ValueError(
-            f"{path}: expected a model of {', '.join(LEARNERS)}, got {algorithm!r}: name the algorithm with --algo."
-        )
-    return algorithm

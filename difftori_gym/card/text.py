@@ -15,13 +15,13 @@ from difftori_gym.evaluation import Evaluation
 class Run:
     """
     :param env: id of the environment
-    :param obs: kind of observation
+    :param environment: further arguments of ``make_env``
     :param seed: of the first episode
     :param evaluation: what came out
     """
 
     env: str
-    obs: str
+    environment: Mapping[str, Any]
     seed: int
     evaluation: Evaluation
 
@@ -91,7 +91,7 @@ def _evaluation(run: Run) -> str:
     found = run.evaluation
     success = "not told by the environment" if found.success_rate is None else f"{100 * found.success_rate:.0f} %"
     rows = [
-        ("environment", f"`{run.env}`, observations `{run.obs}`"),
+        ("environment", f"`{run.env}`" + "".join(f", `{text}`" for text in _arguments(run))),
         ("episodes", f"{len(found.returns)}, seeds {run.seed} to {run.seed + len(found.returns) - 1}, deterministic"),
         ("return, mean ± standard deviation", result(run).replace("+/-", "±")),
         ("least and greatest return", f"{found.returns.min():.2f}, {found.returns.max():.2f}"),
@@ -101,12 +101,17 @@ def _evaluation(run: Run) -> str:
     return "## Evaluation\n\n" + _table(("", ""), rows)
 
 
+def _arguments(run: Run) -> list[str]:
+    """:return: arguments of ``make_env`` that say how the policy sees and acts, as Python"""
+    return [f"{name}={value!r}" for name, value in run.environment.items() if value not in (None, {})]
+
+
 def _usage(subject: Subject, run: Run | None) -> str:
     lines = ["from difftori_gym import load_export, make_env"]
     lines += ["", f"policy = load_export({subject.export.name!r})  # tensors and JSON: nothing is unpickled"]
     if run is not None:
         lines += [
-            f"env = make_env({run.env!r}, obs={run.obs!r})",
+            f"env = make_env({', '.join([repr(run.env), *_arguments(run)])})",
             f"observation, _ = env.reset(seed={run.seed})",
             "state, done = None, False",
             "while not done:",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from difftori_gym.card.subject import read_subject
 from difftori_gym.card.text import Run, card_text
+from difftori_gym.card.trained import check_seen, find_trained
 from difftori_gym.envs import make_vec_env
 from difftori_gym.envs.observations import Observation
 from difftori_gym.evaluation import evaluate
@@ -16,10 +18,12 @@ from difftori_gym.video import record_video
 @dataclass(frozen=True)
 class CardRequest:
     """
-    :param model: file of ``export``, or of ``save``
+    :param model: file of ``export`` or of ``save``, or folder of a run of examples/compare.py
     :param out: folder; README.md, the exported policy, film and figure are written there
-    :param env: ``suite/task`` or Gymnasium id to evaluate on; None for a card without figures and film
-    :param obs: kind of observation
+    :param env: ``suite/task`` or Gymnasium id to evaluate on; None: the run's, or a card without figures and film
+    :param obs: kind of observation; None, here and for the next two: as in the model's run, else ``state`` and presets
+    :param obs_kwargs: settings of the observation, as in ``make_env``
+    :param action_repeat: environment frames per agent step
     :param episodes: evaluated, at least 1
     :param seed: of the first episode
     :param film: name of the film, ``.mp4`` or ``.gif``; None for none
@@ -30,7 +34,9 @@ class CardRequest:
     model: Path
     out: Path
     env: str | None = None
-    obs: Observation = "state"
+    obs: Observation | None = None
+    obs_kwargs: dict[str, Any] | None = None
+    action_repeat: int | None = None
     episodes: int = 10
     seed: int = 0
     film: str | None = "film.mp4"
@@ -45,24 +51,29 @@ def write_card(request: CardRequest, command: str) -> Path:
     :return: the card, ``README.md`` in the folder
     :raises ValueError: if the model or the curve cannot be read, or the environment is unknown
     """
+    trained = find_trained(request.model, request.algorithm)
     request.out.mkdir(parents=True, exist_ok=True)
-    subject = read_subject(request.model, request.out, request.algorithm)
+    subject = read_subject(trained, request.out)
     files: dict[str, str] = {}
     run = None
-    if request.env is not None:
-        env = make_vec_env(request.env, 1, obs=request.obs)
+    env_id = request.env or trained.env
+    if env_id is not None:
+        asked = {"obs": request.obs, "obs_kwargs": request.obs_kwargs, "action_repeat": request.action_repeat}
+        environment = {**trained.environment, **{name: value for name, value in asked.items() if value is not None}}
+        env = make_vec_env(env_id, 1, **environment)
+        check_seen(subject.observation_space, env.observation_space, env_id)
         evaluation = evaluate(subject.policy, env, n_episodes=request.episodes, seed=request.seed)
         env.close()
-        run = Run(request.env, request.obs, request.seed, evaluation)
+        run = Run(env_id, environment, request.seed, evaluation)
         if request.film is not None:
-            shown = make_vec_env(request.env, 1, obs=request.obs, render_mode="rgb_array")
+            shown = make_vec_env(env_id, 1, render_mode="rgb_array", **environment)
             record_video(subject.policy, shown, request.out / request.film, seed=request.seed)
             shown.close()
             files["film"] = request.film
     if request.curve is not None:
         from difftori_gym.card.curve import draw_curve, read_curve  # matplotlib, which the rest does not need
 
-        title = f"{subject.algorithm or 'policy'}" + (f", {request.env}" if request.env else "")
+        title = f"{subject.algorithm or 'policy'}" + (f", {env_id}" if env_id else "")
         draw_curve(read_curve(request.curve), title, request.out / "curve.png")
         files["curve"] = "curve.png"
     card = request.out / "README.md"

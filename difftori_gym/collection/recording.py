@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il import Episode
+from difftori_gym.wrappers import told_success
 
 
 class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
@@ -68,9 +69,9 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._actions.append(executed)
         self._rewards.append(float(reward))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
-        if "is_success" in info or "success" in info:
-            # Once solved, solved: some suites tell of the frame only.
-            self._success = bool(self._success) or bool(info.get("is_success", info.get("success")))
+        told = told_success(info)
+        if told is not None:
+            self._success = bool(self._success) or told
         return observation, reward, terminated, truncated, info
 
     @property

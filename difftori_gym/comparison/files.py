@@ -32,9 +32,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not readable as json: {error}. Remove it.") from error
+        raise ValueError(f"{path} is not readable as json: {error}. Use another --out.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a json object, got {type(content).__name__}. Remove it.")
+        raise ValueError(f"{path} must hold a json object, got {type(content).__name__}. Use another --out.")
     return content
 
 

@@ -136,7 +136,9 @@ class RunSettings:
         try:
             return cls(**read_json(path))
         except TypeError as error:
-            raise ValueError(f"{path} does not hold the settings of a run: {error}. Remove its folder.") from error
+            raise ValueError(
+                f"{path} does not hold the settings of a run of reinforcement learning: {error}. Use another --out."
+            ) from error
 
     def conflicts(self, earlier: RunSettings) -> list[str]:
         """
@@ -263,7 +265,7 @@ def plan_runs(settings: ComparisonSettings) -> list[RunSettings]:
         if conflicts:
             raise ValueError(
                 f"{settings.out / 'runs' / run.name} was made with other settings: {'; '.join(conflicts)}. "
-                f"Use the same settings, another --out, or remove that folder."
+                f"Use the same settings or another --out."
             )
     for task in tasks:
         limit = settings.episode_steps or limits[str(task)]

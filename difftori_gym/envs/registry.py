@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
@@ -57,7 +59,13 @@ def parse_task(id: str) -> TaskId:
         suites = ", ".join(closest_first(prefix, list(SUITES)))
         raise ValueError(f"Unknown suite {prefix!r} in {id!r}. Suites: {suites}; or any registered Gymnasium id.")
     names = [f"dm_control/{task}" for task in ACTION_REPEAT] + SUITES["gymnasium"].tasks()
-    raise ValueError(f"Unknown environment {id!r}. Choices: {', '.join(closest_first(id, names))}.")
+    hint = ""
+    if multiprocessing.parent_process() is not None:
+        hint = (
+            " This is a process of its own, which knows nothing of what the program registers: register in a module "
+            f"and name it, 'module:{id}'."
+        )
+    raise ValueError(f"Unknown environment {id!r}. Choices: {', '.join(closest_first(id, names))}.{hint}")
 
 
 def parse_tasks(ids: Iterable[str]) -> list[TaskId]:
@@ -150,9 +158,17 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
     return preset
 
 
-def _check_seed(seed: int | None) -> None:
-    if seed is not None and seed < 0:
+def _checked_seed(seed: int | None) -> int | None:
+    """:return: the seed as Python's own integer: Gymnasium refuses numpy's"""
+    if seed is None:
+        return None
+    try:
+        plain = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"Environments need a whole number as seed, or None, got {seed!r}.") from error
+    if plain < 0:
         raise ValueError(f"Environments need seed >= 0, or None, got {seed}.")
+    return plain
 
 
 def make_env(
@@ -186,7 +202,7 @@ def make_env(
     :raises ValueError: on an unknown suite, task, camera or kind of observation, numbers below 1 or a negative seed
     :raises ImportError: if the suite is not installed
     """
-    _check_seed(seed)
+    seed = _checked_seed(seed)
     task = parse_task(id)
     suite = SUITES[task.suite]
     if suite.batched:
@@ -262,7 +278,7 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
-    _check_seed(seed)
+    seed = _checked_seed(seed)
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
     if vec_env_cls is None and SUITES[task.suite].batched:
         batch = _make_batch(

@@ -160,6 +160,6 @@ def _read_episode(
             rewards=rewards,
             terminated=bool(ends[0].any()),
             truncated=bool(ends[1].any()) or not ends[0].any(),
-            success=None if solved is None else bool(solved[-1:].any()),
+            success=None if solved is None else bool(solved.any()),
             seed=None if seed is None else int(np.asarray(seed).reshape(-1)[0]),
         )

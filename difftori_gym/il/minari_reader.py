@@ -99,8 +99,9 @@ def _read_episode(group: Group, space: spaces.Space, storage: ObservationStorage
     ends = [read_array(group, name, where) for name in ("terminations", "truncations")]
     seed = group.attrs.get("seed")
     success = group.attrs.get("success")
-    if success is None and "infos" in group and "success" in group["infos"]:
-        success = np.asarray(group["infos"]["success"][()]).any()
+    for key in ("is_success", "success"):
+        if success is None and "infos" in group and key in group["infos"]:
+            success = np.asarray(group["infos"][key][()]).any()
     with naming(where):
         return Episode(
             observations=storage.append(observations, where),

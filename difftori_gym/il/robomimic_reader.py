@@ -168,5 +168,5 @@ def _read_episode(group: Group, obs_keys: Sequence[str] | None, storage: Observa
             rewards=rewards,
             terminated=False,  # robosuite's tasks go on after success; a demonstration is cut
             truncated=True,
-            success=bool(len(rewards) and (rewards[-1:] >= 1).any()),
+            success=bool((rewards >= 1).any()),
         )

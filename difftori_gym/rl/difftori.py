@@ -31,16 +31,7 @@ from difftori_gym.rl.update import Updater, UpdateSettings
 SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
 
 # The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
-_OPTIMIZER: dict[str, Any] = dict(
-    solver="lm",
-    max_iterations=10,
-    step_size=1e-3,
-    damping=0.5,
-    bounds="project",
-    wall_gradient="exact",
-    backward_mode="truncated",
-    backward_num_iterations=5,
-)
+_OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3, damping=0.5)
 _PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False)
 # Attributes that take effect as soon as they are set.
 _FOLLOWED = frozenset({"gamma", "tau", "horizon", "planner_kwargs"})

@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from difftori_gym.envs.rendering import GL_REMEDY
 from difftori_gym.evaluation import Episode, Predictor, run_episodes
+from difftori_gym.training_environment import left_right
 from difftori_gym.video.drawing import Caption, draw_path, tile, write_caption
 from difftori_gym.video.files import Image, check_format, even_size, film_writer
 from difftori_gym.video.forecast import Forecast, WatchedPolicy
@@ -70,16 +72,17 @@ def record_video(
     watched = WatchedPolicy(model)
     if overlay == "plan":
         check_overlay(watched, vec_env)
-    check_drawing(vec_env)
-    with film_writer(path, film_speed(vec_env) if fps is None else fps) as writer:
-        for episode in range(n_episodes):
-            if seed is not None:
-                vec_env.seed(seed + episode)
-            film = _Film(vec_env, watched, writer, captions=captions, overlay=overlay)
-            episodes = run_episodes(
-                watched, vec_env, deterministic=deterministic, max_steps=max_steps, on_step=film.shoot
-            )
-            film.close(episodes)
+    with left_right(model, vec_env):
+        check_drawing(vec_env)
+        with film_writer(path, film_speed(vec_env) if fps is None else fps) as writer:
+            for episode in range(n_episodes):
+                if seed is not None:
+                    vec_env.seed(seed + episode)
+                film = _Film(vec_env, watched, writer, captions=captions, overlay=overlay)
+                episodes = run_episodes(
+                    watched, vec_env, deterministic=deterministic, max_steps=max_steps, on_step=film.shoot
+                )
+                film.close(episodes)
     return path
 
 
@@ -154,7 +157,7 @@ def _caption(episode: Episode, forecast: Forecast, index: int) -> Caption:
     :return: what to write
     """
     value = None if forecast.values is None or episode.finished else float(forecast.values[index])
-    return Caption(episode.length, episode.total, forecast.source, value, episode.solved)
+    return Caption(episode.length, episode.total, forecast.source, value, bool(episode.success))
 
 
 def film_speed(vec_env: VecEnv) -> float:
@@ -162,7 +165,15 @@ def film_speed(vec_env: VecEnv) -> float:
     :param vec_env: environments
     :return: images per second at which a film of them plays in real time, 30 where they do not tell
     """
-    own_fps: Any = vec_env.metadata.get("render_fps")
+    innermost = vec_env
+    while isinstance(innermost, VecEnvWrapper):  # which tells nothing of what it wraps
+        innermost = innermost.venv
+    own_fps: Any = innermost.metadata.get("render_fps")
+    if own_fps is None:  # environments in other processes
+        try:
+            own_fps = innermost.get_attr("metadata", 0)[0].get("render_fps")
+        except (AttributeError, NotImplementedError):
+            own_fps = None
     return float(own_fps or _DEFAULT_FPS)
 
 
@@ -198,7 +209,26 @@ def pictures(vec_env: VecEnv) -> list[Image]:
     shapes = {None if image is None else image.shape for image in images}
     if len(shapes) != 1 or any(shape is None or len(shape) != 3 or shape[-1] != 3 for shape in shapes):
         raise ValueError(f"render() must give images of one shape [height, width, 3], got {sorted(map(str, shapes))}.")
-    return [np.ascontiguousarray(image, dtype=np.uint8) for image in images]
+    return [_as_bytes(image) for image in images if image is not None]
+
+
+def _as_bytes(image: NDArray[Any]) -> Image:
+    """
+    :param image: numbers of any kind
+    :return: the same as whole numbers up to 255
+    :raises ValueError: if they are neither in [0, 1], as floats, nor whole numbers in [0, 255]
+    """
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    is_share = image.dtype == np.bool_ or np.issubdtype(image.dtype, np.floating)
+    if is_share and image.min() >= 0 and image.max() <= 1:
+        return np.ascontiguousarray(np.rint(image * np.float32(255)), dtype=np.uint8)
+    if is_share or not np.issubdtype(image.dtype, np.integer) or image.min() < 0 or image.max() > 255:
+        raise ValueError(
+            f"render() must give uint8, or floats in [0, 1], got {image.dtype} from {image.min()} to {image.max()}: "
+            "scale it in the environment."
+        )
+    return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:

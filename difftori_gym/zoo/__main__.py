@@ -9,6 +9,8 @@ these names; ``hyperparameters`` writes our files of hyper-parameters anew.
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +33,21 @@ def option(arguments: Sequence[str], *names: str) -> str | None:
     return None
 
 
+def options(arguments: Sequence[str], name: str) -> list[str]:
+    """
+    :param arguments: of a command line
+    :param name: of an option that takes several values
+    :return: its values, none if it is not given
+    """
+    found: list[str] = []
+    for position, argument in enumerate(arguments):
+        given, equals, value = argument.partition("=")
+        if given == name:
+            following = itertools.takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])
+            found += [value] if equals else following
+    return found
+
+
 def main(arguments: Sequence[str]) -> None:
     """
     :param arguments: of the command line, without the program's name
@@ -45,6 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     if command not in COMMANDS:
         raise SystemExit(f"Unknown command {command!r}. Choices: {', '.join((*COMMANDS, 'hyperparameters'))}.")
     register()
+    for package in options(rest, "--gym-packages"):  # the Zoo's own way to environments that it does not know
+        importlib.import_module(package)
     env, algorithm = option(rest, "--env"), option(rest, "--algo")
     if env is not None and command in ("train", "enjoy"):
         register_environment(env)

@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_refused(tmp_path, changes, message):
 
 def test_ablations_vary_one_thing(tmp_path):
     start = plan_ablation("start", settings(tmp_path))[1:]
-    assert [(run.entry, run.hyperparameters.get("init")) for run in start] == [
+    assert [(run.entry, run.hyperparameters.get("planner_kwargs", {}).get("init")) for run in start] == [
         ("bc", None),
         ("difftori+bc-start=base_policy", None),
         ("difftori-start=zero", "zero"),

@@ -132,8 +132,9 @@ def test_a_fault_of_an_environment(tmp_path, fault, error, message):
 
 @pytest.mark.parametrize("learner", [DiffTORI, TDMPC])
 def test_an_environment_that_always_ends_at_its_first_step_is_learned_from(tmp_path, learner):
-    settings = {"num_samples": 16, "num_elites": 4} if learner is TDMPC else {"pg_batch_size": 4}
-    model = learner("MlpPolicy", environments("first step"), **SMALL, **settings)
+    sampling = dict(planner_kwargs=dict(max_iterations=2, num_samples=16, num_elites=4))
+    settings = SMALL | (sampling if learner is TDMPC else {"pg_batch_size": 4})
+    model = learner("MlpPolicy", environments("first step"), **settings)
     model.learn(60, callback=saving(tmp_path))
     assert model.replay_buffer.dones[:30, 1].all()
     assert all(torch.isfinite(value).all() for value in model.policy.state_dict().values())

@@ -27,7 +27,7 @@ def watched(model, env):
     return policy, observation, actions, state
 
 
-@pytest.mark.parametrize("arguments", [{}, {"init": "warm"}], ids=["policy start", "warm start"])
+@pytest.mark.parametrize("arguments", [{}, {"planner_kwargs": {"init": "warm"}}], ids=["policy start", "warm start"])
 def test_a_planner_expects_what_its_model_gives_for_the_plan(env, arguments):
     model = DiffTORI("MlpPolicy", env, seed=0, **SMALL, **arguments)
     model.policy.horizon = 3

@@ -188,5 +188,5 @@ def _check_earlier(runs: Sequence[ImitationRun], out: Path) -> None:
         if conflicts:
             raise ValueError(
                 f"{out / 'runs' / run.name} was made with other settings: {'; '.join(conflicts)}. "
-                f"Use the same settings, another --out, or remove that folder."
+                f"Use the same settings or another --out."
             )

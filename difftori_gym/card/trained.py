@@ -1,0 +1,153 @@
+"""What was trained, from a file or from the folder of a run: its class, and how it sees and acts."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+
+from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
+from difftori_gym.baselines.methods import METHODS
+from difftori_gym.checkpointing.checkpoint import newest_checkpoint
+from difftori_gym.exports import load_export
+from difftori_gym.il import DiffTORIImitation
+from difftori_gym.rl import DiffTORI
+
+LEARNERS: dict[str, type[BaseAlgorithm]] = {
+    cls.__name__: cls for cls in (DiffTORI, TDMPC, DrQv2, DiffTORIImitation, BC, BCRNN, IBC, DiffusionPolicy, Residual)
+}
+#: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
+NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})
+_SETTINGS = "args.json"
+_MODEL = "model.zip"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """
+    :param path: file of the model
+    :param learner: its class, None for a file of ``export``, which needs none
+    :param env: id of its environment, None where nothing tells
+    :param environment: arguments of ``make_vec_env`` that it was trained with, as far as its run tells
+    """
+
+    path: Path
+    learner: type[BaseAlgorithm] | None
+    env: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, device: torch.device | str = "auto") -> BaseAlgorithm | BasePolicy:
+        """
+        :param device: torch device
+        :return: the model, or the policy of an exported file
+        :raises ValueError: if the file holds something else
+        """
+        if self.learner is None:
+            return load_export(self.path, device)
+        return self.learner.load(self.path, device=device)
+
+
+def find_trained(path: Path, name: str | None = None) -> Trained:
+    """
+    :param path: file of ``save`` or ``export``, or folder of a run of examples/compare.py; a file inside such a folder
+        knows its run, too
+    :param name: of its method or class, for files that do not tell
+    :return: what was trained
+    :raises ValueError: if there is no model, or nothing tells what it is
+    """
+    run = _read_run(path)
+    if path.is_dir():
+        path = _newest_model(path)
+    if not path.exists():
+        raise ValueError(f"expected a saved model or the folder of a run, got {path}, which is not there.")
+    if not zipfile.is_zipfile(path):
+        return Trained(path, None, *_environment(run))
+    return Trained(path, _learner(path, name, run), *_environment(run))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """:return: settings of the run that a folder or file belongs to, none if it belongs to none"""
+    for folder in (path, *path.resolve().parents[:2]):
+        if (folder / _SETTINGS).is_file():
+            try:
+                content = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"{folder / _SETTINGS} cannot be read: {error}. Name a model in it instead."
+                ) from error
+            if isinstance(content, dict) and {"suite", "task", "method"} <= set(content):
+                return content
+    return {}
+
+
+def _newest_model(folder: Path) -> Path:
+    checkpoint = newest_checkpoint(folder)
+    path = folder / _MODEL if checkpoint is None else checkpoint / _MODEL
+    if not path.exists():
+        raise ValueError(f"expected the folder of a run with a model or checkpoint in it, got {folder}.")
+    return path
+
+
+def _environment(run: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    if not run:
+        return None, {}
+    found = {"obs": run["obs"], **run.get("env_kwargs", {})}
+    if "frames" in run:  # reinforcement learning
+        found |= {"obs_kwargs": run.get("obs_kwargs", {}), "action_repeat": run["action_repeat"]}
+        if run.get("episode_steps") is not None:
+            found["max_episode_steps"] = run["episode_steps"]
+    return f"{run['suite']}/{run['task']}".removeprefix("gymnasium/"), found
+
+
+def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgorithm]:
+    if name is not None and name in LEARNERS:
+        return LEARNERS[name]
+    imitates = "steps" in run
+    name = name or run.get("method") or _saved_by(path)
+    if name in LEARNERS:
+        return LEARNERS[name]
+    if name in IMITATION_METHODS and (imitates or name not in METHODS):
+        return IMITATION_METHODS[name].learner()
+    if name in METHODS:
+        return METHODS[name].learner()
+    raise ValueError(f"{path}: nothing tells what this model is, got {name!r}: name one of {', '.join(NAMES)}.")
+
+
+def _saved_by(path: Path) -> str | None:
+    """Read from the zip's JSON, without unpickling."""
+    with zipfile.ZipFile(path) as archive:
+        data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    saved_by = data.get("saved_by")
+    return saved_by if isinstance(saved_by, str) else None
+
+
+def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> None:
+    """
+    :param space: observations that a model takes
+    :param shown: observations of an environment
+    :param env: its id
+    :raises ValueError: if they differ, with the options that say how the model saw
+    """
+    if _kind(space) != _kind(shown):
+        raise ValueError(
+            f"the model sees {' '.join(str(space).split())}, {env} shows {' '.join(str(shown).split())}: give what it "
+            "was trained with, --obs, --obs-kwargs and --action-repeat, or the folder of its run."
+        )
+
+
+def _kind(space: spaces.Space[Any]) -> Any:
+    """:return: shapes and kinds of number; images with channels first and last are the same, as a policy takes both"""
+    if isinstance(space, spaces.Dict):
+        return {key: _kind(each) for key, each in space.spaces.items()}
+    images = space.shape is not None and len(space.shape) == 3 and space.dtype == np.uint8
+    shape = tuple(sorted(space.shape or ())) if images else space.shape
+    return type(space), shape, images
