@@ -35,7 +35,6 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add(
         "--method",
         default=None,
-        choices=NAMES,
         metavar="NAME",
         help=f"what a file is that does not tell: {', '.join(NAMES)}",
     )

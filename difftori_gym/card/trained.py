@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import BasePolicy
 from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
-from difftori_gym.checkpointing.checkpoint import newest_checkpoint
+from difftori_gym.checkpointing.checkpoint import list_checkpoints
 from difftori_gym.exports import load_export
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI
@@ -90,11 +90,10 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _newest_model(folder: Path) -> Path:
-    checkpoint = newest_checkpoint(folder)
-    path = folder / _MODEL if checkpoint is None else checkpoint / _MODEL
-    if not path.exists():
-        raise ValueError(f"expected the folder of a run with a model or checkpoint in it, got {folder}.")
-    return path
+    found = [path for path in (folder, *list_checkpoints(folder)) if (path / _MODEL).exists()]
+    if not found:
+        raise ValueError(f"expected the folder of a run with a model or a checkpoint in it, got {folder}.")
+    return found[-1] / _MODEL
 
 
 def _environment(run: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -119,7 +118,12 @@ def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgo
         return IMITATION_METHODS[name].learner()
     if name in METHODS:
         return METHODS[name].learner()
-    raise ValueError(f"{path}: nothing tells what this model is, got {name!r}: name one of {', '.join(NAMES)}.")
+    if name is None or name == _saved_by(path):
+        raise ValueError(
+            f"{path}: nothing here knows what this model is, got {name!r}: name it with --method (of a card: --algo), "
+            f"one of {', '.join(NAMES)}."
+        )
+    raise ValueError(f"Unknown method {name!r}. Methods: {', '.join(NAMES)}.")
 
 
 def _saved_by(path: Path) -> str | None:

@@ -53,8 +53,11 @@ def test_a_saved_model_is_filmed(main, saved, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nothing.zip"], "expected a saved model, got nothing.zip, which is not there"),
-        (["--model", "."], "expected the folder of a run with a checkpoint in it, got ."),
+        (
+            ["--model", "nothing.zip"],
+            "expected a saved model or the folder of a run, got nothing.zip, which is not there",
+        ),
+        (["--model", "."], "expected the folder of a run with a model or a checkpoint in it, got ."),
         (["--env", "Pendulm-v1"], "Unknown environment 'Pendulm-v1'"),
         (["--method", "sacc"], "Unknown method 'sacc'. Methods: difftori"),
         (["--overlay", "plan"], "overlay='plan' needs a policy that plans"),
