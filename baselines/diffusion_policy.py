@@ -140,6 +140,11 @@ class DiffusionUnetPolicy(ImitationPolicy):
     ) -> None:
         if size not in SIZES:
             raise ValueError(f"DiffusionPolicy needs size to be one of {', '.join(SIZES)}, got {size!r}.")
+        if not 1 <= num_inference_steps <= num_train_steps:
+            raise ValueError(
+                f"DiffusionPolicy needs num_inference_steps in [1, num_train_steps={num_train_steps}], got "
+                f"{num_inference_steps}."
+            )
         self.size = size
         self._settings: dict[str, Any] = dict(
             num_train_steps=num_train_steps, num_inference_steps=num_inference_steps, prediction=prediction
@@ -205,11 +210,6 @@ class DiffusionPolicy(ImitationAlgorithm):
         prediction: Prediction = "epsilon",
         **kwargs: Any,
     ) -> None:
-        if not 1 <= num_inference_steps <= num_train_steps:
-            raise ValueError(
-                f"DiffusionPolicy needs num_inference_steps in [1, num_train_steps={num_train_steps}], got "
-                f"{num_inference_steps}."
-            )
         self.size, self.prediction = size, prediction
         self.num_train_steps, self.num_inference_steps = num_train_steps, num_inference_steps
         super().__init__(

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..learning.off_policy import OffPolicyLearner
+from ..learning.spaces import check_action_space
 from ..models import ImageEncoder, default_shift, mlp, random_shift
 from ..rl.frame_replay import FrameReplay
 from ..rl.images import preprocessed
-
-SelfDrQv2 = TypeVar("SelfDrQv2", bound="DrQv2")
 
 
 class FrameNStepReplayBuffer(FrameReplay, NStepReplayBuffer):
@@ -91,6 +90,7 @@ class DrQv2Policy(BasePolicy):
         n_critics: int = 2,
         exploration_std: float = 0.1,
     ) -> None:
+        check_action_space(action_space, type(self).__name__)
         if features_extractor_class is ImageEncoder:  # the trunks follow the convolutions with no layer in between
             features_extractor_kwargs = {"features_dim": None, **(features_extractor_kwargs or {})}
         super().__init__(
@@ -175,7 +175,7 @@ class DrQv2Policy(BasePolicy):
         return values.amin(dim=0)
 
 
-class DrQv2(OffPolicyAlgorithm):
+class DrQv2(OffPolicyLearner):
     """
     DrQ-v2 as a Stable-Baselines3 algorithm, with its published hyper-parameters.
 
@@ -210,7 +210,12 @@ class DrQv2(OffPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": DrQv2Policy}
+    algorithm: ClassVar[str] = "DrQv2"
     policy: DrQv2Policy
+    live_settings: ClassVar[frozenset[str]] = OffPolicyLearner.live_settings.union(
+        ("exploration_final_std", "exploration_initial_std", "schedule_steps"),
+        ("image_shift", "noise_clip", "return_steps"),
+    )
 
     def __init__(
         self,
@@ -242,6 +247,15 @@ class DrQv2(OffPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        env = self._checked_env(env, verbose)
+        if env is not None and len(env.observation_space.shape or ()) != 3 and not policy_kwargs:
+            raise ValueError(
+                f"DrQv2 reads images, got {env.observation_space}: make_env(id, obs='pixels') shows nothing else; "
+                "DiffTORI, TDMPC and Stable-Baselines3's learners read other observations."
+            )
+        twice = sorted({"n_steps", "gamma"} & set(replay_buffer_kwargs or ()))
+        if twice:
+            raise ValueError(f"DrQv2 sets {twice} of its replay itself: give return_steps and gamma to DrQv2.")
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -255,7 +269,7 @@ class DrQv2(OffPolicyAlgorithm):
             gradient_steps,
             action_noise=action_noise,
             replay_buffer_class=replay_buffer_class or FrameNStepReplayBuffer,
-            replay_buffer_kwargs={**(replay_buffer_kwargs or {}), "n_steps": return_steps, "gamma": gamma},
+            replay_buffer_kwargs=replay_buffer_kwargs,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -271,8 +285,32 @@ class DrQv2(OffPolicyAlgorithm):
         self.schedule_steps = schedule_steps
         self.noise_clip = noise_clip
         self.image_shift = image_shift
+        self.saved_by = self.algorithm
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._settled = False
+        self._check_policy_kwargs({"exploration_std"})
+        super()._setup_model()
+        assert self.replay_buffer is not None
+        self._check_replay(self.replay_buffer)
+        self._follow("gamma")
+        self._settled = True
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if name in ("gamma", "return_steps"):  # the replay sums up rewards
+            replay: Any = self.replay_buffer
+            replay.gamma, replay.n_steps = self.gamma, self.return_steps
+
+    def _check_replay(self, replay: ReplayBuffer) -> None:
+        if not isinstance(replay, NStepReplayBuffer):
+            raise ValueError(
+                f"DrQv2 expects a replay of several-step returns, a NStepReplayBuffer, got a {type(replay).__name__}: "
+                "leave replay_buffer_class out, or load what DrQv2 has saved."
+            )
+        super()._check_replay(replay)
 
     def exploration_std(self) -> float:
         """:return: standard deviation of the noise at this agent step"""
@@ -326,18 +364,6 @@ class DrQv2(OffPolicyAlgorithm):
 
     def _noisy_action(self, features: Tensor) -> Tensor:
         return self.policy.sample(features, self.exploration_std(), self.noise_clip)
-
-    def learn(
-        self: SelfDrQv2,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "DrQv2",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfDrQv2:
-        """See ``stable_baselines3.common.base_class.BaseAlgorithm.learn``; ``total_timesteps`` are agent steps."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.critic_optimizer", "policy.actor_optimizer"], []

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
-from gymnasium import spaces
 
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.comparison.files import read_json
 from difftori_gym.envs import TaskId, make_env, parse_tasks, task_action_repeat
+from difftori_gym.learning import spaces
 
 _logger = logging.getLogger(__name__)
 
@@ -324,13 +323,7 @@ def check_action_space(
     env = make_env(str(task), obs=obs, obs_kwargs=obs_kwargs, **limit)  # type: ignore[arg-type]
     space = env.action_space
     env.close()
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"{task} has {type(space).__name__} actions; only tasks with Box actions can be compared.")
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"{task} has unbounded actions; only tasks with finite bounds can be compared. "
-            f"Wrap it in gymnasium.wrappers.RescaleAction or ClipAction and register that."
-        )
+    spaces.check_action_space(space, f"A comparison on {task}")
 
 
 def _earlier_eval_freq(earlier: dict[str, RunSettings]) -> int | None:

@@ -34,9 +34,12 @@ def space_to_json(space: spaces.Space[Any], where: str) -> dict[str, Any]:
     :param space: ``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary`` or a ``Dict`` of such
     :param where: its name
     :return: JSON of it
-    :raises ValueError: for another space
+    :raises ValueError: for another space, or a key that cannot be read back
     """
     if isinstance(space, spaces.Dict) and not any(isinstance(each, spaces.Dict) for each in space.spaces.values()):
+        for key in space.spaces:
+            if not _is_key(key):
+                raise unwritable(where, "keys of 1 to 100 printable characters", key)
         entries = [[key, space_to_json(each, f"{where}[{key!r}]")] for key, each in space.spaces.items()]
         return {"type": "Dict", "entries": entries}
     if isinstance(space, spaces.Box) and str(space.dtype) in _DTYPES:

@@ -137,6 +137,7 @@ class DiffTORIImitation(ImitationAlgorithm):
     """
 
     algorithm: ClassVar[str] = "DiffTORIImitation"
+    records: ClassVar[tuple[str, ...]] = ("trajectory_optimizer",)
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": DiffTORIImitationPolicy,
         "CnnPolicy": DiffTORIImitationPolicy,
@@ -222,6 +223,8 @@ class DiffTORIImitation(ImitationAlgorithm):
                 "trained imitation learner of the same environment, or choose planner_kwargs=dict(init='zero') or "
                 "'random'."
             )
+        if init != "base_policy":
+            self.base_spec = None  # a loaded one would be carried along unused
         super()._setup_model()
 
     def _policy_settings(self) -> dict[str, Any]:

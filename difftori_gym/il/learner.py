@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import pathlib
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -23,13 +20,15 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.losses import ImitationLoss
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, PolicySpec
 from difftori_gym.il.spaces_env import SpacesVecEnv
-from difftori_gym.il.validation import check_action_space, check_same_spaces, check_windows
+from difftori_gym.il.validation import check_same_spaces, check_windows
+from difftori_gym.learning.learner import Learner
+from difftori_gym.learning.spaces import check_action_space
 from difftori_gym.models.memory_errors import out_of_memory_explained
 
 SelfImitation = TypeVar("SelfImitation", bound="ImitationAlgorithm")
 
 
-class ImitationAlgorithm(BaseAlgorithm):
+class ImitationAlgorithm(Learner):
     """
     Base of all imitation learners. ``learn(total_timesteps)`` counts gradient steps; the environment is only for
     callbacks and may be left out, then the demonstrations name the spaces.
@@ -59,7 +58,12 @@ class ImitationAlgorithm(BaseAlgorithm):
     """
 
     policy: ImitationPolicy
-    algorithm: ClassVar[str] = "ImitationAlgorithm"  # written into files, so that no other class loads them
+    algorithm: ClassVar[str] = "ImitationAlgorithm"
+    live_settings: ClassVar[frozenset[str]] = Learner.live_settings | {
+        "cache_base_actions",
+        "demonstrations",
+        "max_grad_norm",
+    }
     needs_base_policy: ClassVar[bool] = False
     # what a checkpoint keeps beside the file that ``save`` writes
     resume_attributes: ClassVar[tuple[str, ...]] = ("_generator.bit_generator.state", "_sums", "_cached_base_actions")
@@ -89,8 +93,7 @@ class ImitationAlgorithm(BaseAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         check_windows(n_obs_steps, horizon, n_action_steps)
-        if batch_size < 1:
-            raise ValueError(f"{self.algorithm} needs batch_size >= 1, got {batch_size}.")
+        env = self._checked_env(env, verbose, only_boxes=True)
         if env is None and demonstrations is not None and policy in ("MlpPolicy", "CnnPolicy"):
             _check_policy_name(policy, demonstrations)
         super().__init__(
@@ -116,20 +119,23 @@ class ImitationAlgorithm(BaseAlgorithm):
         self.base_spec = PolicySpec.of(self.base_policy) if self.base_policy is not None else None
         self.demonstrations = demonstrations
         if env is None and demonstrations is not None:
-            # As Stable-Baselines3 wraps an environment: images with the channels first.
-            self.env = self._wrap_env(SpacesVecEnv(demonstrations.observation_space, demonstrations.action_space))
-            self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
-            self.n_envs = 1
+            self.observation_space, self.action_space = demonstrations.observation_space, demonstrations.action_space
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        self._settled = False
         if getattr(self, "observation_space", None) is None:
             raise ValueError(
                 f"{self.algorithm} needs an environment or demonstrations to know the spaces, got neither: pass "
                 "demonstrations=..."
             )
-        check_action_space(self.action_space)
+        check_action_space(self.action_space, self.algorithm)
+        if self.env is None:
+            # As Stable-Baselines3 wraps an environment: images with the channels first.
+            self.env = self._wrap_env(SpacesVecEnv(self.observation_space, self.action_space))
+            self.observation_space, self.n_envs = self.env.observation_space, 1
+            self._last_obs = None  # of the environments it was saved with
         if self.needs_base_policy and self.base_spec is None:
             raise ValueError(
                 f"{self.algorithm} needs a base policy, got None: pass base_policy=, any trained imitation learner of "
@@ -143,10 +149,13 @@ class ImitationAlgorithm(BaseAlgorithm):
                 what=f"base policy {type(self.base_policy).__name__}",
                 whose="the environment" if not isinstance(self.env, SpacesVecEnv) else "the demonstrations",
             )
+        self._follow("batch_size")
         self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
         self._generator = np.random.default_rng(self.seed)
-        kwargs = {"base": self.base_spec, **self._policy_settings(), **self.policy_kwargs}
+        self.set_random_seed(self.seed)
+        settings = {"base": self.base_spec, **self._policy_settings()}
+        self._check_policy_kwargs(set(settings))
+        kwargs = {**settings, **self.policy_kwargs}
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **kwargs
         )
@@ -157,6 +166,14 @@ class ImitationAlgorithm(BaseAlgorithm):
         if self.demonstrations is not None:
             self.set_demonstrations(self.demonstrations)
             self._fit_normalizer()
+        self._settled = True
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if name == "batch_size" and self.batch_size < 1:
+            raise ValueError(f"{self.algorithm} needs batch_size >= 1, got {self.batch_size}.")
+        if name in ("demonstrations", "cache_base_actions") and self.demonstrations is not None:
+            self._dataset = WindowDataset(self.demonstrations, self.policy, self._generator, self.cache_base_actions)
 
     def _policy_settings(self) -> dict[str, Any]:
         """Arguments of the policy that are the algorithm's to set."""
@@ -170,11 +187,12 @@ class ImitationAlgorithm(BaseAlgorithm):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
-        :param seed: of torch, numpy, Python and the action space; None leaves them as they are
+        :param seed: of torch, numpy, Python, the action space and the choice of windows; None leaves them as they are
         """
         if seed is None:
             return
         set_random_seed(seed, using_cuda=self.device.type == torch.device("cuda").type)
+        self._generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self.action_space.seed(seed)
         if self.env is not None:
             self.env.seed(seed)
@@ -186,8 +204,9 @@ class ImitationAlgorithm(BaseAlgorithm):
         :param demonstrations: recorded in the same spaces
         :raises ValueError: if the spaces differ, if an action is not finite or outside its bounds
         """
-        self._dataset = WindowDataset(demonstrations, self.policy, self._generator, self.cache_base_actions)
         self.demonstrations = demonstrations
+        if not self._settled:
+            self._follow("demonstrations")
 
     @property
     def _cached_base_actions(self) -> Tensor | None:
@@ -299,29 +318,12 @@ class ImitationAlgorithm(BaseAlgorithm):
         """:return: the environment; without one, a stand-in that knows the spaces and cannot be stepped"""
         return self.env
 
-    @classmethod
-    def load(
-        cls: type[SelfImitation],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfImitation:
-        """
-        See ``stable_baselines3.common.base_class.BaseAlgorithm.load``. Demonstrations are not part of the file.
-
-        :raises ValueError: also if the file holds a model of another algorithm
-        """
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        if model.saved_by != cls.algorithm:
-            raise ValueError(
-                f"{cls.algorithm}.load expects a file saved by {cls.algorithm}, got one saved by {model.saved_by}: "
-                "load it with the class that saved it."
-            )
-        return model
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """See ``stable_baselines3.common.base_class.BaseAlgorithm.set_env``; any number of environments will do."""
+        env = self._wrap_env(env, self.verbose)
+        check_for_correct_spaces(env, self.observation_space, self.action_space)
+        self.n_envs = env.num_envs
+        super().set_env(env, force_reset)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "demonstrations", "base_policy", "_dataset", "_generator", "_sums"]

@@ -61,6 +61,7 @@ class ObservationEncoder(nn.Module):
 
     def _frames(self, windows: Tensor) -> Tensor:
         frames = windows[:, -self.n_obs_steps :].flatten(0, 1)  # [B * n_obs_steps, ...]
+        frames = frames if frames.ndim > 1 else frames[:, None]  # of shape (): networks read vectors
         return frames.float() if frames.is_floating_point() else frames
 
 

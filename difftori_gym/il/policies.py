@@ -19,12 +19,8 @@ from torch import Tensor
 from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
-from difftori_gym.il.validation import (
-    check_action_space,
-    check_finite_observation,
-    check_same_spaces,
-    check_windows,
-)
+from difftori_gym.il.validation import check_finite_observation, check_same_spaces, check_windows
+from difftori_gym.learning.spaces import check_action_space, check_extractor, check_observation_space
 from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, observation_kind
 
 NoiseLifetime = Literal["episode", "chunk"]
@@ -104,14 +100,17 @@ class ImitationPolicy(BasePolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        check_action_space(action_space)
+        check_action_space(action_space, type(self).__name__)
+        check_observation_space(observation_space, type(self).__name__, only_boxes=True)
+        features_extractor_class = features_extractor_class or default_extractor(observation_space)
+        check_extractor(features_extractor_class, observation_space, type(self).__name__)
         check_windows(n_obs_steps, horizon, n_action_steps)
         if image_shift is not None and image_shift < 0:
             raise ValueError(f"Imitation needs image_shift >= 0, or None for a 21st of the width, got {image_shift}.")
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class or default_extractor(observation_space),
+            features_extractor_class,
             features_extractor_kwargs,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,

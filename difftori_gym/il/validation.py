@@ -1,4 +1,4 @@
-"""Spaces, windows and demonstrations that cannot be learned from, refused with expected, got, remedy."""
+"""Windows and demonstrations that cannot be learned from, refused with expected, got, remedy."""
 
 from __future__ import annotations
 
@@ -9,24 +9,6 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il.memory import ArrayObs
-
-
-def check_action_space(space: spaces.Space[Any]) -> None:
-    """
-    :param space: of the actions
-    :raises ValueError: unless it is a ``Box`` with finite bounds and room between them
-    """
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"Imitation expects a Box action space, got {space}: use an environment with continuous actions."
-        )
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"Imitation expects finite action bounds, got {space}: "
-            "wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
-        )
-    if not (space.high > space.low).all():
-        raise ValueError(f"Imitation needs action bounds with low < high in every dimension, got {space}.")
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What reinforcement and imitation learners share."""
+"""What all learners share: the spaces they take, settings that are used or refused, how a planner is set."""
 
 from difftori_gym.learning.planner_settings import refuse_renamed, split_planner_kwargs
 

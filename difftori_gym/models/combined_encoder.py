@@ -93,9 +93,10 @@ class CombinedEncoder(BaseFeaturesExtractor):
                 encoder = PointNetEncoder(space, **(point_cloud_kwargs or {}))
             else:
                 encoder = None if only_vectors else StateEncoder(space, **(vector_kwargs or {}))
-            encoders[key] = nn.Flatten() if encoder is None else encoder
+            encoders[module_name(key)] = nn.Flatten() if encoder is None else encoder
             features_dim += get_flattened_obs_dim(space) if encoder is None else encoder.features_dim
         super().__init__(observation_space, features_dim)
+        self.keys = tuple(entries)
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -103,4 +104,18 @@ class CombinedEncoder(BaseFeaturesExtractor):
         :param observations: preprocessed observations ``[B, ...]`` by key
         :return: features ``[B, features_dim]``
         """
-        return torch.cat([encoder(observations[key]) for key, encoder in self.encoders.items()], dim=1)
+        pairs = zip(self.keys, self.encoders.values(), strict=True)
+        return torch.cat([encoder(observations[key]) for key, encoder in pairs], dim=1)
+
+
+def module_name(key: str) -> str:
+    """
+    :param key: of an entry of a dictionary
+    :return: the name of its network: the key where torch takes it, which takes neither dots, as in
+        ``observation.state``, nor names that modules have themselves, as ``type``; different for different keys
+    """
+    name = key.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if not name or hasattr(_EMPTY, name) else name
+
+
+_EMPTY = nn.ModuleDict()

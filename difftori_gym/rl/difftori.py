@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import pathlib
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
@@ -23,18 +22,13 @@ from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
-from difftori_gym.rl.saved_model import check_saved_model
 from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
 from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
 from difftori_gym.rl.update import Updater, UpdateSettings
 
-SelfDiffTORI = TypeVar("SelfDiffTORI", bound="DiffTORI")
-
 # The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
 _OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3, damping=0.5)
 _PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False)
-# Attributes that take effect as soon as they are set.
-_FOLLOWED = frozenset({"gamma", "tau", "horizon", "planner_kwargs"})
 
 
 class DiffTORI(TensorCollection):
@@ -103,7 +97,9 @@ class DiffTORI(TensorCollection):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DiffTORIPolicy
-    algorithm: ClassVar[str] = "DiffTORI"  # written into files, so that no other class loads them
+    algorithm: ClassVar[str] = "DiffTORI"
+    records: ClassVar[tuple[str, ...]] = ("planner", "update_settings", "schedule", "exploration_noise")
+    live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {"horizon", "planner_kwargs", *records}
     resume_attributes: ClassVar[tuple[str, ...]] = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater._sums")
 
     def __init__(
@@ -153,10 +149,7 @@ class DiffTORI(TensorCollection):
         **renamed: Any,
     ) -> None:
         refuse_renamed(renamed, own=_PLANNER, whose=self.algorithm)
-        env = maybe_make_env(env, verbose) if env is not None else None
-        if env is not None:
-            validation.check_action_space(env.action_space)
-            validation.check_observation_space(env.observation_space)
+        env = self._checked_env(env, verbose)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -218,10 +211,12 @@ class DiffTORI(TensorCollection):
         return Planner(optimizer, discount=self.gamma, **own)
 
     def _setup_model(self) -> None:
+        self._settled = False
+        self._check_policy_kwargs({"planner", "horizon", "exploration_std"})
         if self.replay_buffer_class is None:
             self.replay_buffer_class = buffer_class_for(self.env, self.observation_space)
         check_buffer_class(self.replay_buffer_class)
-        self._follow_attributes()
+        self._gather_settings()
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
         written = self.policy_kwargs
         self.policy_kwargs = {"planner": self.planner, **written}
@@ -231,16 +226,22 @@ class DiffTORI(TensorCollection):
             self.policy_kwargs = written
         self._updater = Updater(self.policy, self.update_settings)
         self._move_schedules()
+        self._settled = True
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        # As on any algorithm of Stable-Baselines3, these may be set on the object, or by ``load`` before its set-up.
-        if name in _FOLLOWED and "_updater" in self.__dict__:
-            self._follow_attributes()
-            self.policy.planner, self._updater.settings = self.planner, self.update_settings
-            self._move_schedules()
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if name not in {"gamma", "horizon", "tau", "planner_kwargs", *self.records}:
+            return
+        self._settled = False  # the records are set anew
+        try:
+            self._gather_settings()
+        finally:
+            self._settled = True
+        self.policy.planner, self._updater.settings = self.planner, self.update_settings
+        self._move_schedules()
 
-    def _follow_attributes(self) -> None:
+    def _gather_settings(self) -> None:
+        """As on any algorithm of Stable-Baselines3, these may be set on the object or by ``load``."""
         self.schedule = replace(self.schedule, horizon=self.horizon)
         if self.planner_kwargs != self._planned_with:
             self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
@@ -323,7 +324,6 @@ class DiffTORI(TensorCollection):
         """
         assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
-        self.policy.planner, self._updater.settings = self.planner, self.update_settings
         self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
@@ -341,48 +341,16 @@ class DiffTORI(TensorCollection):
         self.logger.record("rollout/exploration_std", self.policy.exploration_std)
         super().dump_logs()
 
-    def learn(
-        self: SelfDiffTORI,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfDiffTORI:
-        """See ``stable_baselines3.common.base_class.BaseAlgorithm.learn``; ``total_timesteps`` are agent steps."""
-        name = tb_log_name or self.algorithm
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-
-    @classmethod
-    def load(
-        cls: type[SelfDiffTORI],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfDiffTORI:
-        """
-        See ``stable_baselines3.common.base_class.BaseAlgorithm.load``.
-
-        :raises ValueError: also if the file holds a model of another algorithm, or a change would have no effect
-        """
-        check_saved_model(path, custom_objects, algorithm=cls.algorithm, constructor=DiffTORI.__init__, changes=kwargs)
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
-        """
-        :param path: what ``save_replay_buffer`` wrote
-        :param truncate_last_traj: False if the environment still is where the newest stored transition led
-        """
+        """See the parent; also refuses a replay that cannot be asked for windows."""
         super().load_replay_buffer(path, truncate_last_traj)
-        check_buffer_class(type(self.replay_buffer))
         assert isinstance(self.replay_buffer, SequenceSampling)
         if truncate_last_traj:
             self.replay_buffer.end_episodes()
+
+    def _check_replay(self, replay: ReplayBuffer) -> None:
+        check_buffer_class(type(replay))
+        super()._check_replay(replay)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart"]

@@ -82,4 +82,6 @@ def preprocessed(observation: PyTorchObs, space: spaces.Space[Any], *, normalize
     if observation.dtype == torch.uint8 and observation.ndim == 4 and normalize_images and is_image_space(space):
         # One new tensor instead of three; the layout is changed while there is a quarter of the bytes.
         return observation.contiguous(memory_format=torch.channels_last).float().div_(255.0)
-    return preprocess_obs(observation, space, normalize_images=normalize_images)
+    processed = preprocess_obs(observation, space, normalize_images=normalize_images)
+    assert isinstance(processed, Tensor)
+    return processed if processed.ndim > 1 else processed[:, None]  # of shape (): networks read vectors

@@ -10,12 +10,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
+from difftori_gym.learning.off_policy import OffPolicyLearner
 from difftori_gym.rl.exploration import CorrelatedNoise
 from difftori_gym.rl.planning import carried_plan, executed_action
 from difftori_gym.rl.policies import DiffTORIPolicy
@@ -73,7 +73,7 @@ def buffer_class_for(env: VecEnv | None, observation_space: spaces.Space[Any]) -
     return TensorSequenceReplayBuffer if steps_in_tensors(env) else sequence_buffer_class(observation_space)
 
 
-class TensorCollection(OffPolicyAlgorithm):
+class TensorCollection(OffPolicyLearner):
     """
     An off-policy algorithm that plans, which collects on the device where the environment allows it.
 

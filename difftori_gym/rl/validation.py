@@ -1,4 +1,4 @@
-"""Spaces, observations and rewards that cannot be learned from, refused with expected, got, remedy."""
+"""Observations and rewards that cannot be learned from, refused with expected, got, remedy."""
 
 from __future__ import annotations
 
@@ -8,44 +8,6 @@ import numpy as np
 from gymnasium import spaces
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is greater turns into an infinity on its way into the networks
-
-
-def check_action_space(space: spaces.Space[Any]) -> None:
-    """
-    :param space: the environment's action space
-    :raises ValueError: unless it is a ``Box`` with finite bounds and room between them
-    """
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"DiffTORI plans continuous actions: expected a Box action space, got {space}. "
-            "Use an environment with continuous actions, or an algorithm for discrete ones such as DQN or PPO."
-        )
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-        raise ValueError(
-            f"DiffTORI plans in a box: expected finite action bounds, got {space}. "
-            "Wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
-        )
-    if not (space.high > space.low).all():
-        raise ValueError(f"DiffTORI needs action bounds with low < high in every dimension, got {space}.")
-
-
-def check_observation_space(space: spaces.Space[Any]) -> None:
-    """
-    :param space: the environment's observation space
-    :raises ValueError: for a dictionary inside a dictionary, or a tuple
-    """
-    if isinstance(space, spaces.Dict):
-        for key, entry in space.spaces.items():
-            if isinstance(entry, (spaces.Dict, spaces.Tuple)):
-                raise ValueError(
-                    f"DiffTORI expects array observations or one level of dictionary, got {type(entry).__name__} "
-                    f"under key {key!r}: wrap the environment in gymnasium.wrappers.FlattenObservation."
-                )
-    elif isinstance(space, spaces.Tuple):
-        raise ValueError(
-            f"DiffTORI expects array or dictionary observations, got {space}: "
-            "wrap the environment in gymnasium.wrappers.FlattenObservation."
-        )
 
 
 def check_finite_observation(

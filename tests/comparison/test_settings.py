@@ -125,7 +125,7 @@ def test_what_cannot_run_is_told_before_anything_starts(tmp_path, changes, messa
 
 def test_unbounded_actions_are_refused(tmp_path):
     pytest.importorskip("dm_control")
-    with pytest.raises(ValueError, match="lqr-lqr-2-1 has unbounded actions"):
+    with pytest.raises(ValueError, match="lqr-lqr-2-1 expected finite action bounds"):
         plan_runs(settings(tmp_path, tasks=("dm_control/lqr-lqr_2_1",)))
 
 

@@ -43,9 +43,15 @@ def test_an_environment_can_be_named_and_is_checked(difftori):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Dict(outer=spaces.Dict(inner=spaces.Box(-1, 1, (2,)))), "got Dict under key 'outer'"),
-        (spaces.Dict(pair=spaces.Tuple([spaces.Discrete(2)])), "got Tuple under key 'pair'"),
-        (spaces.Tuple([spaces.Box(-1, 1, (2,))]), "expects array or dictionary observations"),
+        (
+            spaces.Dict(outer=spaces.Dict(inner=spaces.Box(-1, 1, (2,)))),
+            r"DiffTORI cannot read observations of Dict.* under key 'outer': wrap .*FlattenObservation",
+        ),
+        (
+            spaces.Dict(pair=spaces.Tuple([spaces.Discrete(2)])),
+            r"cannot read observations of Tuple.* under key 'pair': wrap .*FlattenObservation",
+        ),
+        (spaces.Tuple([spaces.Box(-1, 1, (2,))]), r"cannot read observations of Tuple.*: wrap .*FlattenObservation"),
     ],
 )
 def test_observation_spaces(difftori, point_env, space, message):

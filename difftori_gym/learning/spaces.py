@@ -1,0 +1,104 @@
+"""Spaces that cannot be learned from, refused with expected, got, remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import CombinedExtractor
+from torch import nn
+
+NO_BOUND = 1e10
+"""MuJoCo's "no limit". Bounds from here to the greatest float stand for none, and cannot be scaled to [-1, 1]."""
+
+
+def check_action_space(space: spaces.Space[Any], learner: str) -> None:
+    """
+    :param space: of the actions
+    :param learner: what is to act in it, for the error
+    :raises ValueError: unless it is a ``Box`` of floats with finite bounds and room between them
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"{learner} expected a Box action space, got {space}: use an environment with continuous actions, or an "
+            "algorithm for discrete ones such as DQN or PPO."
+        )
+    if np.dtype(space.dtype).kind != "f" or 0 in space.shape:
+        raise ValueError(
+            f"{learner} expected actions of at least one floating-point number, got {space}: "
+            "give the environment such an action space, and let it round what it receives."
+        )
+    bounds = np.abs(np.stack([space.low, space.high]).astype(np.float64))
+    # A narrow type overflows between bounds that are far from NO_BOUND.
+    if not ((bounds < NO_BOUND).all() and (bounds <= np.finfo(space.dtype).max / 2).all()):
+        raise ValueError(
+            f"{learner} expected finite action bounds, got {space}, where {NO_BOUND:g} and more stands for none: "
+            "choose bounds that suit the task, gymnasium.wrappers.TransformAction(env, lambda action: action, "
+            "gymnasium.spaces.Box(low, high))."
+        )
+    if not (space.high > space.low).all():
+        raise ValueError(f"{learner} needs action bounds with low < high in every dimension, got {space}.")
+
+
+def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxes: bool = False) -> None:
+    """
+    :param space: of the observations
+    :param learner: what is to read them, for the error
+    :param only_boxes: whether entries that are counted, such as ``Discrete``, are refused as well
+    :raises ValueError: unless it is an array, or one level of dictionary of such under names, of kinds that networks
+        read right
+    """
+    entries: dict[Any, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+    if not sum(_num_values(entry) for entry in entries.values()):
+        raise ValueError(f"{learner} expected observations of at least one number, got {space}: show the task to it.")
+    for key, entry in entries.items():
+        if isinstance(space, spaces.Dict) and (not isinstance(key, str) or not key):
+            raise ValueError(
+                f"{learner} expected names as keys of observations, got {key!r}: "
+                "rename it in a gymnasium.ObservationWrapper."
+            )
+        remedy = _remedy(entry, only_boxes)
+        if remedy:
+            where = "" if key is None else f" under key {key!r}"
+            raise ValueError(f"{learner} cannot read observations of {entry}{where}: {remedy}")
+
+
+def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> None:
+    """
+    :param extractor: class of a feature extractor
+    :param space: of the observations
+    :param learner: whose it is, for the error
+    :raises ValueError: if it is Stable-Baselines3's for dictionaries, and torch does not take a key as a name
+    """
+    if not (issubclass(extractor, CombinedExtractor) and isinstance(space, spaces.Dict)):
+        return
+    for key in space.spaces:
+        if "." in key or hasattr(nn.ModuleDict(), key):
+            raise ValueError(
+                f"{learner} expected keys that Stable-Baselines3's CombinedExtractor takes, without dots and names of "
+                f"torch, got {key!r}: leave features_extractor_class out, this package's CombinedEncoder takes any."
+            )
+
+
+def _num_values(space: spaces.Space[Any]) -> int:
+    """Numbers in an entry; 1 where that is not known."""
+    return int(np.prod(space.shape)) if isinstance(space, spaces.Box) else 1
+
+
+def _remedy(space: spaces.Space[Any], only_boxes: bool) -> str:
+    """:return: what to do about an entry that is not read right, "" for one that is"""
+    flatten = "wrap the environment in gymnasium.wrappers.FlattenObservation, which turns it into a Box."
+    if isinstance(space, spaces.Box):
+        number = np.dtype(space.dtype).kind in "fiub"
+        return "" if number else "give it a type of real numbers in a gymnasium.ObservationWrapper."
+    if isinstance(space, spaces.Discrete):
+        # Stable-Baselines3 counts from 0, whatever the space says.
+        return flatten if only_boxes or space.start != 0 else ""
+    if isinstance(space, spaces.MultiDiscrete):
+        return flatten if only_boxes or space.nvec.ndim != 1 or np.any(space.start) else ""
+    if isinstance(space, spaces.MultiBinary):
+        return flatten if only_boxes else ""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)) and space.is_np_flattenable:
+        return flatten
+    return "turn it into numbers of a fixed shape, a Box, in a gymnasium.ObservationWrapper."
