@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from ..learning import refuse_renamed, split_planner_kwargs
 from ..rl import DiffTORI, DiffTORIPolicy
 from ..rl.planning import Planner
-from ..trajopt.optimizer import SAMPLING_SOLVERS
+from ..trajopt.settings import SAMPLING_SOLVERS
 
 _OPTIMIZER: dict[str, Any] = dict(
     solver="mppi",

@@ -24,7 +24,7 @@ from torch import Tensor
 from difftori_gym import DiffTORI, make_env
 from difftori_gym.models import LatentModel, LatentObjective, rollout_prior
 from difftori_gym.trajopt import Solution, TrajectoryOptimizer
-from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS
+from difftori_gym.trajopt.settings import SAMPLING_SOLVERS
 
 # Step size and damping of DiffTORI's released code by task; others are solved with cheetah-run's.
 RELEASED = {"cartpole-swingup": (1e-3, 0.5), "cheetah-run": (1e-4, 1e-3), "pendulum-swingup": (1e-4, 1e-3)}

@@ -99,7 +99,6 @@ TRAJECTORY_OPTIMIZER = Table(
         max_iterations=Optionally(Whole(0, MAX_ITERATIONS)),
         step_size=Number(0.0),
         damping=Number(0.0),
-        adaptive_damping=Flag(),
         residual_offset=Number(),
         bounds=Optionally(_words(Bounds)),
         wall_gradient=_words(WallGradient),

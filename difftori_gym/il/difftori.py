@@ -17,7 +17,7 @@ from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.trajopt import TrajectoryOptimizer
-from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS, Solver
+from difftori_gym.trajopt.settings import SAMPLING_SOLVERS, Solver
 
 _OPTIMIZER: dict[str, Any] = dict(
     solver="lm",
@@ -244,7 +244,7 @@ def _check_settings(objective: str, init: str, solver: Solver, latent_dim: int, 
     if solver in SAMPLING_SOLVERS:
         raise ValueError(
             f"DiffTORIImitation learns through its solver and needs a differentiable one, got {solver!r}: "
-            "use 'lm', 'gradient', 'newton' or 'theseus'."
+            "use 'lm', 'adam', 'newton' or 'theseus'."
         )
     if latent_dim < 0 or num_latents < 1:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difftori_gym.models import LatentModel, LatentObjective, rollout_prior
 from difftori_gym.trajopt import SampledSolution, Solution, TrajectoryOptimizer
-from difftori_gym.trajopt.optimizer import SAMPLING_SOLVERS
+from difftori_gym.trajopt.settings import SAMPLING_SOLVERS
 
 Init = Literal["policy", "zero", "random", "warm"]
 

@@ -9,17 +9,16 @@ keeps numbers. A derivative is had afterwards by repeating the accepted steps wi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start, free_gradient, project
 from difftori_gym.trajopt.linearization import linearize
-from difftori_gym.trajopt.solution import Objective, Solution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import Solution
 
 ROUNDING = 8.0
 """Differences of the objective below so many units in the last place say nothing."""
@@ -69,9 +68,6 @@ class Trial:
 class Rule(Protocol):
     """How a solver steps. An instance lives for one solve and keeps the step lengths of every sample."""
 
-    #: Whether the ascent may look, at every iteration, if all samples are done: worth it where a step is expensive.
-    stops_early: bool
-
     def propose(self, point: Point) -> Trial:
         """
         :param point: iterate
@@ -108,7 +104,7 @@ class Step:
     accepted: Tensor
 
 
-def ascend(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, rule: Rule) -> Solution:
+def ascend(objective: FastObjective, actions: Tensor, settings: Settings, rule: Rule) -> Solution:
     """
     Ascend ``objective`` with ``settings.max_iterations`` trial steps per sample.
 
@@ -133,7 +129,7 @@ def ascend(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer,
 
 
 def search(
-    objective: Objective, start: Tensor, settings: TrajectoryOptimizer, rule: Rule, record: IterateRecord
+    objective: FastObjective, start: Tensor, settings: Settings, rule: Rule, record: IterateRecord
 ) -> tuple[Tensor, list[Step]]:
     """
     :param objective: ``[B, H, A]`` -> ``[B]``
@@ -149,7 +145,7 @@ def search(
     record.add(point.actions, point.value)
     record.add_step(~done)
     for _ in range(settings.max_iterations):
-        if not steps or not (rule.stops_early and bool(done.all())):
+        if not steps or not bool(done.all()):
             point, step, done = _attempt(objective, point, settings, rule, record, done)
             steps.append(step)
         record.add(point.actions, point.value)
@@ -157,9 +153,9 @@ def search(
 
 
 def _attempt(
-    objective: Objective,
+    objective: FastObjective,
     point: Point,
-    settings: TrajectoryOptimizer,
+    settings: Settings,
     rule: Rule,
     record: IterateRecord,
     done: Tensor,
@@ -182,24 +178,24 @@ def _attempt(
     return trial.where(accepted, point), Step(point.actions, proposal.parameters, accepted), done
 
 
-def _measure(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Point:
+def _measure(objective: FastObjective, actions: Tensor, settings: Settings) -> Point:
     with torch.enable_grad():
         point, value, gradient = linearize(objective, actions, settings, differentiate=False)
     return Point(point.detach(), value.detach(), gradient.detach())
 
 
-def _steepness(point: Point, settings: TrajectoryOptimizer) -> Tensor:
+def _steepness(point: Point, settings: Settings) -> Tensor:
     gradient = point.gradient
     if settings.bounds == "project":
         gradient = free_gradient(point.actions, gradient)
     return gradient.abs().amax(dim=(1, 2))  # [B]
 
 
-def _bounded(actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def _bounded(actions: Tensor, settings: Settings) -> Tensor:
     return project(actions, settings.wall_gradient) if settings.bounds == "project" else actions
 
 
-def repeat(start: Tensor, steps: list[Step], settings: TrajectoryOptimizer, rule: Rule) -> Tensor:
+def repeat(start: Tensor, steps: list[Step], settings: Settings, rule: Rule) -> Tensor:
     """
     The last iterate as a function of what the objective captured, by the accepted steps.
 

@@ -7,22 +7,19 @@ arXiv 1805.12114) and PlaNet (Hafner et al. 2019, arXiv 1811.04551).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from difftori_gym.trajopt.objective import FastObjective
 from difftori_gym.trajopt.sampling import refit_to_elites
-from difftori_gym.trajopt.solution import Objective, SampledSolution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import SampledSolution
 
 
 def solve(
-    objective: Objective,
+    objective: FastObjective,
     actions: Tensor,
-    settings: TrajectoryOptimizer,
+    settings: Settings,
     candidates: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> SampledSolution:
@@ -40,7 +37,7 @@ def solve(
     return refit_to_elites(objective, actions, settings, candidates, generator, equal_weights)
 
 
-def equal_weights(elite_values: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def equal_weights(elite_values: Tensor, settings: Settings) -> Tensor:
     """
     :param elite_values: values of the elites ``[E, B]``, ``-inf`` where broken
     :param settings: not used

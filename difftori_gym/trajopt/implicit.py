@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +23,9 @@ from torch import Tensor
 from difftori_gym.trajopt.conjugate_gradient import conjugate_gradient
 from difftori_gym.trajopt.iterates import HIGH, finite, free_gradient
 from difftori_gym.trajopt.linearization import hessian, linearize, second_derivative
-from difftori_gym.trajopt.solution import Objective, Solution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import Solution
 
 DENSE_LIMIT = 64
 """Up to so many actions H * A per sample the Hessian is written out; beyond, only products with it are computed."""
@@ -35,7 +34,7 @@ Inverse = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``[B, n]`` -> (-H_FF)^-1 times its free part ``[B, n]``, zero elsewhere; mask ``[B]`` of samples that have one."""
 
 
-def differentiate(objective: Objective, solution: Solution, settings: TrajectoryOptimizer) -> Solution:
+def differentiate(objective: FastObjective, solution: Solution, settings: Settings) -> Solution:
     """
     Give ``solution.actions`` the derivative of the maximum, and measure whether it is one.
 
@@ -63,7 +62,7 @@ def differentiate(objective: Objective, solution: Solution, settings: Trajectory
     return replace(solution, actions=actions, stationarity=distance, stationary=stationary)
 
 
-def _free(point: Tensor, gradient: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def _free(point: Tensor, gradient: Tensor, settings: Settings) -> Tensor:
     """Mask ``[B, H, A]`` of actions that no wall holds."""
     if settings.bounds == "project":
         return (free_gradient(point, gradient) != 0) | (gradient == 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.solution import Bounds, Objective, Solution, WallGradient
+from difftori_gym.trajopt.objective import Objective
+from difftori_gym.trajopt.solution import Bounds, Solution, WallGradient
 
 LOW, HIGH = -1.0, 1.0
 INF = float("inf")
@@ -38,7 +39,7 @@ def project(actions: Tensor, wall_gradient: WallGradient) -> Tensor:
         loss can still pull an action off the wall.
     :return: same shape, inside the box
     """
-    if wall_gradient == "exact":
+    if wall_gradient == "exact" or not actions.requires_grad:
         return actions.clamp(LOW, HIGH)
     inside: Tensor = _InwardClamp.apply(actions)  # type: ignore[no-untyped-call]
     return inside

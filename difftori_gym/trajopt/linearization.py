@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import HIGH, LOW
-from difftori_gym.trajopt.solution import Objective
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
-
-OwnGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""``[B, H, A]`` -> values ``[B]``, gradient ``[B, H, A]``, both without a graph."""
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
 
 
-def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def value_of(objective: FastObjective, actions: Tensor, settings: Settings) -> Tensor:
     """
     :param objective: ``[B, H, A]`` -> ``[B]``
     :param actions: iterate ``[B, H, A]``
@@ -29,39 +21,20 @@ def value_of(objective: Objective, actions: Tensor, settings: TrajectoryOptimize
     return objective(actions.clamp(LOW, HIGH) if settings.bounds == "clamp" else actions)
 
 
-def value_only(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def value_only(objective: FastObjective, actions: Tensor, settings: Settings) -> Tensor:
     """
     :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_only``, if any, serves
     :param actions: iterate ``[B, H, A]``
     :param settings: treatment of the box
     :return: objective ``[B]``, without a graph
     """
-    fast = getattr(objective, "value_only", None)
     with torch.no_grad():
-        if fast is not None and settings.bounds != "clamp":
-            value: Tensor = fast(actions.detach())
-            return value
-        return value_of(objective, actions.detach(), settings)
-
-
-def unguarded_gradient(objective: Objective, settings: TrajectoryOptimizer, start: Tensor) -> OwnGradient | None:
-    """
-    What a plan without a derivative may ask of the objective again and again, to look at the numbers only in the end.
-
-    At batch 1 calls of small operations are what takes the time: guards cost as much as the rest of a solver's step.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``
-    :param settings: treatment of the box, backward mode
-    :param start: ``[B, H, A]``
-    :return: its ``value_and_gradient``; None if it has none, or if the last look at the numbers had to be waited for
-    """
-    fast: OwnGradient | None = getattr(objective, "value_and_gradient", None)
-    serves = settings.backward_mode == "none" and settings.bounds != "clamp" and start.numel() > 0
-    return fast if serves and start.device.type == "cpu" else None
+        found = None if settings.bounds == "clamp" else objective.value_only(actions.detach())
+        return value_of(objective, actions.detach(), settings) if found is None else found
 
 
 def linearize(
-    objective: Objective, actions: Tensor, settings: TrajectoryOptimizer, differentiate: bool, twice: bool = False
+    objective: FastObjective, actions: Tensor, settings: Settings, differentiate: bool, twice: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Value and gradient of the objective at an iterate. Needs ``torch.enable_grad()``.
@@ -75,15 +48,13 @@ def linearize(
     :return: the iterate ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``; with a graph if ``differentiate``
     :raises ValueError: if the objective does not depend on the actions
     """
-    fast = getattr(objective, "value_and_gradient", None)
-    if fast is not None and not differentiate and settings.bounds != "clamp":
-        return actions.detach(), *fast(actions.detach())
-    point = actions if actions.requires_grad else actions.detach().requires_grad_()
-    once = getattr(objective, "differentiable_value_and_gradient", None)
-    if once is not None and differentiate and not twice and settings.bounds != "clamp":
-        found = once(point)
+    point = actions if differentiate and actions.requires_grad else actions.detach().requires_grad_(differentiate)
+    if settings.bounds != "clamp" and not twice:
+        ask = objective.differentiable_value_and_gradient if differentiate else objective.value_and_gradient
+        found = ask(point)
         if found is not None:
             return point, *found
+    point.requires_grad_()
     value = value_of(objective, point, settings)
     (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=differentiate, allow_unused=True)
     if gradient is None:
@@ -105,7 +76,7 @@ def hessian(gradient: Tensor, point: Tensor, differentiate: bool) -> Tensor:
     :param differentiate: whether the second derivatives get a graph of their own
     :return: ``[B, n, n]`` with n = H * A; zero where the gradient is constant
     """
-    n = point[0].numel()
+    n = point.shape[1:].numel()
     basis = torch.eye(n, dtype=point.dtype, device=point.device).view(n, 1, *point.shape[1:]).expand(n, *point.shape)
     rows = _products(gradient, point, basis, differentiate)  # [n, B, H, A]
     return rows.flatten(2).transpose(0, 1)

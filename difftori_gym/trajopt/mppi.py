@@ -6,22 +6,19 @@ Source: TD-MPC (Hansen et al. 2022, arXiv 2203.04955), algorithm 1 and released 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from difftori_gym.trajopt.objective import FastObjective
 from difftori_gym.trajopt.sampling import refit_to_elites
-from difftori_gym.trajopt.solution import Objective, SampledSolution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import SampledSolution
 
 
 def solve(
-    objective: Objective,
+    objective: FastObjective,
     actions: Tensor,
-    settings: TrajectoryOptimizer,
+    settings: Settings,
     candidates: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> SampledSolution:
@@ -40,7 +37,7 @@ def solve(
     return refit_to_elites(objective, actions, settings, candidates, generator, exponential_weights)
 
 
-def exponential_weights(elite_values: Tensor, settings: TrajectoryOptimizer) -> Tensor:
+def exponential_weights(elite_values: Tensor, settings: Settings) -> Tensor:
     """
     :param elite_values: values of the elites ``[E, B]``, best first, ``-inf`` where broken
     :param settings: uses ``temperature``

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import HIGH, LOW, finite, sound
-from difftori_gym.trajopt.solution import Bounds, Objective, Solution, Solve
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings, Solve
+from difftori_gym.trajopt.solution import Bounds, Solution
 
 NEAR_STD = 0.3
 """Spread of the random starts around the given one."""
@@ -78,7 +77,7 @@ def _fixed_draws(
         return _draw(near, anywhere, shape, dtype, device, torch.Generator(device).manual_seed(0))
 
 
-def solve(solver: Solve, objective: Objective, starts: Tensor, settings: TrajectoryOptimizer) -> Solution:
+def solve(solver: Solve, objective: FastObjective, starts: Tensor, settings: Settings) -> Solution:
     """
     Solve from every start and keep, per sample, the solution with the greatest ``values``.
 
@@ -106,12 +105,12 @@ def solve(solver: Solve, objective: Objective, starts: Tensor, settings: Traject
     return replace(solution, **kept, num_failed=failed.sum(), failed=failed)
 
 
-def _solve_all(solver: Solve, objective: Objective, starts: Tensor, settings: TrajectoryOptimizer) -> dict[str, Tensor]:
+def _solve_all(solver: Solve, objective: FastObjective, starts: Tensor, settings: Settings) -> dict[str, Tensor]:
     """The columns of the solutions from every start, each ``[S, B, ...]``."""
     names = ("actions", "best_actions", "values", "history", "failed")
-    repeat: Any = getattr(objective, "repeat", None)
-    if repeat is not None:
-        joint = solver(repeat(len(starts)), starts.flatten(0, 1), settings)
+    repeated = objective.repeat(len(starts))
+    if repeated is not None:
+        joint = solver(repeated, starts.flatten(0, 1), settings)
         return {name: getattr(joint, name).unflatten(0, starts.shape[:2]) for name in names}
     solutions = [solver(objective, start, settings) for start in starts]
     return {name: torch.stack([getattr(solution, name) for solution in solutions]) for name in names}

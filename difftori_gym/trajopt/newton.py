@@ -17,7 +17,6 @@ vanish without a maximum, at a saddle for instance, it stays.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,10 +24,9 @@ from torch import Tensor
 from difftori_gym.trajopt.ascent import ROUNDING, Point, Trial, ascend
 from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_gradient
 from difftori_gym.trajopt.linearization import hessian, linearize
-from difftori_gym.trajopt.solution import Objective, Solution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import Solution
 
 ACTIVE_SET_ROUNDS = 6
 SHIFT_ROUNDS = 10
@@ -38,7 +36,7 @@ FLAT = 1e-6
 """A Hessian smaller than this, relative to the gradient and for actions of size one, counts as zero."""
 
 
-def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
+def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
     """
     Ascend ``objective`` with at most ``settings.max_iterations`` Newton steps per sample.
 
@@ -53,9 +51,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
 
 
 class _TrustRegion:
-    stops_early = True
-
-    def __init__(self, objective: Objective, settings: TrajectoryOptimizer) -> None:
+    def __init__(self, objective: FastObjective, settings: Settings) -> None:
         self._objective, self._settings = objective, settings
         self._radius: Tensor | None = None  # [B]
         self._hessian: Tensor | None = None  # [B, n, n], at the current iterate

@@ -7,26 +7,24 @@ A solver is this loop with a weighting of its own: how much each elite counts in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import finite_start
-from difftori_gym.trajopt.solution import Objective, SampledSolution
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import SampledSolution
 
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
-
-Weighting = Callable[[Tensor, "TrajectoryOptimizer"], Tensor]
+Weighting = Callable[[Tensor, Settings], Tensor]
 """Values of the elites ``[E, B]``, best first, ``-inf`` where broken -> weights ``[E, B]`` that sum to 1 over E."""
 
 
 @torch.no_grad()
 def refit_to_elites(
-    objective: Objective,
+    objective: FastObjective,
     actions: Tensor,
-    settings: TrajectoryOptimizer,
+    settings: Settings,
     candidates: Tensor | None,
     generator: torch.Generator | None,
     weighting: Weighting,

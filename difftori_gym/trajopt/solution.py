@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
-
-Objective = Callable[[Tensor], Tensor]
-"""What to maximise: action sequences ``[B, H, A]`` -> values ``[B]``, sample by sample."""
 
 BackwardMode = Literal["unroll", "truncated", "implicit", "none"]
 Bounds = Literal["project", "clamp"]
@@ -60,7 +53,3 @@ class SampledSolution(Solution):
 
     mean: Tensor
     std: Tensor
-
-
-Solve = Callable[[Objective, Tensor, "TrajectoryOptimizer"], Solution]
-"""A solver: objective, start ``[B, H, A]`` and settings in, solution out."""

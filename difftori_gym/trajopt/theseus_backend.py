@@ -12,17 +12,16 @@ This module is imported at the first solve with ``solver="theseus"``, not with t
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start
 from difftori_gym.trajopt.linearization import linearize, value_of, value_only
-from difftori_gym.trajopt.solution import Objective, Solution
-
-if TYPE_CHECKING:
-    from difftori_gym.trajopt.optimizer import TrajectoryOptimizer
+from difftori_gym.trajopt.objective import FastObjective
+from difftori_gym.trajopt.settings import Settings
+from difftori_gym.trajopt.solution import Solution
 
 try:
     with warnings.catch_warnings():
@@ -37,7 +36,7 @@ except ImportError as error:
     ) from error
 
 
-def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) -> Solution:
+def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
     """
     Ascend ``objective`` with a ``theseus.TheseusLayer``: the iteration of ``solver="lm"``, not in closed form.
 
@@ -73,7 +72,7 @@ def solve(objective: Objective, actions: Tensor, settings: TrajectoryOptimizer) 
     return record.solution(objective, last, settings.bounds)
 
 
-def _layer(cost: ScalarResidual, settings: TrajectoryOptimizer, record: IterateRecord) -> Any:
+def _layer(cost: ScalarResidual, settings: Settings, record: IterateRecord) -> Any:
     problem = theseus.Objective(dtype=cost.plan.dtype)
     problem.add(cost)
     problem.to(device=cost.plan.device)
@@ -102,9 +101,9 @@ class ScalarResidual(theseus.CostFunction):
 
     def __init__(
         self,
-        objective: Objective,
+        objective: FastObjective,
         start: Tensor,
-        settings: TrajectoryOptimizer,
+        settings: Settings,
         record: IterateRecord,
         name: str | None = None,
     ) -> None:
