@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from difftori_gym.trajopt import TrajectoryOptimizer, ascent
+from difftori_gym.trajopt import FastObjective, Settings, TrajectoryOptimizer, ascent
 from difftori_gym.trajopt.iterates import IterateRecord
 
 
@@ -124,13 +124,13 @@ def frozen_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[LatentProblem, Tr
     """Check a derivative against differences of the accepted steps, with all that the search chose held fixed."""
 
     def check(problem: LatentProblem, optimizer: TrajectoryOptimizer) -> None:
-        seen: list[tuple[list[ascent.Step], TrajectoryOptimizer, ascent.Rule]] = []
+        seen: list[tuple[list[ascent.Step], Settings, ascent.Rule]] = []
         search = ascent.search
 
         def spy(
-            objective: ascent.Objective,
+            objective: FastObjective,
             start: Tensor,
-            settings: TrajectoryOptimizer,
+            settings: Settings,
             rule: ascent.Rule,
             record: IterateRecord,
         ) -> tuple[Tensor, list[ascent.Step]]:

@@ -8,9 +8,7 @@ from difftori_gym.trajopt import TrajectoryOptimizer
 # Enough iterations, of such a length, that each of them finds the optimum of the problems below.
 CONVERGED = {
     "lm": dict(solver="lm", max_iterations=400, step_size=1e-2, damping=20.0, residual_offset=100.0),
-    "lm adaptive": dict(solver="lm", adaptive_damping=True, max_iterations=400, step_size=1e-2, damping=20.0),
     "theseus": dict(solver="theseus", max_iterations=400, step_size=1e-2, damping=20.0, residual_offset=100.0),
-    "gradient": dict(solver="gradient", max_iterations=80),
     "adam": dict(solver="adam", max_iterations=240, step_size=0.5),
     "newton": dict(solver="newton", max_iterations=20),
 }
@@ -100,8 +98,8 @@ def test_all_modes_agree_with_finite_differences_at_a_converged_optimum(name, bo
 def test_the_derivative_of_a_few_iterations_is_that_of_the_whole_solver(
     latent_problem, finite_differences, name, mode, bounds
 ):
-    # Constant damping: nothing is chosen on the way, so the solver itself can be differenced. The rules that choose
-    # (gradient, newton, lm with adaptive damping) are differenced with their choices held, in their own tests.
+    # Nothing is chosen on the way, so the solver itself can be differenced. newton, which chooses, is differenced with
+    # its choices held, in its own tests.
     problem = latent_problem(batch=4, horizon=2, seed=3)
     optimizer = make(SHORT[name], mode, bounds, backward_num_iterations=5)
     with torch.no_grad():
@@ -118,7 +116,7 @@ def test_the_derivative_of_a_few_iterations_is_that_of_the_whole_solver(
 
 
 @pytest.mark.parametrize("bounds", BOUNDS)
-@pytest.mark.parametrize("name", ["lm adaptive", "gradient", "newton"])
+@pytest.mark.parametrize("name", ["lm", "adam", "newton"])
 def test_truncated_over_all_iterations_is_unroll(latent_problem, name, bounds):
     problem = latent_problem(batch=4, seed=3)
     unroll = make({**CONVERGED[name], "max_iterations": 6}, "unroll", bounds)

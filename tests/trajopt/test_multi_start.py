@@ -6,7 +6,7 @@ import torch
 from difftori_gym.trajopt import TrajectoryOptimizer
 from difftori_gym.trajopt.multi_start import gather_starts
 
-SOLVERS = ["lm", "gradient", "newton"]
+SOLVERS = ["lm", "adam", "newton"]
 FIELDS = ("actions", "best_actions", "values", "history", "failed")
 
 
@@ -20,8 +20,9 @@ def two_hills(actions):
     return torch.exp(-((a + 0.5) ** 2) / 0.02) + 2.0 * torch.exp(-((a - 0.5) ** 2) / 0.02)
 
 
-def optimizer(solver="gradient", **settings):
-    return TrajectoryOptimizer(solver=solver, **{"max_iterations": 30, **settings})
+def optimizer(solver="newton", **settings):
+    own = dict(step_size=0.05, num_starts=1) if solver == "adam" else {}
+    return TrajectoryOptimizer(solver=solver, **{"max_iterations": 30, **own, **settings})
 
 
 def test_starts_come_in_order_and_random_ones_serve_every_sample():

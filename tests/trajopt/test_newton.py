@@ -268,3 +268,38 @@ def test_a_curvature_that_is_not_finite_stops_its_sample_alone():
     assert solution.failed.tolist() == [True, False]
     assert solution.actions[0] == 0
     torch.testing.assert_close(solution.actions[1].item(), 4 / 9, rtol=0, atol=1e-6)
+
+
+def test_truncated_counts_accepted_steps_of_each_sample():
+    # Long after the first sample has converged, its last accepted steps are still the ones that are differentiated.
+    centre = torch.tensor([0.3, -0.5], dtype=torch.float64, requires_grad=True)
+
+    def objective(actions):
+        miss = actions[:, 0, 0] - centre
+        return -torch.stack([miss[0].square(), miss[1].abs().pow(2.5)])
+
+    start = torch.zeros(2, 1, 1, dtype=torch.float64)
+    solution = NEWTON.replace(max_iterations=60, backward_num_iterations=1)(objective, start)
+    (gradient,) = torch.autograd.grad(solution.actions.sum(), centre)
+    assert gradient[0] == 1.0
+    assert gradient[1] > 0.3
+
+
+def test_trials_that_break_are_taken_back_and_counted():
+    # Beyond 0.35 there is nothing; the optimum of what there is lies at the edge.
+    def objective(actions):
+        return torch.where(actions > 0.35, float("nan"), actions - 0.1 * actions.square()).sum(dim=(1, 2))
+
+    solution = NEWTON.replace(max_iterations=30)(objective, torch.zeros(1, 1, 1))
+    assert solution.num_failed == 1
+    assert 0.3 < solution.best_actions.item() <= 0.35
+    assert torch.equal(solution.actions, solution.best_actions)
+
+
+@pytest.mark.parametrize("mode", ["unroll", "truncated", "implicit", "none"])
+@pytest.mark.parametrize("solver", ["lm", "adam", "newton"])
+def test_an_empty_batch_has_an_empty_solution(solver, mode):
+    optimizer = TrajectoryOptimizer(solver=solver, max_iterations=3, backward_mode=mode)
+    solution = optimizer(lambda actions: -(actions - 0.3).square().sum(dim=(1, 2)), torch.zeros(0, 2, 3))
+    assert solution.best_actions.shape == (0, 2, 3)
+    assert solution.history.shape == (0, 4)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from difftori_gym.trajopt import TrajectoryOptimizer, gradient
+from difftori_gym.trajopt import TrajectoryOptimizer, newton
 from difftori_gym.trajopt.iterates import BROKEN, IterateRecord, finite_start
 from difftori_gym.trajopt.validation import ROUNDING, check_start
 
-SOLVERS = ["lm", "gradient", "newton", "mppi", "cem"]
+SOLVERS = ["lm", "adam", "newton", "mppi", "cem"]
 
 
 def hill(actions):
@@ -139,11 +139,11 @@ def test_settings_with_a_solver_of_ones_own_are_compared_and_hashed(solver):
 
 def test_settings_with_a_function_are_pickled_by_its_name():
     # The module of a test has no name to be imported by, that of a user's solver does.
-    optimizer = TrajectoryOptimizer(solver=gradient.solve, max_iterations=3)
+    optimizer = TrajectoryOptimizer(solver=newton.solve, max_iterations=3)
     assert pickle.loads(pickle.dumps(optimizer)) == optimizer
     assert torch.equal(
         optimizer(hill, torch.zeros(1, 1, 1)).actions,
-        optimizer.replace(solver="gradient")(hill, torch.zeros(1, 1, 1)).actions,
+        optimizer.replace(solver="newton")(hill, torch.zeros(1, 1, 1)).actions,
     )
 
 
