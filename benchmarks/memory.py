@@ -26,7 +26,7 @@ from difftori_gym.trajopt import TrajectoryOptimizer
 
 LATENT_DIM, ACTION_DIM, WIDTH = 16, 2, 64
 BLOCK, DIFFERENTIATE_EVERY = 1000, 10
-SOLVERS = ("lm", "gradient", "adam")
+SOLVERS = ("lm", "adam")
 BATCHES = (1, 1, 2, 1, 8, 1, 3, 16)
 HORIZONS = (1, 2, 3, 4, 5)
 HEADINGS = {

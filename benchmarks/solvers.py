@@ -30,14 +30,13 @@ LM = TrajectoryOptimizer(
 )
 SOLVERS = {
     "lm": LM,
-    "gradient": LM.replace(solver="gradient", step_size=0.1),
     "adam": LM.replace(solver="adam", step_size=0.5),
     "newton": LM.replace(solver="newton", max_iterations=3),
     "theseus": LM.replace(solver="theseus", bounds="clamp"),
     "mppi": LM.replace(solver="mppi", max_iterations=6),
     "cem": LM.replace(solver="cem", max_iterations=6),
 }
-ITERATED = ("lm", "gradient", "adam", "theseus")
+ITERATED = ("lm", "adam", "theseus")
 RELEASED = "theseus, released form"
 # Above these batches a method is left out: at paper size the sampling solvers would take minutes for one plan, and the
 # second derivatives of the others gigabytes.

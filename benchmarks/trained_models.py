@@ -32,7 +32,6 @@ NUM_PRIOR_SAMPLES = 24
 TOLERANCE = 1e-4
 SERIES = {
     "lm": (dict(solver="lm"), (1, 3, 10, 30, 100)),
-    "gradient": (dict(solver="gradient", step_size=0.1), (1, 3, 10, 30)),
     "adam, 1 start": (dict(solver="adam", num_starts=1), (3, 10, 20, 30)),
     "adam, 6 starts": (dict(solver="adam", num_starts=6), (3, 10, 20, 30)),
     "newton": (dict(solver="newton"), (1, 3, 5)),

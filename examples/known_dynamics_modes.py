@@ -22,11 +22,8 @@ DIFFERENCE = 1e-4
 """Of the logarithms, for central differences."""
 SOLVERS: dict[str, TrajectoryOptimizer] = {
     "newton": TrajectoryOptimizer(solver="newton", max_iterations=8),
-    "gradient": TrajectoryOptimizer(solver="gradient", max_iterations=200, step_size=0.1),
+    "adam": TrajectoryOptimizer(solver="adam", max_iterations=200, num_starts=1),
     "lm": TrajectoryOptimizer(solver="lm", max_iterations=100, step_size=1e-3, damping=0.01),
-    "lm, adaptive damping": TrajectoryOptimizer(
-        solver="lm", max_iterations=200, step_size=1e-3, damping=0.01, adaptive_damping=True
-    ),
 }
 
 

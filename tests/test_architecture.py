@@ -1,12 +1,12 @@
 """
-The import ladder of docs/architecture.md, checked on the source.
+The import ladder of docs/architecture.md, checked on the source: arrows between parts, and no circles of files.
 
 Every import statement counts, also inside functions and under TYPE_CHECKING, as does
 ``importlib.import_module`` with a constant name.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +195,34 @@ def faults(root: Path) -> list[str]:
     return found
 
 
+def circles(root: Path) -> list[list[str]]:
+    """Groups of files of which each is reached from each other one, in one part of the package or across parts."""
+    known = {module: path for path, module in modules(root)}
+    arrows = {
+        module: {file_of(found.target, known) for found in imports_of(path, module)} - {"", module}
+        for module, path in known.items()
+    }
+    reached = {module: reachable(module, arrows) for module in known}
+    groups = {tuple(sorted(other for other in reached[module] if module in reached[other])) for module in known}
+    return [list(group) for group in sorted(groups) if len(group) > 1]
+
+
+def file_of(target: str, known: Container[str]) -> str:
+    """The file an import reads: the module itself, or the one that defines the name; "" for none of ours."""
+    while target and target not in known:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def reachable(module: str, arrows: dict[str, set[str]]) -> set[str]:
+    seen, waiting = set(), [module]
+    while waiting:
+        for target in arrows[waiting.pop()] - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
 def prints(root: Path) -> list[str]:
     return [
         f"{path.relative_to(root)}:{node.lineno}: print in the library"
@@ -226,6 +254,10 @@ def test_the_tree_is_seen():
 
 def test_no_import_leaves_the_ladder():
     assert faults(ROOT) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circles(ROOT) == []
 
 
 def test_the_library_does_not_print():
@@ -296,6 +328,32 @@ def test_a_forbidden_arrow_is_found(tmp_path, name, text):
 def test_an_allowed_arrow_passes(tmp_path, name, text):
     write(tmp_path, name, text)
     assert faults(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "from difftori_gym.rl import losses",
+        "from . import losses",
+        "from difftori_gym.rl.losses import Loss",
+        "if TYPE_CHECKING:\n    from difftori_gym.rl.losses import Loss",
+        "def f():\n    from .losses import Loss\n    return Loss",
+    ],
+)
+def test_a_circle_is_found(tmp_path, last):
+    write(tmp_path, "difftori_gym/rl/__init__.py", "from difftori_gym.rl.difftori import DiffTORI")
+    write(tmp_path, "difftori_gym/rl/difftori.py", "import torch\nfrom difftori_gym.rl.policies import Policy")
+    write(tmp_path, "difftori_gym/rl/losses.py", "from difftori_gym.rl.policies import Policy")
+    write(tmp_path, "difftori_gym/rl/policies.py", "from torch import nn")
+    assert circles(tmp_path) == []
+    write(tmp_path, "difftori_gym/rl/policies.py", last)
+    assert circles(tmp_path) == [["difftori_gym.rl.losses", "difftori_gym.rl.policies"]]
+
+
+def test_a_room_that_imports_itself_by_its_public_names_is_a_circle(tmp_path):
+    write(tmp_path, "difftori_gym/rl/__init__.py", "from .difftori import DiffTORI")
+    write(tmp_path, "difftori_gym/rl/difftori.py", "from difftori_gym.rl import DiffTORI")
+    assert circles(tmp_path) == [["difftori_gym.rl", "difftori_gym.rl.difftori"]]
 
 
 def test_the_other_rules_can_fail(tmp_path):
