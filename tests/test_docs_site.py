@@ -221,9 +221,15 @@ def figures(page: Path) -> set[str]:
 
 def test_figures_of_summaries_stand_where_they_were_measured():
     measured = [ROOT / "benchmarks" / "README.md"]
-    measured += [DOCS / f"{name}.md" for name in ("results", "results_pixels", "imitation", "pixels", "known_dynamics")]
+    measured += [
+        DOCS / f"{name}.md" for name in ("results", "results_pixels", "imitation", "pixels", "known_dynamics", "lab")
+    ]
     known = "\n".join(page.read_text(encoding="utf-8") for page in measured)
-    summaries = [DOCS / "choosing.md", *(DOCS / "algorithms" / f"{name}.md" for name in ("difftori", "tdmpc", "drqv2"))]
+    summaries = [
+        ROOT / "README.md",
+        DOCS / "choosing.md",
+        *(DOCS / "algorithms" / f"{name}.md" for name in ("difftori", "tdmpc", "drqv2")),
+    ]
     years = {str(year) for year in range(2018, 2027)}
     quoted = {page.name: figures(page) - years for page in summaries}
     assert len(quoted["choosing.md"]) > 20
