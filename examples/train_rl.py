@@ -3,8 +3,8 @@ DiffTORI on an environment, from the first step to the last evaluation: a file t
 
     python examples/train_rl.py --env dm_control/cartpole-swingup --steps 10000 --out results/cartpole
 
-The same command goes on where it was stopped. In --out are the model, checkpoints, evaluations and films. With these
-settings and steps, docs/results.md has 850 on this task; compare.py in this folder compares methods and seeds.
+The same command goes on where it was stopped. In --out are the model, checkpoints, evaluations and films. The settings
+are those of the task in docs/results.md; compare.py in this folder compares methods and seeds.
 """
 
 from __future__ import annotations
