@@ -131,7 +131,7 @@ def test_two_runs_are_identical_and_a_saved_one_goes_on(tmp_path):
 
 
 def test_vectors_are_refused():
-    with pytest.raises(ValueError, match="expected images"):
+    with pytest.raises(ValueError, match="DrQv2 reads images"):
         DrQv2("CnnPolicy", "Pendulum-v1", buffer_size=10)
 
 
