@@ -58,7 +58,10 @@ def climb(
         solution = None
         if may_look_in_the_end(settings, start):
             solution = _climb(objective, start.detach(), settings, rule(start, settings), failed, guarded=False)
-        return solution or _climb(objective, start, settings, rule(start, settings), failed, guarded=True)
+        if solution is None:
+            solution = _climb(objective, start, settings, rule(start, settings), failed, guarded=True)
+        assert solution is not None
+        return solution
 
 
 def may_look_in_the_end(settings: Settings, start: Tensor) -> bool:
