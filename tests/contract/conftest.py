@@ -93,6 +93,16 @@ class Subject:
             given["base_policy"] = BASE.make(n_obs_steps=3, horizon=2).learn(2)
         return self.cls("CnnPolicy" if self.images else "MlpPolicy", **given)
 
+    def build(self, env: gym.Env, demonstrations: Demonstrations | None = None, **settings: Any) -> BaseAlgorithm:
+        """An untrained learner in another environment."""
+        given: dict[str, Any] = {"seed": 0, "device": "cpu", **self.settings, **settings}
+        if self.imitates:
+            given["demonstrations"] = demonstrations
+        if self.cls in (DiffTORIImitation, Residual) and given.get("init", "base_policy") == "base_policy":
+            given["base_policy"] = BASE.build(env)
+        vectors = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+        return self.cls("CnnPolicy" if self.images else vectors, env, **given)
+
     def observations(self, n: int = 5, seed: int = 0) -> np.ndarray:
         """Of the environment."""
         rng = np.random.default_rng(seed)
@@ -140,6 +150,12 @@ SUBJECTS = {
         **IMITATION,
     ),
 }
+
+
+@pytest.fixture(scope="session")
+def subjects() -> dict[str, Subject]:
+    """All of them, by name."""
+    return SUBJECTS
 
 
 @pytest.fixture(scope="session", params=list(SUBJECTS))
