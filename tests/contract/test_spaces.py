@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TransformAction, TransformObservation
 from stable_baselines3.common.torch_layers import CombinedExtractor
 
-from difftori_gym import load_export
+from difftori_gym import export, load_export
 from difftori_gym.il import Demonstrations, Episode
 
 NUMBER = spaces.Box(-1.0, 1.0, (2,))
@@ -118,7 +118,7 @@ def test_keys_of_any_name_and_entries_without_axes(subject, kind, tmp_path):
     model.save(tmp_path / "model")
     for loaded in (
         subject.cls.load(tmp_path / "model", device="cpu"),
-        load_export(model.export(tmp_path / "export"), device="cpu"),
+        load_export(export(model, tmp_path / "export"), device="cpu"),
     ):
         np.testing.assert_array_equal(loaded.predict(batch, deterministic=True)[0], expected)
 
