@@ -23,7 +23,8 @@ from difftori_gym.il import CosineSchedule, Demonstrations, ImitationAlgorithm, 
 #: Two observations are seen, four actions planned, three of them executed.
 WINDOW = dict(n_obs_steps=2, horizon=4, n_action_steps=3)
 #: Noise on the start leaves something to learn. Without latent_dim=0 there is a latent, for several modes.
-DIFFTORI = dict(start_noise=0.2, latent_dim=0, step_size=1e-2, max_iterations=3, backward_num_iterations=3)
+DIFFTORI = dict(start_noise=0.2, latent_dim=0)
+PLANNER = dict(step_size=1e-2, max_iterations=3, backward_num_iterations=3)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     demonstrations = read_minari(folder)
 
     base = train(BC, demonstrations, args, policy_kwargs=dict(net_arch=[256, 256]))
-    model = train(DiffTORIImitation, demonstrations, args, base_policy=base, **DIFFTORI)
+    model = train(DiffTORIImitation, demonstrations, args, base_policy=base, planner_kwargs=PLANNER, **DIFFTORI)
 
     env = make_env(args.env, seed=args.seed, max_episode_steps=200, render_mode="rgb_array")
     for each in (base, model):
