@@ -86,7 +86,8 @@ class Subject:
     def make(self, **settings: Any) -> BaseAlgorithm:
         """An untrained learner."""
         given: dict[str, Any] = {"seed": 0, "device": "cpu", **self.settings, **settings}
-        given.setdefault("env", self.envs())
+        if "env" not in given:
+            given["env"] = self.envs()
         if self.imitates:
             given["demonstrations"] = DEMONSTRATIONS
         if self.cls in (DiffTORIImitation, Residual) and given.get("init", "base_policy") == "base_policy":
