@@ -21,24 +21,24 @@ def check_action_space(space: spaces.Space[Any], learner: str) -> None:
     """
     if not isinstance(space, spaces.Box):
         raise ValueError(
-            f"{learner} expected a Box action space, got {space}: use an environment with continuous actions, or an "
-            "algorithm for discrete ones such as DQN or PPO."
+            f"{learner} expected a Box action space, got {one_line(space)}: use an environment with continuous "
+            "actions, or an algorithm for discrete ones such as DQN or PPO."
         )
     if np.dtype(space.dtype).kind != "f" or 0 in space.shape:
         raise ValueError(
-            f"{learner} expected actions of at least one floating-point number, got {space}: "
+            f"{learner} expected actions of at least one floating-point number, got {one_line(space)}: "
             "give the environment such an action space, and let it round what it receives."
         )
     bounds = np.abs(np.stack([space.low, space.high]).astype(np.float64))
     # A narrow type overflows between bounds that are far from NO_BOUND.
     if not ((bounds < NO_BOUND).all() and (bounds <= np.finfo(space.dtype).max / 2).all()):
         raise ValueError(
-            f"{learner} expected finite action bounds, got {space}, where {NO_BOUND:g} and more stands for none: "
-            "choose bounds that suit the task, gymnasium.wrappers.TransformAction(env, lambda action: action, "
+            f"{learner} expected finite action bounds, got {one_line(space)}, where {NO_BOUND:g} and more stands for "
+            "none: choose bounds that suit the task, gymnasium.wrappers.TransformAction(env, lambda action: action, "
             "gymnasium.spaces.Box(low, high))."
         )
     if not (space.high > space.low).all():
-        raise ValueError(f"{learner} needs action bounds with low < high in every dimension, got {space}.")
+        raise ValueError(f"{learner} needs action bounds with low < high in every dimension, got {one_line(space)}.")
 
 
 def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxes: bool = False) -> None:
@@ -50,8 +50,8 @@ def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxe
         read right
     """
     entries: dict[Any, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
-    if not sum(_num_values(entry) for entry in entries.values()):
-        raise ValueError(f"{learner} expected observations of at least one number, got {space}: show the task to it.")
+    if not entries:
+        raise ValueError(f"{learner} expected observations, got {space}: show the task to it.")
     for key, entry in entries.items():
         if isinstance(space, spaces.Dict) and (not isinstance(key, str) or not key):
             raise ValueError(
@@ -61,7 +61,7 @@ def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxe
         remedy = _remedy(entry, only_boxes)
         if remedy:
             where = "" if key is None else f" under key {key!r}"
-            raise ValueError(f"{learner} cannot read observations of {entry}{where}: {remedy}")
+            raise ValueError(f"{learner} cannot read observations of {one_line(entry)}{where}: {remedy}")
 
 
 def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> None:
@@ -81,15 +81,17 @@ def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> 
             )
 
 
-def _num_values(space: spaces.Space[Any]) -> int:
-    """Numbers in an entry; 1 where that is not known."""
-    return int(np.prod(space.shape)) if isinstance(space, spaces.Box) else 1
+def one_line(space: spaces.Space[Any]) -> str:
+    """:return: a space as an error names it; numpy breaks lines in arrays"""
+    return " ".join(str(space).split())
 
 
 def _remedy(space: spaces.Space[Any], only_boxes: bool) -> str:
     """:return: what to do about an entry that is not read right, "" for one that is"""
     flatten = "wrap the environment in gymnasium.wrappers.FlattenObservation, which turns it into a Box."
     if isinstance(space, spaces.Box):
+        if 0 in space.shape:
+            return "there is no number in it, leave it out, of a dictionary by gymnasium.wrappers.FilterObservation."
         number = np.dtype(space.dtype).kind in "fiub"
         return "" if number else "give it a type of real numbers in a gymnasium.ObservationWrapper."
     if isinstance(space, spaces.Discrete):
