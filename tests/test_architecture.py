@@ -90,7 +90,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sapien": ("envs.maniskill", "envs.vulkan"),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
-    "h5py": ("il.hdf5",),
+    "h5py": ("il.formats.hdf5",),
     "mujoco_playground": ("envs.playground",),
     "jax": ("envs.playground_batch",),
     "imageio": ("video",),

@@ -1,8 +1,8 @@
 """
 Spaces as JSON of an untrusted file.
 
-Unlike Minari's text (``difftori_gym.il.space_json``), bounds that are the same for every entry are one number, as for
-images, infinite ones are words, and nothing is built before its size is known.
+Unlike Minari's text (``difftori_gym.il.formats.space_json``), bounds that are the same for every entry are one number,
+as for images, infinite ones are words, and nothing is built before its size is known.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor, nn
 
-from difftori_gym.il.demonstrations import Demonstrations, WindowBatch
+from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.networks import TensorObs, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.validation import check_same_spaces
+from difftori_gym.il.windows import WindowBatch
 from difftori_gym.models import shifted_images
 
 CACHE_BATCH = 256

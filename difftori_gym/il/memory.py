@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from difftori_gym.il.episode import ArrayObs
+
 PolicyState = tuple[np.ndarray, ...]
 """As Stable-Baselines3 hands it on: arrays whose first axis counts environments."""
-ArrayObs = np.ndarray | dict[str, np.ndarray]
 
 
 @dataclass

@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from difftori_gym.il.demonstrations import Demonstrations, Episode, items
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.episode import Episode, items
 
 TensorObs = Tensor | dict[str, Tensor]
 CloudScaling = Literal["axes", "none"]

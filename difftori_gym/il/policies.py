@@ -16,7 +16,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
-from difftori_gym.il.memory import ArrayObs, PolicyState, RolloutMemory
+from difftori_gym.il.episode import ArrayObs
+from difftori_gym.il.memory import PolicyState, RolloutMemory
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
 from difftori_gym.il.validation import check_finite_observation, check_same_spaces, check_windows

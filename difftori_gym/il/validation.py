@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.memory import ArrayObs
+from difftori_gym.il.episode import ArrayObs
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:

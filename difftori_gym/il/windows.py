@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from difftori_gym.il.demonstrations import Episode
-
-ArrayObs = np.ndarray | dict[str, np.ndarray]
+from difftori_gym.il.episode import ArrayObs, Episode
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class DemonstrationWindows:
     n_action_steps)``, in an episode of ``T`` actions.
 
     Observations of all episodes are joined in one array, without a copy where they lie one behind the other in memory,
-    as those of :mod:`difftori_gym.il.storage` do on the disk.
+    as those of :mod:`difftori_gym.il.formats.storage` do on the disk.
 
     :param episodes: at least one
     :param n_obs_steps: observations per window, at least 1

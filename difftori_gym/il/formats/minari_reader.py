@@ -1,4 +1,4 @@
-"""Demonstrations read from Minari's layout, see :mod:`difftori_gym.il.minari_layout`."""
+"""Demonstrations read from Minari's layout, see :mod:`difftori_gym.il.formats.minari_layout`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.demonstrations import Demonstrations, Episode, check_spaces, items
-from difftori_gym.il.hdf5 import Group, open_hdf5, read_array
-from difftori_gym.il.inferred_spaces import naming
-from difftori_gym.il.minari_layout import DATA_FILE, METADATA_FILE, data_folder, read_metadata
-from difftori_gym.il.pictures import decode, is_picture
-from difftori_gym.il.space_json import space_from_json
-from difftori_gym.il.storage import ObservationStorage
-from difftori_gym.il.windows import ArrayObs
+from difftori_gym.il.demonstrations import Demonstrations, check_spaces
+from difftori_gym.il.episode import ArrayObs, Episode, items
+from difftori_gym.il.formats.hdf5 import Group, open_hdf5, read_array
+from difftori_gym.il.formats.inferred_spaces import naming
+from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, data_folder, read_metadata
+from difftori_gym.il.formats.pictures import decode, is_picture
+from difftori_gym.il.formats.space_json import space_from_json
+from difftori_gym.il.formats.storage import ObservationStorage
 
 
 def read_minari(
     path: str | Path, *, num_episodes: int | None = None, memory_map: str | Path | None = None
 ) -> Demonstrations:
     """
-    Read a dataset that Minari or :class:`~difftori_gym.il.minari_writer.MinariWriter` wrote.
+    Read a dataset that Minari or :class:`~difftori_gym.il.formats.minari_writer.MinariWriter` wrote.
 
     :param path: the dataset's folder, its ``data`` folder or its ``main_data.hdf5``
     :param num_episodes: how many to read, from the first on; None: all
-    :param memory_map: folder to lay the observations in, see :class:`~difftori_gym.il.storage.ObservationStorage`;
-        None keeps them in memory
+    :param memory_map: folder to lay the observations in, None keeps them in memory; see
+        :class:`~difftori_gym.il.formats.storage.ObservationStorage`
     :return: the demonstrations
     :raises ValueError: naming file and episode, if it is empty, truncated, of spaces other than ``Box`` and ``Dict``
         of ``Box``, or holds what :class:`~difftori_gym.il.demonstrations.Demonstrations` refuses

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.demonstrations import items
-from difftori_gym.il.windows import ArrayObs
+from difftori_gym.il.episode import ArrayObs, items
 
 
 class ObservationStorage:

@@ -1,4 +1,4 @@
-"""Demonstrations written in Minari's layout, see :mod:`difftori_gym.il.minari_layout`."""
+"""Demonstrations written in Minari's layout, see :mod:`difftori_gym.il.formats.minari_layout`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.demonstrations import Demonstrations, Episode, check_episode, check_spaces
-from difftori_gym.il.hdf5 import Group, open_hdf5, write_variable_bytes
-from difftori_gym.il.minari_layout import DATA_FILE, METADATA_FILE, MINARI_VERSION, dataset_id, read_metadata
-from difftori_gym.il.pictures import PICTURE_CHANNELS, encode, is_picture
-from difftori_gym.il.space_json import space_to_json
+from difftori_gym.il.demonstrations import Demonstrations, check_spaces
+from difftori_gym.il.episode import Episode, check_episode
+from difftori_gym.il.formats.hdf5 import Group, open_hdf5, write_variable_bytes
+from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, MINARI_VERSION, dataset_id, read_metadata
+from difftori_gym.il.formats.pictures import PICTURE_CHANNELS, encode, is_picture
+from difftori_gym.il.formats.space_json import space_to_json
 
 
 class MinariWriter:

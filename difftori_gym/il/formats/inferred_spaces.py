@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.demonstrations import ACTION_TOLERANCE
-from difftori_gym.il.windows import ArrayObs
+from difftori_gym.il.episode import ACTION_TOLERANCE, ArrayObs
 
 
 def infer_space(observations: ArrayObs) -> spaces.Space:

@@ -15,7 +15,7 @@ from difftori_gym.il import Demonstrations, Episode, MinariWriter, read_minari, 
 
 h5py = pytest.importorskip("h5py")
 
-# Written by Minari 0.5.3 itself: tests/il/data/README.md
+# Written by Minari 0.5.3 itself: tests/il/formats/data/README.md
 DATA = Path(__file__).parent / "data"
 
 

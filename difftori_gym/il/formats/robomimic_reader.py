@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from difftori_gym.il.demonstrations import Demonstrations, Episode
-from difftori_gym.il.hdf5 import Group, open_hdf5, read_array, text_of
-from difftori_gym.il.inferred_spaces import infer_action_space, infer_space, naming
-from difftori_gym.il.storage import ObservationStorage
-from difftori_gym.il.windows import ArrayObs
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.formats.hdf5 import Group, open_hdf5, read_array, text_of
+from difftori_gym.il.formats.inferred_spaces import infer_action_space, infer_space, naming
+from difftori_gym.il.formats.storage import ObservationStorage
 
 # robomimic's own choice of low-dimensional observations (robomimic/exps/templates/bc.json), of each arm.
 ARM_KEYS = ("eef_pos", "eef_quat", "gripper_qpos")

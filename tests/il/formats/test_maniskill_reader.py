@@ -1,4 +1,4 @@
-"""Files that ManiSkill's RecordEpisode wrote (tests/il/data/README.md)."""
+"""Files that ManiSkill's RecordEpisode wrote (tests/il/formats/data/README.md)."""
 
 import json
 import os
