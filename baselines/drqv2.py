@@ -248,7 +248,8 @@ class DrQv2(OffPolicyLearner):
         _init_setup_model: bool = True,
     ) -> None:
         env = self._checked_env(env, verbose)
-        if env is not None and len(env.observation_space.shape or ()) != 3 and not policy_kwargs:
+        is_default = "features_extractor_class" not in (policy_kwargs or {})
+        if env is not None and is_default and len(env.observation_space.shape or ()) != 3:
             raise ValueError(
                 f"DrQv2 reads images, got {env.observation_space}: make_env(id, obs='pixels') shows nothing else; "
                 "DiffTORI, TDMPC and Stable-Baselines3's learners read other observations."
