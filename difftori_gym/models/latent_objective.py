@@ -6,15 +6,15 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from difftori_gym.models.call_lists import Modules, Parts, ScanObjective
 from difftori_gym.models.compiled_gradient import compiled_value_and_gradient
-from difftori_gym.models.latent_linearization import linearize_latent_return
 from difftori_gym.models.latent_model import LatentModel, latent_return
-from difftori_gym.models.manual_imagination import Buffers, Imagination, imagination_of
-from difftori_gym.models.manual_layers import run
+from difftori_gym.models.mlp import EnsembleCritic
 
 
-class LatentObjective:
+class LatentObjective(ScanObjective):
     """
     Action sequences ``[B, H, A]`` -> imagined returns ``[B]`` from given latent states, see :func:`latent_return`.
 
@@ -27,9 +27,8 @@ class LatentObjective:
     """
 
     def __init__(self, model: LatentModel, z0: Tensor, *, discount: float, compile: bool = False) -> None:
-        self.model, self.z0, self.discount, self.compile = model, z0, discount, compile
-        self._buffers: Buffers | None = None
-        self._token = object()
+        super().__init__(model, _modules_of(model), z0, discount)
+        self.model, self.compile = model, compile
 
     def __call__(self, actions: Tensor) -> Tensor:
         """
@@ -39,8 +38,8 @@ class LatentObjective:
         """
         # Kept out of the networks: in their backward 0 * nan would otherwise reach the weights all samples share.
         z0 = torch.where(self._whole[:, None], self.z0, 0.0)
-        values = latent_return(self.model, z0, actions, discount=self.discount)
-        return torch.where(self._whole, values, torch.nan)
+        imagined = latent_return if self._modules is None else _latent_return_of_rows
+        return torch.where(self._whole, imagined(self.model, z0, actions, discount=self.discount), torch.nan)
 
     def repeat(self, n: int) -> LatentObjective:
         """
@@ -50,65 +49,53 @@ class LatentObjective:
         return LatentObjective(self.model, self.z0.repeat(n, 1), discount=self.discount, compile=self.compile)
 
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: returns ``[B]`` and their gradient in the actions ``[B, H, A]``, both without a graph
-        """
+        """See the parent."""
         if self.compile:
             found = compiled_value_and_gradient(self.model, self.z0, actions, discount=self.discount)
             if found is not None:
                 return found
-        if self._imagination is None or torch.is_autocast_enabled(actions.device.type):
-            return self._by_autograd(actions)
-        with torch.inference_mode():  # less bookkeeping than no_grad: a tenth of the time and more at batch 1
-            buffers = self._imagined(actions)
-            run(buffers.backward)
-        # Made outside, the results are ordinary tensors.
-        return buffers.returns(), buffers.action_gradients.clone(memory_format=torch.contiguous_format)
+        return super().value_and_gradient(actions)
 
     def value_only(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: returns ``[B]`` without a graph, faster than a call
-        """
-        if self.compile or self._imagination is None or torch.is_autocast_enabled(actions.device.type):
+        """See the parent."""
+        if self.compile:
             with torch.no_grad():
                 return self(actions)
-        with torch.inference_mode():
-            buffers = self._imagined(actions)
-        return buffers.returns()
-
-    def _imagined(self, actions: Tensor) -> Buffers:
-        assert self._imagination is not None
-        if self._buffers is None or self._buffers.actions.shape != actions.shape:
-            self._buffers = self._imagination.buffers(self.model, self.z0, actions, self.discount)
-        self._buffers.serve(self._token, self.z0)
-        self._buffers.actions.copy_(actions)
-        run(self._buffers.forward)
-        return self._buffers
-
-    def differentiable_value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: returns ``[B]`` and their gradient in the actions ``[B, H, A]``, both with a graph that can be
-            differentiated once, several times faster than autograd's; None for a model that has to be left to autograd
-        """
-        if self._imagination is None or torch.is_autocast_enabled(actions.device.type):
-            return None
-        return linearize_latent_return(self.model, self.z0, actions, discount=self.discount)
-
-    @cached_property
-    def _imagination(self) -> Imagination | None:
-        return imagination_of(self.model)
+        return super().value_only(actions)
 
     @cached_property
     def _whole(self) -> Tensor:
         """Mask ``[B]`` of latent states that are finite."""
         return torch.isfinite(self.z0.detach()).all(-1)
 
-    def _by_autograd(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            point = actions.detach().requires_grad_()
-            value = self(point)
-            (gradient,) = torch.autograd.grad(value.sum(), point)
-        return value.detach(), gradient
+
+def _modules_of(model: LatentModel) -> Modules | None:
+    """The model's networks; None for a subclass that joins them in another way."""
+    own = all(getattr(type(model), name) is getattr(LatentModel, name) for name in ("next", "Q", "pi", "survival"))
+    if not own or type(model.critic) is not EnsembleCritic:
+        return None
+    return Parts(
+        head=[model.reward],
+        dynamics=[model.dynamics],
+        termination=[model.termination] if model.episodic else None,
+        prior=[model.actor],
+        critics=[*model.critic.members],
+    )
+
+
+def _latent_return_of_rows(model: LatentModel, z0: Tensor, actions: Tensor, *, discount: float) -> Tensor:
+    """:func:`latent_return` with all rewards in one call, and all terminations: less to record and to differentiate."""
+    batch, horizon, _ = actions.shape
+    z, inputs, entered = z0, [], []
+    for action in actions.unbind(dim=1):  # [B, A]
+        inputs.append(torch.cat([z, action], dim=-1))
+        z = model.dynamics(inputs[-1])
+        entered.append(z)
+    rewards, value = model.reward(torch.cat(inputs)).view(horizon, batch), model.Q(z, model.pi(z)).amin(dim=0)
+    weights = actions.new_tensor([[discount**t] for t in range(horizon + 1)])  # [H + 1, 1]
+    if model.episodic:
+        logits = model.termination(torch.cat(entered)).view(horizon, batch)
+        # The logarithms are added up: a product's derivative would wait for the device, to look for zeros.
+        survived = F.logsigmoid(-logits).cumsum(dim=0).exp()
+        weights = weights * torch.cat([torch.ones_like(survived[:1]), survived])
+    return (weights * torch.cat([rewards, value[None]])).sum(dim=0)

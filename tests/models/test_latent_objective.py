@@ -1,4 +1,4 @@
-"""The hand-written gradient of the imagined return, against autograd's."""
+"""The fast gradient of the imagined return, against autograd's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from difftori_gym.models import LatentModel, LatentObjective
-from difftori_gym.models.manual_imagination import MOST_ROWS, MOST_SHAPES, imagination_of
+from difftori_gym.models import EnsembleCritic, LatentModel, LatentObjective, latent_return
+from difftori_gym.models.call_lists.scan import MOST_ROWS, MOST_SHAPES
 from difftori_gym.trajopt import TrajectoryOptimizer
 
 Z, A = 6, 2
@@ -64,18 +64,24 @@ def assert_equals_autograd(objective: LatentObjective, actions: torch.Tensor) ->
 @pytest.mark.parametrize("n_critics", [1, 2, 3])
 @pytest.mark.parametrize("activation_fn", [nn.ELU, nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize(("batch", "horizon"), [(1, 1), (1, 3), (5, 4)])
+@pytest.mark.parametrize("episodic", [False, True])
 def test_equals_autograd(
-    arch: tuple[int, ...], n_critics: int, activation_fn: type[nn.Module], batch: int, horizon: int
+    arch: tuple[int, ...], n_critics: int, activation_fn: type[nn.Module], batch: int, horizon: int, episodic: bool
 ) -> None:
-    objective = make_objective(make_model(arch, n_critics=n_critics, activation_fn=activation_fn), batch)
-    assert objective._imagination is not None, "this model is meant to take the hand-written path"
+    model = make_model(arch, n_critics=n_critics, activation_fn=activation_fn)
+    model.episodic = episodic
+    objective = make_objective(model, batch)
+    assert objective._scans is not None, "this model is meant to be evaluated as lists of calls"
     assert_equals_autograd(objective, make_actions(objective, horizon))
 
 
 @pytest.mark.parametrize("batch", [1, 70])
 @pytest.mark.parametrize("arch", [(), (32,), (64, 64)])
-def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int) -> None:
-    objective = make_objective(make_model(arch, torch.float32), batch)
+@pytest.mark.parametrize("episodic", [False, True])
+def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int, episodic: bool) -> None:
+    model = make_model(arch, torch.float32)
+    model.episodic = episodic
+    objective = make_objective(model, batch)
     assert_equals_autograd(objective, make_actions(objective, 4))
 
 
@@ -91,7 +97,7 @@ def test_equals_autograd_in_single_precision(arch: tuple[int, ...], batch: int) 
 )
 def test_networks_may_differ(archs: dict[str, tuple[int, ...]], batch: int) -> None:
     objective = make_objective(make_model((8, 8), **archs), batch)
-    assert objective._imagination is not None
+    assert objective._scans is not None
     assert_equals_autograd(objective, make_actions(objective, 3))
 
 
@@ -112,8 +118,11 @@ def test_samples_together_equal_each_alone() -> None:
         torch.testing.assert_close(number, torch.cat(parts), rtol=1e-10, atol=1e-12)
 
 
-def test_a_broken_sample_stays_alone() -> None:
-    objective = make_objective(make_model(), 4)
+@pytest.mark.parametrize("episodic", [False, True])
+def test_a_broken_sample_stays_alone(episodic: bool) -> None:
+    model = make_model()
+    model.episodic = episodic
+    objective = make_objective(model, 4)
     actions = make_actions(objective, 3)
     expected_value, expected_gradient = by_autograd(objective, actions)
     actions[2, 1] = torch.nan
@@ -167,18 +176,51 @@ def test_needs_no_graph_and_keeps_none(mode: Any) -> None:
         torch.testing.assert_close(actions.grad, gradient)
 
 
-@pytest.mark.parametrize("case", ["unknown activation", "episodic", "hooked", "hooked as a whole"])
+class ResidualDynamics(LatentModel):
+    def next(self, z: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        following, reward = super().next(z, action)
+        return z + following, reward
+
+
+class OptimistCritic(EnsembleCritic):
+    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return 1.0 + super().forward(state, action)
+
+
+@pytest.mark.parametrize("case", ["unknown activation", "hooked", "hooked as a whole", "own next", "own critic"])
 def test_falls_back_to_autograd(case: str) -> None:
     model = make_model(activation_fn=nn.SiLU if case == "unknown activation" else nn.ELU)
-    model.episodic = case == "episodic"
     if case.startswith("hooked"):
         module = model.dynamics[0] if case == "hooked" else model.dynamics
         module.register_forward_hook(lambda module, inputs, output: 2 * output)
+    if case == "own next":
+        model.__class__ = ResidualDynamics
+    if case == "own critic":
+        model.critic.__class__ = OptimistCritic
     objective = make_objective(model, 3)
-    assert objective._imagination is None
+    assert objective._scans is None
     actions = make_actions(objective, 2)
     with torch.no_grad():
         assert_equals_autograd(objective, actions)
+        expected = latent_return(model, objective.z0, actions, discount=0.97)
+        torch.testing.assert_close(objective(actions), expected)
+
+
+@pytest.mark.parametrize("solver", ["lm", "gradient", "adam"])
+def test_a_model_that_has_seen_a_termination_plans_without_autograd(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model((8, 8))
+    optimizer = TrajectoryOptimizer(solver=solver, max_iterations=5, num_starts=1, backward_mode="none")
+    z, start = torch.randn(3, Z, dtype=torch.float64), torch.zeros(3, 4, A, dtype=torch.float64)
+    before = optimizer(LatentObjective(model, z, discount=0.97), start)
+    model.episodic = True
+    expected = optimizer(lambda actions: latent_return(model, z, actions, discount=0.97), start)
+    monkeypatch.setattr(torch.autograd, "grad", lambda *_, **__: pytest.fail("autograd was asked"))
+    found = optimizer(LatentObjective(model, z, discount=0.97), start)
+    torch.testing.assert_close(found.best_actions, expected.best_actions)
+    torch.testing.assert_close(found.values, expected.values)
+    assert not torch.allclose(found.values, before.values)
 
 
 def test_autocast_is_autograd_s() -> None:
@@ -238,6 +280,10 @@ def change_critic(model: LatentModel) -> None:
     model.critic.members[1] = copy.deepcopy(model.critic.members[0])
 
 
+def see_a_termination(model: LatentModel) -> None:
+    model.episodic = True
+
+
 def add_hook(model: LatentModel) -> None:
     model.dynamics[0].register_forward_hook(lambda module, inputs, output: 2 * output)
 
@@ -245,7 +291,16 @@ def add_hook(model: LatentModel) -> None:
 @pytest.mark.parametrize("batch", [1, 6, 70])
 @pytest.mark.parametrize(
     "change",
-    [change_in_place, change_behind_autograd, change_memory, change_dtype, change_layer, change_critic, add_hook],
+    [
+        change_in_place,
+        change_behind_autograd,
+        change_memory,
+        change_dtype,
+        change_layer,
+        change_critic,
+        add_hook,
+        see_a_termination,
+    ],
 )
 def test_what_is_kept_from_plan_to_plan_follows_the_model(change: Any, batch: int) -> None:
     model = make_model((8, 8))
@@ -273,10 +328,10 @@ def test_what_is_kept_is_bounded_and_goes_with_the_model() -> None:
     for batch in (*range(1, 2 * MOST_SHAPES), MOST_ROWS + 1):
         objective = make_objective(model, batch)
         assert_equals_autograd(objective, make_actions(objective, 2))
-        imagination = imagination_of(model)
+        imagination = objective._scans
         assert imagination is not None
-        assert len(imagination._buffers) <= MOST_SHAPES
-        assert all(len(network.copies) < 50 for network in imagination._networks)
+        assert len(imagination._by_shape) <= MOST_SHAPES
+        assert all(len(scan._copies.due) < 50 for scan in imagination._by_shape.values())
     gone = weakref.ref(imagination)
     del imagination, objective, model
     assert gone() is None
