@@ -38,7 +38,7 @@ class Problem:
         return LatentObjective(self.model, self.z0, discount=DISCOUNT)
 
     def objective_by_autograd(self, actions: Tensor) -> Tensor:
-        """The same without the hand-written gradient."""
+        """The same by autograd alone."""
         return latent_return(self.model, self.z0, actions, discount=DISCOUNT)
 
     def differentiate(self, solve: Solve) -> None:

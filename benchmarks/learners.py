@@ -25,6 +25,7 @@ from difftori_gym.baselines import TDMPC
 TASK = "dm_control/cheetah-run"
 BATCHES = (1, 8, 64)
 UPDATE_BATCHES = (64, 128, 256)
+TERMINATING = "plan with terminations"
 LEARNERS = {"DiffTORI": DiffTORI, "TD-MPC": TDMPC}
 
 
@@ -41,11 +42,13 @@ def trained_learners() -> dict[str, DiffTORI]:
 
 def measure(learners: dict[str, DiffTORI], seconds: float, rounds: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for what, batches in (("plan", BATCHES), ("update", UPDATE_BATCHES)):
+    for what, batches in (("plan", BATCHES), (TERMINATING, BATCHES), ("update", UPDATE_BATCHES)):
+        for model in learners.values():
+            model.policy.model.episodic = what == TERMINATING
         for batch in batches:
             jobs = {}
             for name, model in learners.items():
-                if what == "plan":
+                if what != "update":
                     observations = np.stack([model.observation_space.sample() for _ in range(batch)]).clip(-3, 3)
                     jobs[name] = partial(model.predict, observations, deterministic=True)
                 else:
@@ -83,6 +86,7 @@ def main() -> None:
     notes = [
         f"{TASK}: latent 50, width 256, horizon 5; float32, one thread; medians of interleaved rounds, processor time.",
         "DiffTORI: 10 iterations; an update includes its share of the policy-gradient loss, 64 states every 5 updates.",
+        f"{TERMINATING.capitalize()}: the same networks, once an episode has terminated; survival weighs the return.",
         "TD-MPC: MPPI, 512 samples, 6 iterations. Update batches are windows of 5 transitions.",
         f"torch {torch.__version__}.",
     ]
