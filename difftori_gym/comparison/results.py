@@ -67,7 +67,7 @@ def read_results(path: Path) -> list[ResultRow]:
     :return: its rows, none when the file is missing
     :raises ValueError: if its columns are not those of :class:`ResultRow`
     """
-    return [_row(record) for record in read_table(path, COLUMNS)]
+    return read_table(path, COLUMNS, _row)
 
 
 def _values(row: ResultRow) -> tuple[object, ...]:

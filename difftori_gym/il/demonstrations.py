@@ -38,7 +38,7 @@ class Demonstrations:
         if not self.episodes:
             raise ValueError(f"{self.source}: expected at least one episode, got none.")
         for index, episode in enumerate(self.episodes):
-            check_episode(episode, self.observation_space, self.action_space, f"{self.source}, episode {index}")
+            check_episode(episode, self.observation_space, self.action_space, f"{self.source}, {episode.label(index)}")
 
     def __len__(self) -> int:
         """:return: number of episodes"""

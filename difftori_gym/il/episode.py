@@ -25,6 +25,7 @@ class Episode:
     :param truncated: whether a time limit, or whoever collected it, ended the episode
     :param success: whether the task was solved; None when that is not known
     :param seed: seed of the reset it began with; None when that is not known
+    :param name: what its file calls it, for error messages
     :raises ValueError: if there is no action, or the lengths do not fit each other
     """
 
@@ -35,6 +36,7 @@ class Episode:
     truncated: bool
     success: bool | None = None
     seed: int | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         length = len(self)
@@ -55,6 +57,13 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    def label(self, index: int) -> str:
+        """
+        :param index: its position among others
+        :return: how an error message calls it
+        """
+        return self.name or f"episode {index}"
 
 
 def items(observations: ArrayObs) -> list[tuple[str | None, np.ndarray]]:

@@ -65,8 +65,8 @@ class DemonstrationWindows:
         if (lengths < horizon).any():
             first = int(np.argmax(lengths < horizon))
             raise ValueError(
-                f"{source or 'demonstrations'}, episode {first}: expected at least horizon={horizon} actions, got "
-                f"{lengths[first]}. Choose a shorter horizon or leave this episode out."
+                f"{source or 'demonstrations'}, {episodes[first].label(first)}: expected at least horizon={horizon} "
+                f"actions, got {lengths[first]}. Choose a shorter horizon or leave this episode out."
             )
         self.n_obs_steps = n_obs_steps
         self.horizon = horizon

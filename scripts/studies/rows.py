@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[Row]:
     :raises ValueError: if it is another table, or a line is not whole
     """
     try:
-        return [_row(record) for record in read_table(path, COLUMNS)]
+        return read_table(path, COLUMNS, _row)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 

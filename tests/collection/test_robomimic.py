@@ -154,7 +154,7 @@ def test_the_environment_of_the_file_does_the_same_again(recorded):
 def test_files_that_are_not_whole(copy):
     with pytest.raises(ValueError, match="expected filter key 'valid', got train"):
         read_robomimic(copy, filter_key="valid")
-    with pytest.raises(ValueError, match="expected at least 3 demonstrations, got 2"):
+    with pytest.raises(ValueError, match="expected at least 3 episodes, got 2"):
         read_robomimic(copy, num_episodes=3)
     with pytest.raises(ValueError, match=r"low_dim.hdf5, demo_2: expected a dataset 'obs/agentview_image', got object"):
         read_robomimic(copy, obs_keys=["agentview_image"])
@@ -164,7 +164,7 @@ def test_files_that_are_not_whole(copy):
     np.testing.assert_array_equal(last[-1], last[-2])
     with h5py.File(copy, "a") as file:
         file["data/demo_10/actions"][3] = 1.5
-    with pytest.raises(ValueError, match=r"low_dim.hdf5, episode 1: expected actions in \[-1, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"low_dim.hdf5, demo_10: expected actions in \[-1, 1\], got 1.5"):
         read_robomimic(copy)
     with h5py.File(copy, "a") as file:
         del file["data/demo_10/obs"]
@@ -174,7 +174,8 @@ def test_files_that_are_not_whole(copy):
     with h5py.File(copy, "a") as file:
         file["data"].attrs["env_args"] = json.dumps({"env_name": "Hopper-v2", "type": 2, "env_kwargs": {}})
     with pytest.raises(ValueError, match=r"low_dim.hdf5: expected an environment of robosuite \(type 1\), got type 2"):
-        read_robomimic(copy)
+        make_robomimic_env(copy)
+    assert read_robomimic(copy, num_episodes=1).env_id == ""
     with h5py.File(copy, "a") as file:
         del file["data"]
     with pytest.raises(ValueError, match=r"low_dim.hdf5: expected robomimic's group 'data'"):

@@ -37,6 +37,22 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
         read_results(tmp_path / "results.csv")
 
 
+def test_a_table_that_a_spreadsheet_saved(tmp_path):
+    path = tmp_path / "results.csv"
+    write_results(path, [ROW, ROW])
+    path.write_bytes(("\ufeff" + path.read_text().replace("\n", "\r\n")).encode())
+    assert read_results(path) == [ROW, ROW]
+
+
+@pytest.mark.parametrize("change", [("sac", "sac,sac"), (",12.50,", ",,"), (",12.50,", ",12.5O,"), (",11.50,1", "")])
+def test_a_damaged_line_is_named(tmp_path, change):
+    path = tmp_path / "results.csv"
+    write_results(path, [ROW, ROW])
+    path.write_text(path.read_text().replace(*change, 1))
+    with pytest.raises(ValueError, match=r"results.csv, line 2: expected suite,task,.*Correct or remove that line"):
+        read_results(path)
+
+
 def test_a_missing_table_is_empty(tmp_path):
     assert read_results(tmp_path / "results.csv") == []
 

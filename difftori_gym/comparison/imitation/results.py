@@ -93,7 +93,7 @@ def read_rows(path: Path) -> list[ImitationRow]:
     :return: its rows, none when the file is missing
     :raises ValueError: if its columns are not those of :class:`ImitationRow`
     """
-    return [_row(record) for record in read_table(path, COLUMNS)]
+    return read_table(path, COLUMNS, _row)
 
 
 def _values(row: ImitationRow) -> list[object]:

@@ -33,11 +33,22 @@ def open_hdf5(path: Path, mode: Literal["r", "a", "w-"] = "r") -> Iterator[Group
         file = h5py.File(path, mode)
     except OSError as error:
         raise ValueError(
-            f"{path}: expected a whole HDF5 file, got one that does not open ({error}). "
-            "It may be truncated: fetch it again, or collect it again."
+            f"{path}: expected a whole HDF5 file, got one that does not open ({error}). {_remedy(path, error)}"
         ) from error
     with file:
         yield file
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    """:return: what to do about a file that does not open"""
+    if isinstance(error, PermissionError):
+        return "Make it readable."
+    if isinstance(error, BlockingIOError):
+        return "A program has it open to write: wait until it has ended."
+    with path.open("rb") as file:
+        if file.read(20).startswith(b"version https://git-"):
+            return "It is a pointer of Git LFS: run git lfs pull."
+    return "It may be truncated: fetch it again, or collect it again."
 
 
 def read_array(group: Group, name: str, where: str) -> np.ndarray:
@@ -51,7 +62,9 @@ def read_array(group: Group, name: str, where: str) -> np.ndarray:
     if name not in group or not hasattr(group[name], "shape"):
         above = name.rpartition("/")[0]
         beside = group.get(above, group)
-        raise ValueError(f"{where}: expected a dataset {name!r}, got {', '.join(sorted(beside)) or 'nothing'}.")
+        beside = beside if hasattr(beside, "keys") else group
+        found = "a group of that name" if name in group else ", ".join(sorted(beside)) or "nothing"
+        raise ValueError(f"{where}: expected a dataset {name!r}, got {found}.")
     try:
         return np.asarray(group[name][()])
     except OSError as error:
@@ -79,3 +92,21 @@ def text_of(value: Any) -> str:
     :return: the string
     """
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def seed_of(group: Group) -> int | None:
+    """
+    :param group: of an episode
+    :return: its attribute ``seed``; None without one, or where a writer stored Python's ``None`` as text
+    """
+    seed = group.attrs.get("seed")
+    return None if seed is None or text_of(seed) == "None" else int(seed)
+
+
+def length_of(group: Group) -> int | None:
+    """
+    :param group: of an episode
+    :return: number of its actions, None if it holds no array of them
+    """
+    actions: Any = group.get("actions") if hasattr(group, "get") else None
+    return len(actions) if getattr(actions, "shape", ()) else None

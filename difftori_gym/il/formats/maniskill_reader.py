@@ -9,12 +9,13 @@ Demonstrations from ManiSkill's trajectory files, read without ManiSkill.
             obs                  [T + 1, ...] or nested groups of such; absent when recorded with obs_mode "none"
             actions              [T, A]
             terminated, truncated, success, rewards      [T]; the last two may be absent
+
+ManiSkill 2 wrote success alone, and no description of the environment where it was not made by ``gym.make``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.episode import ArrayObs, Episode
-from difftori_gym.il.formats.hdf5 import Group, open_hdf5, read_array
-from difftori_gym.il.formats.inferred_spaces import infer_action_space, infer_space, naming
+from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array
+from difftori_gym.il.formats.inferred_spaces import as_vectors, choose, infer_action_space, infer_space, leaves, naming
+from difftori_gym.il.formats.json_files import read_description
 from difftori_gym.il.formats.storage import ObservationStorage
 
 REPLAY = "python -m mani_skill.trajectory.replay_trajectory --traj-path {path} -o state --save-traj"
@@ -36,6 +38,7 @@ def read_maniskill(
     obs_keys: Sequence[str] | None = None,
     action_space: spaces.Box | None = None,
     num_episodes: int | None = None,
+    leave_out: Collection[str] = (),
     only_successful: bool = False,
     memory_map: str | Path | None = None,
 ) -> Demonstrations:
@@ -51,63 +54,81 @@ def read_maniskill(
         ``make_env("maniskill/...", control_mode=...).action_space``. None: [-1, 1], if all actions are inside, as those
         of ManiSkill's delta controllers are
     :param num_episodes: how many to read, from the first on; None: all
-    :param only_successful: leave out episodes that do not end in success
+    :param leave_out: names of episodes not to read, such as ``traj_3``
+    :param only_successful: leave out episodes none of whose steps was a success
     :param memory_map: folder to lay the observations in; None keeps them in memory
-    :return: the demonstrations
+    :return: the demonstrations; ``env_id`` is "" if the file is not of ManiSkill 3
     :raises ValueError: naming file and episode, if it is empty or truncated, holds no observations, or holds what
         :class:`~difftori_gym.il.demonstrations.Demonstrations` refuses
     :raises ImportError: if h5py is not installed
     """
     path = Path(path)
     with open_hdf5(path) as file:
-        description = _description(path)
-        records = [each for each in description["episodes"] if each.get("success", True) or not only_successful]
-        records = records[:num_episodes]
-        if not records or len(records) < (num_episodes or 0):
-            raise ValueError(f"{path}: expected at least {num_episodes or 1} episodes, got {len(records)}.")
-        groups = [_group(file, record, path) for record in records]
-        first = _observations(groups[0], obs_keys, f"{path}, traj_{records[0]['episode_id']}")
-        observation_space = infer_space(first)
-        rows = sum(len(group["actions"]) + 1 for group in groups)
+        description = read_description(path.with_suffix(".json"), f"ManiSkill's description of {path.name}")
+        records = _records(description, path)
+        if only_successful:
+            records = {name: record for name, record in records.items() if _succeeded(file, name, record, path)}
+        names = choose(list(records), num_episodes, leave_out, str(path))
+        rows = sum(_length(file, name, path) + 1 for name in names)
+        first = f"{path}, {names[0]}"
+        observations = _observations(file[names[0]], obs_keys, path, first)
+        observation_space = infer_space(observations, first, "Choose other obs_keys.")
         storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
-        episodes = tuple(
-            _read_episode(group, record, obs_keys, storage, f"{path}, traj_{record['episode_id']}")
-            for group, record in zip(groups, records, strict=True)
-        )
-    env_id = str(description.get("env_info", {}).get("env_id", ""))
+        episodes = tuple(_read_episode(file[name], name, records[name], obs_keys, storage, path) for name in names)
+    env_id = str((description.get("env_info") or {}).get("env_id") or "")
     return Demonstrations(
         episodes,
         observation_space,
-        action_space or infer_action_space([episode.actions for episode in episodes], str(path)),
-        env_id=f"maniskill/{env_id.removesuffix('-v1')}" if env_id else "",
+        infer_action_space(episodes, str(path), "read_maniskill") if action_space is None else action_space,
+        env_id=f"maniskill/{env_id.removesuffix('-v1')}" if env_id.endswith("-v1") else "",
         source=str(path),
     )
 
 
-def _description(path: Path) -> dict[str, Any]:
-    file = path.with_suffix(".json")
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{file}: expected ManiSkill's description of {path.name} in JSON, got none that can be read ({error})."
-        ) from error
-    if not isinstance(description, dict) or "episodes" not in description:
-        raise ValueError(f"{file}: expected a list of episodes, got {description!s:.100}.")
-    return description
+def _records(description: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """:return: what is told of the episodes, by the name of their group"""
+    found = description.get("episodes")
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ValueError(f"{path.with_suffix('.json')}: expected a list of episodes, got {description!s:.100}.")
+    return {f"traj_{each.get('episode_id', index)}": each for index, each in enumerate(found)}
 
 
-def _group(file: Group, record: dict[str, Any], path: Path) -> Group:
-    name = f"traj_{record['episode_id']}"
-    if name not in file or "actions" not in file[name]:
+def _succeeded(file: Group, name: str, record: dict[str, Any], path: Path) -> bool:
+    """
+    :return: whether any step of an episode was a success
+    :raises ValueError: if that is not known
+    """
+    if f"{name}/success" in file:
+        return bool(read_array(file[name], "success", f"{path}, {name}").any())
+    told = record.get("success", (record.get("info") or {}).get("success"))
+    if told is None:
         raise ValueError(
-            f"{path}, {name}: expected a group with actions, found none, though {path.with_suffix('.json').name} lists "
-            "it. The recording may have been interrupted: read fewer with num_episodes."
+            f"{path}, {name}: expected success to be told, found nothing. Read it without only_successful."
         )
-    return file[name]
+    return bool(told)
 
 
-def _observations(group: Group, obs_keys: Sequence[str] | None, where: str) -> ArrayObs:
+def _length(file: Group, name: str, path: Path) -> int:
+    """
+    :return: number of an episode's actions
+    :raises ValueError: if there is no array of them
+    """
+    length = length_of(file[name]) if name in file else None
+    if length is not None:
+        return length
+    if name in file and "actions" in file[name]:
+        raise ValueError(
+            f"{path}, {name}: expected one array of actions, got those of {', '.join(file[name]['actions'])}: "
+            "imitation here learns from one agent."
+        )
+    raise ValueError(
+        f"{path}, {name}: expected a group with actions, found none, though {path.with_suffix('.json').name} lists it. "
+        "The recording may have been interrupted: read fewer with num_episodes, or "
+        f"read_maniskill(..., leave_out=[{name!r}])."
+    )
+
+
+def _observations(group: Group, obs_keys: Sequence[str] | None, path: Path, where: str) -> ArrayObs:
     """
     :return: ``[T + 1, ...]`` or a dictionary of such, of one level
     :raises ValueError: if there is none, or not one that is asked for
@@ -115,51 +136,48 @@ def _observations(group: Group, obs_keys: Sequence[str] | None, where: str) -> A
     if "obs" not in group:
         raise ValueError(
             f"{where}: expected observations, found none: it was recorded with obs_mode='none'. "
-            f"Run: {REPLAY.format(path=where.split(',')[0])}"
+            f"Run: {REPLAY.format(path=path)}"
         )
     if hasattr(group["obs"], "shape"):
         if obs_keys is not None:
             raise ValueError(f"{where}: expected obs_keys=None for observations without keys, got {list(obs_keys)}.")
-        return _as_vectors(read_array(group, "obs", where))
-    found = list(_leaves(group["obs"], ""))
+        return as_vectors(read_array(group, "obs", where))
+    found = list(leaves(group["obs"]))
     missing = [key for key in obs_keys or () if key not in found]
     if missing:
         raise ValueError(f"{where}: expected observations {missing}, got {found}.")
-    return {key: _as_vectors(read_array(group["obs"], key, where)) for key in (obs_keys or found)}
-
-
-def _leaves(group: Group, prefix: str) -> Iterator[str]:
-    for key in group:
-        if hasattr(group[key], "shape"):
-            yield prefix + key
-        else:
-            yield from _leaves(group[key], f"{prefix}{key}/")
-
-
-def _as_vectors(value: np.ndarray) -> np.ndarray:
-    """:return: the same, numbers for truth values, with at least one axis beside time"""
-    value = value.astype(np.float32) if value.dtype == bool else value
-    return value[:, None] if value.ndim == 1 else value
+    return {key: as_vectors(read_array(group["obs"], key, where)) for key in (obs_keys or found)}
 
 
 def _read_episode(
-    group: Group, record: dict[str, Any], obs_keys: Sequence[str] | None, storage: ObservationStorage, where: str
+    group: Group,
+    name: str,
+    record: dict[str, Any],
+    obs_keys: Sequence[str] | None,
+    storage: ObservationStorage,
+    path: Path,
 ) -> Episode:
-    actions = read_array(group, "actions", where)
-    solved = read_array(group, "success", where) if "success" in group else None
-    if "rewards" in group:
-        rewards = read_array(group, "rewards", where)
-    else:
-        rewards = np.zeros(len(actions)) if solved is None else solved.astype(np.float64)
-    ends = [read_array(group, name, where)[-1:] for name in ("terminated", "truncated")]
-    seed = record.get("episode_seed", record.get("reset_kwargs", {}).get("seed"))
-    with naming(where):
-        return Episode(
-            observations=storage.append(_observations(group, obs_keys, where), where),
+    where = f"{path}, {name}"
+    with naming(where, name, "read_maniskill"):
+        actions = read_array(group, "actions", where)
+        solved = read_array(group, "success", where) if "success" in group else None
+        if "rewards" in group:
+            rewards = read_array(group, "rewards", where)
+        else:
+            rewards = np.zeros(len(actions)) if solved is None else solved.astype(np.float64)
+        terminated, truncated = (
+            name in group and bool(read_array(group, name, where)[-1:].any()) for name in ("terminated", "truncated")
+        )
+        seed = record.get("episode_seed")
+        seed = (record.get("reset_kwargs") or {}).get("seed") if seed is None else seed
+        episode = Episode(
+            observations=_observations(group, obs_keys, path, where),
             actions=actions,
             rewards=rewards,
-            terminated=bool(ends[0].any()),
-            truncated=bool(ends[1].any()) or not ends[0].any(),
+            terminated=terminated,
+            truncated=truncated or not terminated,
             success=None if solved is None else bool(solved.any()),
             seed=None if seed is None else int(np.asarray(seed).reshape(-1)[0]),
+            name=name,
         )
+        return storage.append(episode, where)

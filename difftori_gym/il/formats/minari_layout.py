@@ -13,14 +13,19 @@ A dataset is a folder::
 (minari/dataset/_storages/hdf5_storage.py of Minari 0.5.3). Minari keeps what it takes for images, ``uint8`` with sides
 of at least 32 pixels, as compressed pictures and opens them with Pillow; it writes JPEG, which loses detail, we write
 PNG, which does not and which it opens as well.
+
+Before 0.5 the metadata were attributes of ``main_data.hdf5``, and a seed that was not given was stored as the text
+"None". Such files are read, too.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from difftori_gym.il.formats.hdf5 import open_hdf5, text_of
+from difftori_gym.il.formats.json_files import read_description
 
 MINARI_VERSION = "0.5.3"  # whose layout this is
 DATA_FILE = "main_data.hdf5"
@@ -42,18 +47,27 @@ def data_folder(path: Path) -> Path:
 def read_metadata(data: Path) -> dict[str, Any]:
     """
     :param data: folder of the data
-    :return: what ``metadata.json`` says
+    :return: what ``metadata.json`` says, or the attributes of ``main_data.hdf5`` where there is none
     :raises ValueError: if it cannot be read, or is of another format than HDF5
     """
     file = data / METADATA_FILE
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: expected Minari's metadata in JSON, got none that can be read ({error}).") from error
-    if not isinstance(metadata, dict) or "total_episodes" not in metadata:
-        raise ValueError(f"{file}: expected Minari's metadata with total_episodes, got something else.")
+    if file.is_file():
+        metadata = read_description(file, "Minari's metadata")
+    else:
+        with open_hdf5(data / DATA_FILE) as opened:
+            metadata = {
+                key: text_of(value) if isinstance(value, str | bytes) else value for key, value in opened.attrs.items()
+            }
+    if "total_episodes" not in metadata:
+        raise ValueError(
+            f"{file}: expected Minari's metadata with total_episodes, got {', '.join(metadata) or 'nothing'}. "
+            "Fetch the data set again."
+        )
     if metadata.get("data_format", "hdf5") != "hdf5":
-        raise ValueError(f"{file}: expected data_format 'hdf5', got {metadata['data_format']!r}.")
+        raise ValueError(
+            f"{file}: expected data_format 'hdf5', got {metadata['data_format']!r}. Minari's create_dataset writes it: "
+            "data_format='hdf5'."
+        )
     return metadata
 
 

@@ -3,115 +3,180 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.demonstrations import Demonstrations, check_spaces
-from difftori_gym.il.episode import ArrayObs, Episode, items
-from difftori_gym.il.formats.hdf5 import Group, open_hdf5, read_array
-from difftori_gym.il.formats.inferred_spaces import naming
-from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, data_folder, read_metadata
+from difftori_gym.il.demonstrations import Demonstrations
+from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array, seed_of
+from difftori_gym.il.formats.inferred_spaces import choose, infer_action_space, infer_space, leaves, naming
+from difftori_gym.il.formats.minari_layout import DATA_FILE, data_folder, read_metadata
 from difftori_gym.il.formats.pictures import decode, is_picture
 from difftori_gym.il.formats.space_json import space_from_json
 from difftori_gym.il.formats.storage import ObservationStorage
 
 
 def read_minari(
-    path: str | Path, *, num_episodes: int | None = None, memory_map: str | Path | None = None
+    path: str | Path,
+    *,
+    action_space: spaces.Box | None = None,
+    num_episodes: int | None = None,
+    leave_out: Collection[str] = (),
+    memory_map: str | Path | None = None,
 ) -> Demonstrations:
     """
     Read a dataset that Minari or :class:`~difftori_gym.il.formats.minari_writer.MinariWriter` wrote.
 
+    Observations that are nested are read as one level, with keys such as ``achieved_goal/kettle``.
+
     :param path: the dataset's folder, its ``data`` folder or its ``main_data.hdf5``
+    :param action_space: bounds of the actions, in place of the dataset's; the first versions of Minari stored none, and
+        [-1, 1] is taken then, if all actions are inside
     :param num_episodes: how many to read, from the first on; None: all
+    :param leave_out: names of episodes not to read, such as ``episode_3``
     :param memory_map: folder to lay the observations in, None keeps them in memory; see
         :class:`~difftori_gym.il.formats.storage.ObservationStorage`
     :return: the demonstrations
     :raises ValueError: naming file and episode, if it is empty, truncated, of spaces other than ``Box`` and ``Dict``
-        of ``Box``, or holds what :class:`~difftori_gym.il.demonstrations.Demonstrations` refuses
+        of such, or holds what :class:`~difftori_gym.il.demonstrations.Demonstrations` refuses
     :raises ImportError: if h5py is not installed
     """
     data = data_folder(Path(path))
     metadata = read_metadata(data)
     where = str(data / DATA_FILE)
-    if "observation_space" not in metadata or "action_space" not in metadata:
-        raise ValueError(f"{data / METADATA_FILE}: expected observation_space and action_space, got {list(metadata)}.")
-    observation_space = space_from_json(metadata["observation_space"], where)
-    action_space = space_from_json(metadata["action_space"], where)
-    check_spaces(observation_space, action_space, where)
-    assert isinstance(action_space, spaces.Box)
+    action_space = _action_space(metadata, where) if action_space is None else action_space
     count = int(metadata["total_episodes"])
-    if num_episodes is not None and num_episodes > count:
-        raise ValueError(f"{where}: expected at least {num_episodes} episodes, got {count}. Ask for fewer.")
+    names = choose([f"episode_{index}" for index in range(count)], num_episodes, leave_out, where)
     with open_hdf5(data / DATA_FILE) as file:
-        names = [f"episode_{index}" for index in range(count if num_episodes is None else num_episodes)]
-        for index, name in enumerate(names):
-            if name not in file or "actions" not in file[name]:
-                raise ValueError(
-                    f"{where}, episode {index}: expected a group {name!r} with actions, found none, though the "
-                    f"metadata counts {count}. Read num_episodes={index} of them, or fetch the file again."
-                )
-        rows = sum(len(file[name]["actions"]) + 1 for name in names)
+        rows = sum(_length(file, name, where, count) + 1 for name in names)
+        observation_space = _observation_space(metadata, file[names[0]], where)
         storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
-        episodes = tuple(
-            _read_episode(file[name], observation_space, storage, f"{where}, episode {index}")
-            for index, name in enumerate(names)
-        )
+        episodes = tuple(_read_episode(file[name], name, observation_space, storage, where) for name in names)
     return Demonstrations(
         episodes,
         observation_space,
-        action_space,
+        infer_action_space(episodes, where, "read_minari") if action_space is None else action_space,
         env_id=str(metadata.get("env_id") or _id_of_spec(metadata)),
         obs=str(metadata.get("obs", "")),
         source=where,
     )
 
 
+def _length(file: Group, name: str, where: str, count: int) -> int:
+    """
+    :return: number of the episode's actions
+    :raises ValueError: if there are none
+    """
+    length = length_of(file[name]) if name in file else None
+    if length is None:
+        index = int(name.rpartition("_")[2])
+        raise ValueError(
+            f"{where}, {_title(name)}: expected a group {name!r} with actions, found none, though the metadata counts "
+            f"{count}. Fetch it again, or read the others: read_minari(..., leave_out=[{name!r}])"
+            + (f", or num_episodes={index}." if index else ".")
+        )
+    return length
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _action_space(metadata: dict[str, Any], where: str) -> spaces.Box | None:
+    """
+    :return: the space that the metadata hold; None without one
+    :raises ValueError: if it is not a ``Box``
+    """
+    if "action_space" not in metadata:
+        return None
+    space = space_from_json(metadata["action_space"], where)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"{where}: imitation learns continuous actions: expected a Box, got {space}.")
+    return space
+
+
+def _observation_space(metadata: dict[str, Any], group: Group, where: str) -> spaces.Space:
+    """:return: the space that the metadata hold, its nested keys on one level; inferred from an episode without one"""
+    if "observation_space" in metadata:
+        return _one_level(space_from_json(metadata["observation_space"], where))
+    where = f"{where}, {_title(group.name.strip('/'))}"
+    if "observations" not in group or hasattr(group["observations"], "shape"):
+        return infer_space(read_array(group, "observations", where), where)
+    below = group["observations"]
+    return infer_space({key: read_array(below, key, where) for key in leaves(below)}, where)
+
+
+def _one_level(space: spaces.Space) -> spaces.Space:
+    """:return: the same, entries of a ``Dict`` inside a ``Dict`` under keys such as ``outer/inner``"""
+    if not isinstance(space, spaces.Dict):
+        return space
+    entries: dict[str, spaces.Space] = {}
+    for key, entry in space.spaces.items():
+        below = _one_level(entry)
+        entries |= (
+            {f"{key}/{inner}": each for inner, each in below.spaces.items()}
+            if isinstance(below, spaces.Dict)
+            else {key: below}
+        )
+    return spaces.Dict(entries)
+
+
 def _id_of_spec(metadata: dict[str, Any]) -> str:
     """:return: the Gymnasium id in Minari's ``env_spec``, "" without one"""
-    spec = metadata.get("env_spec")
-    return str(json.loads(spec).get("id", "")) if isinstance(spec, str) else ""
+    try:
+        return str(json.loads(metadata["env_spec"])["id"])
+    except (KeyError, TypeError, ValueError):  # none, or null, or not JSON: nothing that is read depends on it
+        return ""
 
 
-def _read_episode(group: Group, space: spaces.Space, storage: ObservationStorage, where: str) -> Episode:
+def _read_episode(group: Group, name: str, space: spaces.Space, storage: ObservationStorage, where: str) -> Episode:
     """
     :param group: an episode's
+    :param name: its name in the file
     :param space: of the observations
     :param storage: where to put them
-    :param where: file and episode, for error messages
+    :param where: the file, for error messages
     :return: the episode
     :raises ValueError: if something is missing or does not fit
     """
-    observations: ArrayObs
-    if isinstance(space, spaces.Dict):
-        observations = {
-            key: _read_observation(group, f"observations/{key}", entry, where) for key, entry in space.spaces.items()
-        }
-    else:
-        observations = _read_observation(group, "observations", space, where)
-    actions = read_array(group, "actions", where)
-    for _, value in items(observations):
-        if len(value) != len(actions) + 1:
-            raise ValueError(f"{where}: expected {len(actions) + 1} observations, got {len(value)}.")
-    ends = [read_array(group, name, where) for name in ("terminations", "truncations")]
-    seed = group.attrs.get("seed")
-    success = group.attrs.get("success")
-    for key in ("is_success", "success"):
-        if success is None and "infos" in group and key in group["infos"]:
-            success = np.asarray(group["infos"][key][()]).any()
-    with naming(where):
-        return Episode(
-            observations=storage.append(observations, where),
-            actions=actions,
+    where = f"{where}, {_title(name)}"
+    with naming(where, name, "read_minari"):
+        observations: ArrayObs
+        if isinstance(space, spaces.Dict):
+            observations = {
+                key: _read_observation(group, f"observations/{key}", entry, where)
+                for key, entry in space.spaces.items()
+            }
+        else:
+            observations = _read_observation(group, "observations", space, where)
+        ends = [read_array(group, name, where) for name in ("terminations", "truncations")]
+        episode = Episode(
+            observations=observations,
+            actions=read_array(group, "actions", where),
             rewards=read_array(group, "rewards", where),
             terminated=bool(ends[0][-1:].any()),
             truncated=bool(ends[1][-1:].any()),
-            success=None if success is None else bool(success),
-            seed=None if seed is None else int(seed),
+            success=_success(group),
+            seed=seed_of(group),
+            name=_title(name),
         )
+        return storage.append(episode, where)
+
+
+def _success(group: Group) -> bool | None:
+    """:return: the attribute that we write, or whether ``infos`` tell it of any step; None if neither is there"""
+    told = group.attrs.get("success")
+    infos = group.get("infos")
+    for key in ("is_success", "success"):
+        # Minari has stored infos as groups, and as one array of texts.
+        if told is None and hasattr(infos, "keys") and hasattr(infos.get(key), "shape"):
+            steps = np.asarray(infos[key][()])
+            told = (steps > 0).any() if steps.dtype.kind in "biuf" else None
+    return None if told is None else bool(told)
 
 
 def _read_observation(group: Group, name: str, space: spaces.Space, where: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations, check_spaces
 from difftori_gym.il.episode import Episode, check_episode
-from difftori_gym.il.formats.hdf5 import Group, open_hdf5, write_variable_bytes
+from difftori_gym.il.formats.hdf5 import Group, open_hdf5, seed_of, write_variable_bytes
 from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, MINARI_VERSION, dataset_id, read_metadata
 from difftori_gym.il.formats.pictures import PICTURE_CHANNELS, encode, is_picture
 from difftori_gym.il.formats.space_json import space_to_json
@@ -89,8 +89,8 @@ class MinariWriter:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the episodes in the dataset, as far as they are known."""
         with open_hdf5(self._file) as file:
-            groups = [file[f"episode_{index}"] for index in range(len(self))]
-            return tuple(int(group.attrs["seed"]) for group in groups if "seed" in group.attrs)
+            seeds = [seed_of(file[f"episode_{index}"]) for index in range(len(self))]
+        return tuple(seed for seed in seeds if seed is not None)
 
     def append(self, episode: Episode) -> None:
         """

@@ -24,7 +24,10 @@ def space_from_json(text: str, where: str) -> spaces.Space:
     :return: the space
     :raises ValueError: if it is not a ``Box`` or a ``Dict`` of such
     """
-    return _build(json.loads(text), where)
+    try:
+        return _build(json.loads(text), where)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{where}: expected a space as Minari writes it, got {text!s:.100} ({error!r}).") from error
 
 
 def _describe(space: spaces.Space) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs, items
+from difftori_gym.il.episode import ArrayObs, Episode, items
 
 
 class ObservationStorage:
@@ -42,15 +43,16 @@ class ObservationStorage:
                     path, mode="w+", dtype=entry.dtype, shape=shape
                 )
 
-    def append(self, observations: ArrayObs, where: str) -> ArrayObs:
+    def append(self, episode: Episode, where: str) -> Episode:
         """
         Store an episode's observations.
 
-        :param observations: ``[T + 1, ...]`` or a dictionary of such
+        :param episode: an episode
         :param where: file and episode, for error messages
-        :return: the same, as parts of the storage
+        :return: the same, its observations as parts of the storage
         :raises ValueError: if keys, shapes or types of number are not those of the space
         """
+        observations = episode.observations
         found = dict(items(observations))
         if set(found) != set(self._arrays):
             raise ValueError(
@@ -68,6 +70,5 @@ class ObservationStorage:
             array[self._filled : self._filled + len(value)] = value
             stored[key] = array[self._filled : self._filled + len(value)]
         self._filled += len(next(iter(stored.values())))
-        if isinstance(observations, dict):
-            return {key: stored[key] for key in observations}
-        return stored[None]
+        kept: ArrayObs = {key: stored[key] for key in observations} if isinstance(observations, dict) else stored[None]
+        return dataclasses.replace(episode, observations=kept)
