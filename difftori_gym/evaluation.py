@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from difftori_gym.training_environment import left_right
-from difftori_gym.wrappers import told_success
+from difftori_gym.wrappers.seed_first_reset import checked_seed
+from difftori_gym.wrappers.success import latched_success
 
 
 class Predictor(Protocol):
@@ -43,7 +44,7 @@ class Evaluation:
     :param returns: undiscounted returns ``[episodes]``
     :param lengths: agent steps ``[episodes]``
     :param successes: whether each episode succeeded, see :func:`~difftori_gym.wrappers.told_success` ``[episodes]``;
-        None when the environment does not tell
+        None when no episode told
     """
 
     returns: NDArray[np.float64]
@@ -86,6 +87,7 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"evaluate needs n_episodes >= 1, got {n_episodes}.")
+    seed = checked_seed(seed, "evaluate needs")
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     episodes: list[Episode] = []
     with left_right(model, vec_env):
@@ -94,11 +96,11 @@ def evaluate(
                 vec_env.seed(seed + len(episodes))
             episodes += run_episodes(model, vec_env, deterministic=deterministic)
     episodes = episodes[:n_episodes]
-    successes = [episode.success for episode in episodes if episode.success is not None]
+    told = any(episode.success is not None for episode in episodes)
     return Evaluation(
         returns=np.array([episode.total for episode in episodes], dtype=np.float64),
         lengths=np.array([episode.length for episode in episodes], dtype=np.int64),
-        successes=np.array(successes, dtype=np.bool_) if len(successes) == len(episodes) else None,
+        successes=np.array([bool(episode.success) for episode in episodes]) if told else None,
     )
 
 
@@ -127,9 +129,7 @@ class Episode:
         self.total += reward
         self.length += 1
         self.finished = done
-        told = told_success(info)
-        if told is not None:
-            self.success = bool(self.success) or told
+        self.success = latched_success(self.success, info)
         if done:
             self.total = float(info.get("episode", {}).get("r", self.total))
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    unwrap_vec_normalize,
+)
+
+# What Monitors keep of a whole training.
+_COUNTED = ("episode_returns", "episode_lengths", "episode_times", "total_steps", "episode_count")
 
 
 @contextmanager
@@ -18,13 +32,15 @@ def left_right(model: Any, vec_env: VecEnv) -> Iterator[None]:
     """
     While this is open, a policy may be run in ``vec_env``. If that is where ``model`` is trained, the running episodes
     of the training are over: its next ``learn`` begins new ones, and no memory holds a step from one to the other.
-    Statistics of a ``VecNormalize`` stand still meanwhile.
+    Statistics of a ``VecNormalize`` stand still meanwhile, lists and files of a ``Monitor`` stay as they are, and a
+    seed that waits for the first episode of the training still does.
 
-    :param model: an algorithm of Stable-Baselines3, or any other policy, about which nothing can be known
+    :param model: an algorithm of Stable-Baselines3, or any other policy, about which nothing can be known. One that
+        collects nothing, as in imitation, has nothing to lose
     :param vec_env: environments that are about to be moved
     :raises ValueError: if ``model`` is learning in them just now
     """
-    shared = isinstance(model, BaseAlgorithm) and share_environment(model.get_env(), vec_env)
+    shared = collects_from(model, vec_env)
     if shared and is_learning(model):
         raise ValueError(
             "expected an environment of its own beside training, got the one that is learned in: its running episode "
@@ -35,12 +51,23 @@ def left_right(model: Any, vec_env: VecEnv) -> Iterator[None]:
     if normalize is not None:
         normalize.training = False
     try:
-        yield
+        with _uncounted(model.get_env()) if shared else nullcontext():
+            yield
     finally:
         if normalize is not None:
             normalize.training = trained
         if shared:
             end_episodes(model)
+
+
+def collects_from(model: Any, vec_env: VecEnv) -> bool:
+    """
+    :param model: an algorithm, or any other policy
+    :param vec_env: environments
+    :return: whether moving them moves what the algorithm collects from
+    """
+    collects = isinstance(model, (OnPolicyAlgorithm, OffPolicyAlgorithm))
+    return collects and share_environment(model.get_env(), vec_env)
 
 
 def share_environment(one: VecEnv | None, other: VecEnv | None) -> bool:
@@ -53,12 +80,45 @@ def share_environment(one: VecEnv | None, other: VecEnv | None) -> bool:
 
 
 def _parts(vec_env: VecEnv) -> set[int]:
-    while isinstance(vec_env, VecEnvWrapper):
-        vec_env = vec_env.venv
+    vec_env = _innermost(vec_env)
     parts = {id(vec_env)}
     if isinstance(vec_env, DummyVecEnv):
         parts |= {id(env.unwrapped) for env in vec_env.envs}
     return parts
+
+
+def _innermost(vec_env: VecEnv) -> VecEnv:
+    while isinstance(vec_env, VecEnvWrapper):
+        vec_env = vec_env.venv
+    return vec_env
+
+
+@contextmanager
+def _uncounted(vec_env: VecEnv) -> Iterator[None]:
+    """
+    :param vec_env: environments of a training, whose monitors and seeds are afterwards what they were
+    """
+    innermost, monitors = _innermost(vec_env), list[Any]()
+    while isinstance(vec_env, VecEnvWrapper):
+        monitors += [vec_env] if isinstance(vec_env, VecMonitor) else []
+        vec_env = vec_env.venv
+    for env in innermost.envs if isinstance(innermost, DummyVecEnv) else ():
+        while isinstance(env, gym.Wrapper):
+            monitors += [env] if isinstance(env, Monitor) else []
+            env = env.env
+    counted = [{name: copy(value) for name, value in vars(each).items() if name in _COUNTED} for each in monitors]
+    files = [each.results_writer for each in monitors]
+    for each in monitors:
+        each.results_writer = None
+    waiting = innermost._seeds, innermost._options
+    try:
+        yield
+    finally:
+        for each, before, file in zip(monitors, counted, files, strict=True):
+            vars(each).update(before, results_writer=file)
+        innermost._seeds, innermost._options = waiting
+        if all(seed is None for seed in innermost._seeds):
+            innermost.seed()  # the training does not go on in the random stream of an evaluation
 
 
 def is_learning(model: BaseAlgorithm) -> bool:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym import make_vec_env, record_video
-from difftori_gym.card.trained import NAMES, Trained, check_seen, find_trained
+from difftori_gym.card.trained import NAMES, Trained, check_seen, environment_of, find_trained
 from difftori_gym.comparison.settings import json_object
 
 
@@ -62,11 +64,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def build(args: argparse.Namespace, trained: Trained) -> VecEnv:
+def build(args: argparse.Namespace, trained: Trained, space: spaces.Space[Any]) -> tuple[VecEnv, str]:
     """
     :param args: values of the command line
     :param trained: the model, whose run tells what is not given
-    :return: the environments
+    :param space: observations that it takes
+    :return: the environments, and what had to be guessed of them
     :raises ValueError: on no or an unknown environment, or settings of the picture that it does not have
     :raises ImportError: if the suite is not installed
     """
@@ -74,12 +77,13 @@ def build(args: argparse.Namespace, trained: Trained) -> VecEnv:
     if env is None:
         raise ValueError(f"--env is needed: {trained.path} does not lie in the folder of a run.")
     given = {name: getattr(args, name) for name in ("obs", "obs_kwargs", "action_repeat")}
-    seen = {**trained.environment, **{name: value for name, value in given.items() if value is not None}}
+    seen, guessed = environment_of(trained, given, space, env)
+    taken = ", ".join(f"--{name.replace('_', '-')} {seen[name]}" for name in guessed)
     flags = {"--width": ("width", args.width), "--height": ("height", args.height)}
     flags["--pretty"] = ("fast_render", False if args.pretty else None)
     picture = {flag: setting for flag, setting in flags.items() if setting[1] is not None}
     try:
-        return make_vec_env(env, args.n_envs, render_mode="rgb_array", **{**seen, **dict(picture.values())})
+        return make_vec_env(env, args.n_envs, render_mode="rgb_array", **{**seen, **dict(picture.values())}), taken
     except TypeError as error:
         if not picture:
             raise
@@ -95,7 +99,7 @@ def main(arguments: list[str]) -> int:
     try:
         trained = find_trained(args.model, args.method)
         model = trained.load(args.device)
-        env = build(args, trained)
+        env, taken = build(args, trained, model.observation_space)
         check_seen(model.observation_space, env.observation_space, args.env or str(trained.env))
         path = record_video(
             model,
@@ -113,6 +117,8 @@ def main(arguments: list[str]) -> int:
         print(f"record_video: {error}", file=sys.stderr)
         return 2
     print(path)
+    if taken:
+        print(f"record_video: {trained.path} does not tell how it saw and acted; taken: {taken}", file=sys.stderr)
     return 0
 
 

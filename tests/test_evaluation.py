@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from difftori_gym.collection.recording import EpisodeRecorder
 from difftori_gym.envs import make_env, make_vec_env
-from difftori_gym.evaluation import evaluate
+from difftori_gym.evaluation import evaluate, run_episodes
+from difftori_gym.video import film
 
 
 class Walk(gym.Env):
@@ -108,3 +111,98 @@ def test_the_policy_is_told_where_episodes_start():
 def test_no_episodes_are_refused(model):
     with pytest.raises(ValueError, match="n_episodes >= 1, got 0"):
         evaluate(model, make_vec_env("Pendulum-v1"), n_episodes=0)
+
+
+class Midway(gym.Env):
+    """Tells that it is solved at its second step of four and, in the manner of Gymnasium-Robotics, not at its end."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, key="is_success", always=True, render_mode=None):
+        self.key, self.always, self.render_mode = key, always, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        solved = float(self.steps == 2)
+        info = {self.key: solved} if solved or self.always else {}
+        return np.zeros(1, np.float32), -1.0, False, self.steps >= 4, info
+
+    def render(self):
+        return np.zeros((64, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def midway_id():
+    gym.register("Midway-v0", Midway)
+    yield "Midway-v0"
+    del gym.registry["Midway-v0"]
+
+
+KINDS = [{"key": "is_success"}, {"key": "success"}, {"key": "is_success", "always": False}]
+
+
+@pytest.mark.parametrize("told", KINDS)
+@pytest.mark.parametrize("action_repeat", [1, 3])
+def test_success_is_one_thing_everywhere(told, action_repeat, midway_id, tmp_path, monkeypatch):
+    settings = dict(told, action_repeat=action_repeat)
+    assert evaluate(Counter(), make_vec_env(midway_id, 2, **settings), n_episodes=3).success_rate == 1.0
+    if action_repeat == 1:
+        assert evaluate(Counter(), Midway(**told), n_episodes=1).success_rate == 1.0
+    recorder = EpisodeRecorder(make_env(midway_id, **settings))
+    recorder.reset()
+    while not recorder.ended:
+        recorder.step(np.zeros(1))
+    assert recorder.episode().success is True
+    written = []
+    monkeypatch.setattr(film, "write_caption", lambda image, caption: written.append(caption) or image)
+    film.record_video(Counter(), make_vec_env(midway_id, render_mode="rgb_array", **settings), tmp_path / "film.gif")
+    assert written[-1].solved
+    # Stable-Baselines3 reads the last step of an episode.
+    model = SAC("MlpPolicy", make_vec_env(midway_id, **settings), policy_kwargs={"net_arch": [8]}, device="cpu")
+    callback = EvalCallback(make_vec_env(midway_id, **settings), n_eval_episodes=2, eval_freq=2, verbose=0)
+    model.learn(4, callback)
+    assert callback._is_success_buffer == [True, True]
+    assert set(model.ep_success_buffer) == {True}
+
+
+def test_an_unsolved_episode_follows_a_solved_one(midway_id):
+    env = make_env(midway_id)
+    told = []
+    for length in (4, 1):  # the second is left at its first step
+        env.reset()
+        told += [env.step(np.zeros(1))[-1]["is_success"] for _ in range(length)]
+    assert told == [False, True, True, True, False]
+
+
+def test_a_success_is_told_as_soon_as_it_is_known():
+    seen = []
+    run_episodes(Counter(), DummyVecEnv([Midway]), on_step=lambda episodes: seen.append(episodes[0].success))
+    assert seen == [None, False, True, True]
+
+
+def test_some_episodes_that_tell_nothing_are_not_solved():
+    class OnlyWhenSolved(Walk):
+        def step(self, action):
+            *step, info = super().step(action)
+            return (*step, info if info["is_success"] else {})
+
+    env, plain = (DummyVecEnv([lambda kind=kind: Monitor(kind())]) for kind in (OnlyWhenSolved, Walk))
+    found = evaluate(Counter(), env, n_episodes=6, seed=0).successes.tolist()
+    assert found == evaluate(Counter(), plain, n_episodes=6, seed=0).successes.tolist()
+    assert 0 < sum(found) < 6
+
+
+def test_a_seed_may_be_numpys(model):
+    evaluation, expected = (
+        evaluate(model, make_env("Pendulum-v1"), n_episodes=1, seed=kind(4)) for kind in (np.int64, int)
+    )
+    np.testing.assert_array_equal(evaluation.returns, expected.returns)
+    with pytest.raises(ValueError, match="evaluate needs seed >= 0, or None, got -1"):
+        evaluate(model, make_env("Pendulum-v1"), n_episodes=1, seed=-1)

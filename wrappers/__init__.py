@@ -10,7 +10,7 @@ from .point_cloud_observation import PointCloudObservation
 from .seed_first_reset import SeedFirstReset
 from .single_env import SingleEnv
 from .state_observation import StateObservation
-from .success import told_success
+from .success import EpisodeSuccess, told_success
 from .tensor_vec_env import TensorVecEnv
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "BatchedEnv",
     "CameraPose",
     "Cameras",
+    "EpisodeSuccess",
     "NamedEnv",
     "PixelObservation",
     "PointCloudObservation",

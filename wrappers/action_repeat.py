@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 
-from .success import told_success
+from .success import latched_success
 
 
 class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
@@ -46,15 +46,15 @@ class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstr
         :return: last observation, summed reward, terminated, truncated and the info of the last frame with ``frames``
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        reward_sum, told, frames = float(reward), [told_success(info)], 1
+        reward_sum, success, frames = float(reward), latched_success(None, info), 1
         while frames < self.num_repeats and not (terminated or truncated):
             observation, reward, terminated, truncated, info = self.env.step(action)
             reward_sum += float(reward)
-            told.append(told_success(info))
+            success = latched_success(success, info)
             frames += 1
         info = {**info, "frames": frames}
-        if any(each is not None for each in told):
-            info["is_success"] = any(told)
+        if success is not None:
+            info["is_success"] = success
         return observation, reward_sum, terminated, truncated, info
 
     @property

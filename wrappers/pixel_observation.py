@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .agent_position import agent_position_space, read_agent_position
 from .cameras import CameraId, cameras_of, several_cameras
+from .pictures import as_picture
 
 #: What stands beside the image: nothing, the observation of the wrapped environment, or where the agent itself is.
 StateBeside = Literal["none", "observation", "agent"]
@@ -112,7 +113,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
     def _draw(self) -> NDArray[np.uint8]:
         """:return: image ``[C, height, width]``"""
         if self._cameras is None:
-            images = [np.asarray(self.env.render())]
+            images = [as_picture(self.env.render())]
         else:
             images = [self._cameras.image(view, *self._drawn) for view in self._views]
         images = [resize(image, self._size) for image in images]
@@ -159,10 +160,7 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     :param image: ``[height, width, 3]``
     :param size: new height and width
     :return: image of the new size, each pixel the mean over the area it covers
-    :raises ValueError: if it is no such image
     """
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"render() must give images of shape [height, width, 3], got {list(image.shape)}.")
     if image.shape[:2] == size:
         return image
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()

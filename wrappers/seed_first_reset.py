@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 import gymnasium as gym
 from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
+
+
+def checked_seed(seed: SupportsIndex | None, what: str = "Environments need") -> int | None:
+    """
+    :param seed: a whole number of at least 0, also numpy's, which Gymnasium refuses; or None
+    :param what: how the message begins
+    :return: the same as Python's own number
+    :raises ValueError: if it is something else
+    """
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"{what} seed to be a whole number >= 0, or None, got {seed!r}.") from error
+    if number < 0:
+        raise ValueError(f"{what} seed >= 0, or None, got {seed}.")
+    return number
 
 
 class SeedFirstReset(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
@@ -21,12 +40,11 @@ class SeedFirstReset(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordCons
     """
 
     def __init__(self, env: gym.Env[ObsType, ActType], seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"SeedFirstReset needs seed >= 0, got {seed}.")
-        RecordConstructorArgs.__init__(self, seed=seed)
+        first = checked_seed(seed, "SeedFirstReset needs")
+        RecordConstructorArgs.__init__(self, seed=first)
         gym.Wrapper.__init__(self, env)
-        self._first_seed: int | None = seed
-        self.action_space.seed(seed)
+        self._first_seed = first
+        self.action_space.seed(first)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from .batched_env import BatchedEnv, TensorObs, TensorStep
 from .episode_statistics import EpisodeStatistics, EpisodeTotals
 from .host_copy import copy_to_host
+from .seed_first_reset import checked_seed
 
 # Names in the packed copy; an observation dictionary's keys follow the first two.
 _OBS, _FINAL = "obs", "final"
@@ -51,6 +52,7 @@ class TensorVecEnv(VecEnv):
         self._actions: Tensor | None = None
         self._started = time.time()
         self._closed = False
+        seed = checked_seed(seed)
         if seed is not None:
             self.seed(seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ class Run:
     :param environment: further arguments of ``make_env``
     :param seed: of the first episode
     :param evaluation: what came out
+    :param guessed: which of these arguments neither the model's run nor the command told
     """
 
     env: str
     environment: Mapping[str, Any]
     seed: int
     evaluation: Evaluation
+    guessed: Sequence[str] = ()
 
 
 def result(run: Run) -> str:
@@ -50,7 +52,9 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
         parts.append(f"## Film\n\n[{files['film']}]({files['film']}), one episode from seed {run.seed if run else 0}.")
     if "curve" in files:
         parts.append(f"## Training\n\n![training curve]({files['curve']})")
-    parts += [_usage(subject, run), _spaces(subject), _settings(subject), _versions(subject)]
+    parts += [_usage(subject, run), _spaces(subject)]
+    parts += [_settings(subject)] if subject.settings else []
+    parts.append(_versions(subject))
     parts.append(f"Written by\n\n    {command}")
     return "\n\n".join(parts) + "\n"
 
@@ -98,6 +102,8 @@ def _evaluation(run: Run) -> str:
         ("agent steps per episode", f"{found.lengths.mean():.1f}"),
         ("success rate", success),
     ]
+    if run.guessed:
+        rows.insert(1, ("not told by the model, and taken as preset", ", ".join(f"`{name}`" for name in run.guessed)))
     return "## Evaluation\n\n" + _table(("", ""), rows)
 
 
@@ -107,8 +113,13 @@ def _arguments(run: Run) -> list[str]:
 
 
 def _usage(subject: Subject, run: Run | None) -> str:
-    lines = ["from difftori_gym import load_export, make_env"]
-    lines += ["", f"policy = load_export({subject.export.name!r})  # tensors and JSON: nothing is unpickled"]
+    name = subject.export.name
+    if subject.package is None:
+        lines = ["from difftori_gym import load_export, make_env"]
+        lines += ["", f"policy = load_export({name!r})  # tensors and JSON: nothing is unpickled"]
+    else:
+        lines = ["from difftori_gym import make_env", f"from {subject.package} import {subject.algorithm}"]
+        lines += ["", f"policy = {subject.algorithm}.load({name!r})  # unpickled: only from people you trust"]
     if run is not None:
         lines += [
             f"env = make_env({', '.join([repr(run.env), *_arguments(run)])})",

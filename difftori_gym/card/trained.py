@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
+from difftori_gym.envs import parse_task, task_action_repeat
 from difftori_gym.exports import load_export
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.rl import DiffTORI
@@ -132,6 +134,30 @@ def _saved_by(path: Path) -> str | None:
         data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
     saved_by = data.get("saved_by")
     return saved_by if isinstance(saved_by, str) else None
+
+
+def environment_of(
+    trained: Trained, asked: Mapping[str, Any], space: spaces.Space[Any], env: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """
+    :param trained: a model
+    :param asked: arguments of ``make_vec_env`` on a command line, None where nothing was said
+    :param space: observations that the model takes
+    :param env: id of the environment that it shall act in
+    :return: arguments of ``make_vec_env``, and names of those that neither the model's run nor the command line told:
+        the kind of observation is guessed from the space, the action repeat is the task's preset
+    """
+    found = {**trained.environment, **{name: value for name, value in asked.items() if value is not None}}
+    if trained.environment:
+        return found, ()
+    presets = {"obs": _guessed_obs(space), "action_repeat": task_action_repeat(parse_task(env))}
+    return {**presets, **found}, tuple(name for name in presets if name not in found)
+
+
+def _guessed_obs(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Dict):
+        return "pointcloud" if "point_cloud" in space.spaces else "pixels" if "pixels" in space.spaces else "state"
+    return "pixels" if space.dtype == np.uint8 and len(space.shape or ()) == 3 else "state"
 
 
 def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> None:

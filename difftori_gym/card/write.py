@@ -8,7 +8,7 @@ from typing import Any
 
 from difftori_gym.card.subject import read_subject
 from difftori_gym.card.text import Run, card_text
-from difftori_gym.card.trained import check_seen, find_trained
+from difftori_gym.card.trained import check_seen, environment_of, find_trained
 from difftori_gym.envs import make_vec_env
 from difftori_gym.envs.observations import Observation
 from difftori_gym.evaluation import evaluate
@@ -59,12 +59,12 @@ def write_card(request: CardRequest, command: str) -> Path:
     env_id = request.env or trained.env
     if env_id is not None:
         asked = {"obs": request.obs, "obs_kwargs": request.obs_kwargs, "action_repeat": request.action_repeat}
-        environment = {**trained.environment, **{name: value for name, value in asked.items() if value is not None}}
+        environment, guessed = environment_of(trained, asked, subject.observation_space, env_id)
         env = make_vec_env(env_id, 1, **environment)
         check_seen(subject.observation_space, env.observation_space, env_id)
         evaluation = evaluate(subject.policy, env, n_episodes=request.episodes, seed=request.seed)
         env.close()
-        run = Run(env_id, environment, request.seed, evaluation)
+        run = Run(env_id, environment, request.seed, evaluation, guessed)
         if request.film is not None:
             shown = make_vec_env(env_id, 1, render_mode="rgb_array", **environment)
             record_video(subject.policy, shown, request.out / request.film, seed=request.seed)

@@ -117,7 +117,7 @@ def collect(
         )
         report = CollectionReport(len(writer), 0, 0)
         limit = settings.max_attempts or 10 * max(settings.episodes - len(writer), 0)
-        seeds = itertools.count(max([settings.seed - 1, *writer.seeds]) + 1)
+        seeds = itertools.count(int(max([settings.seed - 1, *writer.seeds])) + 1)
         steps = settings.max_steps or (METAWORLD_STEPS if task.suite == "metaworld" else None)
         while len(writer) < settings.episodes:
             if report.attempts == limit:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.collection.recording import EpisodeRecorder
 from difftori_gym.envs import maniskill_experts, metaworld, robosuite_experts
@@ -82,19 +83,35 @@ def read_state(env: gym.Env[Any, Any]) -> np.ndarray:
     return np.asarray(env.get_wrapper_attr("state"))
 
 
+def _loaded(path: Path, learners: list[type[BaseAlgorithm]]) -> BaseAlgorithm:
+    """
+    :param path: a file
+    :param learners: classes that may have saved it; one name stands for two, of reinforcement learning and imitation
+    :return: the model
+    :raises ValueError: if none of them has
+    """
+    errors = []
+    for learner in learners:
+        try:
+            return learner.load(path, device="cpu")
+        except Exception as error:  # zip, pickle and torch each raise their own
+            errors.append(f"{error}")
+    names = " or ".join(learner.__name__ for learner in learners)
+    raise ValueError(f"{path}: expected a model saved by {names}, got none ({'; '.join(errors)}).")
+
+
 def _model_expert(path: Path, algorithm: str | None) -> Expert:
     """
     :raises ValueError: if the method is not known or the file is not its
     """
-    if algorithm not in METHODS:
-        raise ValueError(f"Unknown algorithm {algorithm!r}. Choices: {', '.join(METHODS)}.")
+    name = algorithm or ""
+    known = [registry[name].learner() for registry in (METHODS, IMITATION_METHODS) if name in registry]
+    if not known:
+        raise ValueError(f"Unknown algorithm {algorithm!r}. Choices: {', '.join({**METHODS, **IMITATION_METHODS})}.")
     if not path.is_file():
         raise ValueError(f"{path}: expected a saved model, found none.")
-    learner: type[BaseAlgorithm] = METHODS[algorithm].learner()
-    try:
-        model = learner.load(path, device="cpu")
-    except Exception as error:  # zip, pickle and torch each raise their own
-        raise ValueError(f"{path}: expected a model saved by {learner.__name__}, got none ({error}).") from error
+    model = _loaded(path, known)
+    learner = type(model)
 
     def play(env: EpisodeRecorder, observation: Any, stop: Callable[[], bool]) -> None:
         if model.observation_space != env.observation_space or model.action_space != env.action_space:

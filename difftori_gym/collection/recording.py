@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il import Episode
-from difftori_gym.wrappers import told_success
+from difftori_gym.wrappers.success import latched_success
 
 
 class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
@@ -69,9 +69,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._actions.append(executed)
         self._rewards.append(float(reward))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
-        told = told_success(info)
-        if told is not None:
-            self._success = bool(self._success) or told
+        self._success = latched_success(self._success, info)
         return observation, reward, terminated, truncated, info
 
     @property

@@ -111,8 +111,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """
     One MetaWorld task with the goal in the observation and a new goal at every reset, as TD-MPC2 and DP3 run it.
 
-    ``info["is_success"]`` of :meth:`step` is true from the first success of an episode on; ``info["success"]`` is the
-    suite's own, of this frame. An episode never terminates.
+    ``info["success"]`` of :meth:`step` is the suite's own, of this frame. An episode never terminates.
 
     :param task: canonical name
     :param seed: seed of goals and object positions; ``reset(seed=...)`` sets it anew. None: not seeded
@@ -167,7 +166,6 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         #: last state observation ``[39]`` in float64, what :func:`scripted_expert` reads
         self.state: NDArray[np.float64] = np.zeros(space.shape)
         self._steps = 0
-        self._succeeded = False
 
     def _metadata_fps(self) -> None:
         """Films play in real time: one frame is five steps of the simulation."""
@@ -175,13 +173,13 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def snapshot(self) -> dict[str, Any]:
         """:return: simulation, random numbers and the running episode, see ``wrappers/snapshot.py``"""
-        own = (self.state, self._steps, self._succeeded)
+        own = (self.state, self._steps)
         return {"source": MujocoSnapshot(self._source).snapshot(), "own": own}
 
     def restore_snapshot(self, state: dict[str, Any]) -> None:
         """:param state: from :meth:`snapshot`"""
         MujocoSnapshot(self._source).restore_snapshot(state["source"])
-        self.state, self._steps, self._succeeded = state["own"]
+        self.state, self._steps = state["own"]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -197,7 +195,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if seed is not None:
             self._source.seed(seed)
         observation, info = self._source.reset()
-        self._steps, self._succeeded = 0, False
+        self._steps = 0
         return self._observe(observation), dict(info)
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -209,9 +207,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         observation, reward, _, truncated, info = self._source.step(np.asarray(action, dtype=np.float64))
         self._steps += 1
-        self._succeeded = self._succeeded or bool(info["success"])
         truncated = bool(truncated) or self._steps >= self._max_episode_steps
-        info = {**info, "is_success": self._succeeded}
         return self._observe(observation), float(reward), False, truncated, info
 
     def _simulation(self) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import operator
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
@@ -30,7 +29,16 @@ from difftori_gym.envs.pusht import PushT
 from difftori_gym.envs.robosuite import Robosuite
 from difftori_gym.envs.suite import Suite, TaskId, closest_first
 from difftori_gym.envs.worker_processes import NamedSubprocVecEnv
-from difftori_gym.wrappers import ActionRepeat, BatchedEnv, NamedEnv, SeedFirstReset, SingleEnv, TensorVecEnv
+from difftori_gym.wrappers import (
+    ActionRepeat,
+    BatchedEnv,
+    EpisodeSuccess,
+    NamedEnv,
+    SeedFirstReset,
+    SingleEnv,
+    TensorVecEnv,
+)
+from difftori_gym.wrappers.seed_first_reset import checked_seed
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -158,17 +166,14 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
     return preset
 
 
-def _checked_seed(seed: int | None) -> int | None:
-    """:return: the seed as Python's own integer: Gymnasium refuses numpy's"""
-    if seed is None:
-        return None
-    try:
-        plain = operator.index(seed)
-    except TypeError as error:
-        raise ValueError(f"Environments need a whole number as seed, or None, got {seed!r}.") from error
-    if plain < 0:
-        raise ValueError(f"Environments need seed >= 0, or None, got {seed}.")
-    return plain
+def _repeated(env: gym.Env[Any, Any], task: TaskId, action_repeat: int | None) -> gym.Env[Any, Any]:
+    """
+    :param env: bare environment of a task
+    :param task: the task
+    :param action_repeat: environment frames per agent step; None: the task's preset
+    :return: environment that repeats actions and tells the success of its episodes
+    """
+    return EpisodeSuccess(ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat))
 
 
 def make_env(
@@ -185,7 +190,8 @@ def make_env(
     """
     Build one environment.
 
-    ``info["frames"]`` of each step is the number of environment frames it took.
+    ``info["frames"]`` of each step is the number of environment frames it took. ``info["is_success"]``, where the task
+    tells success, is true from the first success of an episode to its end.
 
     :param id: ``suite/task``, such as ``dm_control/cup-catch``, or a registered Gymnasium id
     :param obs: ``state``: one flat float32 vector; ``pixels``: uint8 images, channels first; ``pointcloud``: a dict of
@@ -202,7 +208,7 @@ def make_env(
     :raises ValueError: on an unknown suite, task, camera or kind of observation, numbers below 1 or a negative seed
     :raises ImportError: if the suite is not installed
     """
-    seed = _checked_seed(seed)
+    seed = checked_seed(seed)
     task = parse_task(id)
     suite = SUITES[task.suite]
     if suite.batched:
@@ -216,7 +222,7 @@ def make_env(
             env = suite.make(
                 task.task, seed=seed, render_mode=render_mode, obs=obs, obs_kwargs=obs_kwargs, **env_kwargs
             )
-        env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+        env = _repeated(env, task, action_repeat)
         env = env if frame_stack in (None, 1) else stack_frames(env, frame_stack)
         return env if seed is None else SeedFirstReset(env, seed)
     preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
@@ -224,7 +230,7 @@ def make_env(
         render_mode = "rgb_array"
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
-    env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+    env = _repeated(env, task, action_repeat)
     env = observe(env, preset)
     return env if seed is None else SeedFirstReset(env, seed)
 
@@ -278,7 +284,7 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
-    seed = _checked_seed(seed)
+    seed = checked_seed(seed)
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
     if vec_env_cls is None and SUITES[task.suite].batched:
         batch = _make_batch(

@@ -120,8 +120,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     One robosuite task with robomimic's low-dimensional observation.
 
     The observation ``[N]`` is, for every arm, the gripper's position (3), its quaternion (4) and its fingers (2), then
-    robosuite's ``object-state``. ``info["is_success"]`` of :meth:`step` is true from the first success of an episode
-    on; ``info["success"]`` tells of this frame. An episode never terminates.
+    robosuite's ``object-state``. ``info["success"]`` of :meth:`step` tells of this frame. An episode never terminates.
 
     :param task: short name in :data:`TASKS`
     :param seed: seed of object positions; ``reset(seed=...)`` sets it anew. None: not seeded
@@ -173,7 +172,6 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
         self.observation_space = spaces.Box(-np.inf, np.inf, self._observation().shape, np.float32)
         self._steps = 0
-        self._succeeded = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -190,7 +188,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             # The placement samplers hold this very generator, so that it cannot be replaced.
             self._source.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         self._last = self._source.reset()
-        self._steps, self._succeeded = 0, False
+        self._steps = 0
         return self._observation(), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -202,9 +200,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         self._last, reward, _, info = self._source.step(np.asarray(action, dtype=np.float64))
         self._steps += 1
-        success = bool(self._source._check_success())
-        self._succeeded = self._succeeded or success
-        info = {**info, "success": success, "is_success": self._succeeded}
+        info = {**info, "success": bool(self._source._check_success())}
         return self._observation(), float(reward), False, self._steps >= self._max_episode_steps, info
 
     def _simulation(self) -> tuple[Any, Any]:

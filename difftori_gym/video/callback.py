@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, sync_envs_normalization
 
-from difftori_gym.training_environment import share_environment
+from difftori_gym.training_environment import collects_from
 from difftori_gym.video.files import FORMATS, as_gif
 from difftori_gym.video.film import Overlay, check_drawing, check_overlay, check_request, film_speed, record_video
 from difftori_gym.video.forecast import WatchedPolicy
@@ -89,7 +89,7 @@ class VideoCallback(BaseCallback):
         """
         :raises ValueError: if the environment cannot draw, or the overlay cannot be given, before anything is learned
         """
-        if share_environment(self.training_env, self.eval_env):
+        if collects_from(self.model, self.eval_env):
             raise ValueError(
                 "VideoCallback needs an environment of its own, got the one that is learned in: build a second one "
                 "with the same make_env or make_vec_env."

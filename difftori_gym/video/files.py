@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,9 @@ FORMATS: dict[str, tuple[str, ...]] = {
     ".gif": ("imageio", "PIL"),
 }
 
-# Browsers show a frame of a gif for at least 20 ms.
-_GIF_MAX_FPS = 50.0
+# A gif counts in hundredths of a second, and browsers show an image for at least two of them.
+_GIF_UNITS = 100.0
+_GIF_MIN_UNITS = 2
 
 
 def check_format(path: Path) -> None:
@@ -53,7 +55,7 @@ def film_writer(path: Path, fps: float) -> Iterator[Any]:
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         if path.suffix.lower() == ".gif":
-            writer = imageio.get_writer(unfinished, mode="I", duration=_gif_duration(fps), loop=0)
+            writer: Any = _RealTimeGif(unfinished, fps)
         else:
             writer = imageio.get_writer(unfinished, fps=fps, macro_block_size=2, quality=7)
         with contextlib.closing(writer):  # as a context manager imageio's writer would stay open on errors
@@ -61,6 +63,36 @@ def film_writer(path: Path, fps: float) -> Iterator[Any]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+class _RealTimeGif:
+    """
+    Images of one duration that a gif can have: some are written twice or left out, so that the film takes its time.
+
+    :param path: file to write
+    :param fps: images per second
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        import imageio.v2 as imageio
+
+        units = max(_GIF_MIN_UNITS, int(_GIF_UNITS / fps + 1e-6))
+        self._writer: Any = imageio.get_writer(path, mode="I", duration=1000 * units / _GIF_UNITS, loop=0)
+        self._due_per_image = _GIF_UNITS / (fps * units)
+        self._seen, self._written = 0, 0
+
+    def append_data(self, image: Image) -> None:
+        """
+        :param image: the next of the film ``[height, width, 3]``
+        """
+        self._seen += 1
+        while self._written < math.ceil(self._seen * self._due_per_image - 1e-6):
+            self._writer.append_data(image)
+            self._written += 1
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
 
 
 def even_size(image: Image) -> Image:
@@ -86,15 +118,14 @@ def as_gif(path: Path, fps: float, max_images: int) -> bytes:
     import imageio.v3 as imageio
 
     images = list(imageio.imiter(path))
-    stride = -(-len(images) // max_images)
+    unit = 1000.0 / _GIF_UNITS
+    if path.suffix.lower() == ".gif":  # images that look alike are stored once, and shown for longer
+        shown = np.array([imageio.immeta(path, index=index)["duration"] / unit for index in range(len(images))])
+    else:
+        shown = np.full(len(images), _GIF_UNITS / fps)
+    stride = max(-(-len(images) // max_images), math.ceil(_GIF_MIN_UNITS / shown.mean() - 1e-6))
+    ends = np.append(np.cumsum(shown)[stride - 1 : -1 : stride], shown.sum())
+    durations = (unit * np.diff(ends.round(), prepend=0)).tolist()
     buffer = io.BytesIO()
-    imageio.imwrite(buffer, images[::stride], extension=".gif", duration=_gif_duration(fps / stride), loop=0)
+    imageio.imwrite(buffer, images[::stride], extension=".gif", duration=durations, loop=0)
     return buffer.getvalue()
-
-
-def _gif_duration(fps: float) -> float:
-    """
-    :param fps: images per second
-    :return: milliseconds each image of a gif is shown
-    """
-    return 1000.0 / min(fps, _GIF_MAX_FPS)

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
+from gymnasium.wrappers import MaxAndSkipObservation
+from stable_baselines3.common.atari_wrappers import MaxAndSkipEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from difftori_gym.envs.rendering import GL_REMEDY
@@ -18,6 +19,8 @@ from difftori_gym.training_environment import left_right
 from difftori_gym.video.drawing import Caption, draw_path, tile, write_caption
 from difftori_gym.video.files import Image, check_format, even_size, film_writer
 from difftori_gym.video.forecast import Forecast, WatchedPolicy
+from difftori_gym.wrappers.pictures import as_picture
+from difftori_gym.wrappers.seed_first_reset import checked_seed
 
 Overlay = Literal["none", "plan"]
 
@@ -68,6 +71,7 @@ def record_video(
     """
     path = Path(path)
     check_request(path, n_episodes, max_steps, fps, overlay)
+    seed = checked_seed(seed, "record_video needs")
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
     watched = WatchedPolicy(model)
     if overlay == "plan":
@@ -174,7 +178,10 @@ def film_speed(vec_env: VecEnv) -> float:
             own_fps = innermost.get_attr("metadata", 0)[0].get("render_fps")
         except (AttributeError, NotImplementedError):
             own_fps = None
-    return float(own_fps or _DEFAULT_FPS)
+    speed = float(own_fps or _DEFAULT_FPS)
+    if any(innermost.env_is_wrapped(kind, indices=0)[0] for kind in (MaxAndSkipObservation, MaxAndSkipEnv)):
+        speed /= innermost.get_attr("_skip", 0)[0]  # which these two do not tell in their metadata
+    return speed
 
 
 def check_drawing(vec_env: VecEnv) -> None:
@@ -205,30 +212,11 @@ def pictures(vec_env: VecEnv) -> list[Image]:
     :return: one image ``[height, width, 3]`` per environment
     :raises ValueError: if they draw nothing, or images of another kind or of different sizes
     """
-    images = [None if image is None else np.asarray(image) for image in vec_env.get_images()]
-    shapes = {None if image is None else image.shape for image in images}
-    if len(shapes) != 1 or any(shape is None or len(shape) != 3 or shape[-1] != 3 for shape in shapes):
+    images = [as_picture(image) for image in vec_env.get_images()]
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
         raise ValueError(f"render() must give images of one shape [height, width, 3], got {sorted(map(str, shapes))}.")
-    return [_as_bytes(image) for image in images if image is not None]
-
-
-def _as_bytes(image: NDArray[Any]) -> Image:
-    """
-    :param image: numbers of any kind
-    :return: the same as whole numbers up to 255
-    :raises ValueError: if they are neither in [0, 1], as floats, nor whole numbers in [0, 255]
-    """
-    if image.dtype == np.uint8:
-        return np.ascontiguousarray(image)
-    is_share = image.dtype == np.bool_ or np.issubdtype(image.dtype, np.floating)
-    if is_share and image.min() >= 0 and image.max() <= 1:
-        return np.ascontiguousarray(np.rint(image * np.float32(255)), dtype=np.uint8)
-    if is_share or not np.issubdtype(image.dtype, np.integer) or image.min() < 0 or image.max() > 255:
-        raise ValueError(
-            f"render() must give uint8, or floats in [0, 1], got {image.dtype} from {image.min()} to {image.max()}: "
-            "scale it in the environment."
-        )
-    return np.ascontiguousarray(image, dtype=np.uint8)
+    return [np.ascontiguousarray(image) for image in images]
 
 
 def check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from difftori_gym.envs import SUITES, make_env, make_vec_env, parse_task, parse_tasks
+from difftori_gym.wrappers import SeedFirstReset
 
 
 def test_importing_costs_no_suite():
@@ -179,3 +180,41 @@ def test_a_group_stands_for_the_tasks_of_the_paper():
     assert {task.task for task in tasks[1:]} <= set(SUITES["dm_control"].tasks())
     with pytest.raises(ValueError, match=r"known for dm_control/paper, metaworld/paper, got 'pusht/paper'"):
         parse_tasks(["pusht/paper"])
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+def test_seeds_of_every_kind_of_whole_number(kind):
+    observation, _ = make_env("Pendulum-v1", seed=kind(5)).reset()
+    np.testing.assert_array_equal(observation, make_env("Pendulum-v1").reset(seed=5)[0])
+    np.testing.assert_array_equal(make_vec_env("Pendulum-v1", seed=kind(5)).reset()[0], observation)
+    wrapped = SeedFirstReset(gym.make("Pendulum-v1"), kind(5))
+    np.testing.assert_array_equal(wrapped.reset()[0], observation)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", -1, np.int64(-1)])
+def test_other_seeds_are_refused(seed):
+    for make in (make_env, make_vec_env):
+        with pytest.raises(ValueError, match="Environments need seed"):
+            make("Pendulum-v1", seed=seed)
+
+
+GUARDED = """
+import gymnasium as gym
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from difftori_gym import make_vec_env
+
+if __name__ == "__main__":
+    gym.register("Guarded-v0", PendulumEnv)
+    make_vec_env("Guarded-v0", 1, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "spawn"})
+"""
+
+
+def test_what_a_script_registers_for_itself_alone_is_told_how_to_be_found(tmp_path):
+    (tmp_path / "guarded.py").write_text(GUARDED)
+    done = subprocess.run(
+        [sys.executable, "guarded.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 1
+    assert "'module:Guarded-v0'" in done.stderr

@@ -2,13 +2,19 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stable_baselines3 import PPO
 
+from difftori_gym.baselines import BC, DrQv2
+from difftori_gym.card.__main__ import main as write_a_card
+from difftori_gym.comparison.imitation.settings import ImitationRun
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.envs import make_vec_env
+from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
 
 pytest.importorskip("pygame")
 pytest.importorskip("imageio_ffmpeg")
@@ -98,3 +104,102 @@ def test_a_run_tells_what_its_model_sees(main, tmp_path):
     out = tmp_path / "film.gif"
     assert main(["--model", str(tmp_path), "--env", "Pendulum-v1", "--out", str(out)]) == 0
     assert len(iio.imread(out)) == 101  # 200 frames, every second one is seen
+
+
+def save_run(folder, run, model):
+    folder.mkdir()
+    (folder / "args.json").write_text(run.to_json())
+    model.save(folder / "model.zip")
+
+
+@pytest.fixture(scope="module")
+def imitated(tmp_path_factory):
+    """Folder of an imitation run of compare.py: args.json and model.zip, with a base policy of its own."""
+    run = ImitationRun(
+        *("gymnasium", "Pendulum-v1", "state"),
+        **dict(method="difftori", base="bc", variant="", seed=0, demos=1, demonstrations="", steps=1, eval_freq=1),
+        **dict(eval_episodes=1, env_kwargs={"action_repeat": 4}, sample=False, size="small"),
+        hyperparameters={},
+    )
+    env = make_vec_env("Pendulum-v1")
+    episode = Episode(np.zeros((9, 3)), np.zeros((8, 1)), np.zeros(8), terminated=False, truncated=True)
+    demonstrations = Demonstrations((episode,), env.observation_space, env.action_space)
+    small = dict(policy_kwargs=dict(net_arch=[8]), device="cpu", seed=0)
+    base = BC("MlpPolicy", None, demonstrations, **small)
+    folder = tmp_path_factory.mktemp("runs") / run.name
+    save_run(folder, run, DiffTORIImitation("MlpPolicy", None, demonstrations, base_policy=base, **small))
+    base.save(folder.parent / "bc.zip")
+    return folder
+
+
+def test_an_imitation_run_is_filmed_from_its_folder(main, imitated, tmp_path):
+    assert main(["--model", str(imitated), "--out", str(tmp_path / "film.gif")]) == 0
+    assert len(iio.imread(tmp_path / "film.gif")) == 51  # 200 frames, every fourth is seen
+
+
+def test_a_file_of_imitation_is_filmed_and_says_what_it_does_not_tell(main, imitated, tmp_path, capsys):
+    arguments = ["--env", "Pendulum-v1", "--out", str(tmp_path / "film.gif"), "--max-steps", "2"]
+    assert main(["--model", str(imitated.parent / "bc.zip"), "--method", "bc", *arguments]) == 0
+    said = capsys.readouterr().err
+    assert "does not tell how it saw and acted; taken: --obs state, --action-repeat 1" in said
+
+
+def test_a_card_of_an_imitation_run(imitated, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert write_a_card([str(imitated), "--out", str(tmp_path), "--episodes", "1", "--film", "film.gif"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "# DiffTORIImitation on Pendulum-v1" in text
+    assert "| agent steps per episode | 50.0 |" in text
+    assert "make_env('Pendulum-v1', obs='state', action_repeat=4)" in text
+    assert "not told by the model" not in text
+    assert len(iio.imread(tmp_path / "film.gif")) == 51
+
+
+def test_a_card_of_a_model_of_the_pixel_preset(tmp_path):
+    pytest.importorskip("matplotlib")
+    env = make_vec_env("Pendulum-v1", obs="pixels")
+    small = dict(buffer_size=10, policy_kwargs=dict(net_arch=[8], features_extractor_kwargs=dict(kernels=[8, 4])))
+    small["policy_kwargs"]["features_extractor_kwargs"]["strides"] = [8, 4]
+    DrQv2("CnnPolicy", env, device="cpu", **small).save(tmp_path / "seeing.zip")
+    arguments = [str(tmp_path / "seeing.zip"), "--algo", "drqv2", "--env", "Pendulum-v1", "--film", "none"]
+    assert write_a_card([*arguments, "--episodes", "1"]) == 0
+    text = (tmp_path / "seeing-card" / "README.md").read_text()
+    assert "make_env('Pendulum-v1', obs='pixels', action_repeat=1)" in text
+    assert "| not told by the model, and taken as preset | `obs`, `action_repeat` |" in text
+
+
+def test_a_card_of_what_saw_otherwise_says_how_to_tell(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    env = make_vec_env("Pendulum-v1", obs="pixels", obs_kwargs={"size": 36})
+    DrQv2("CnnPolicy", env, buffer_size=10, device="cpu", policy_kwargs=dict(net_arch=[8])).save(tmp_path / "small.zip")
+    arguments = [str(tmp_path / "small.zip"), "--algo", "drqv2", "--env", "Pendulum-v1", "--film", "none"]
+    assert write_a_card([*arguments, "--episodes", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "the model sees Box(0, 255, (9, 36, 36), uint8), Pendulum-v1 shows Box(0, 255, (9, 84, 84), uint8)" in said
+    assert "--obs-kwargs" in said
+    assert write_a_card([*arguments, "--episodes", "1", "--obs-kwargs", '{"size": 36}']) == 0
+
+
+def test_a_card_of_a_learner_of_stable_baselines3(saved, tmp_path):
+    pytest.importorskip("matplotlib")
+    model = saved / "checkpoint-000000100" / "model.zip"
+    arguments = [str(model), "--algo", "ppo", "--env", "Pendulum-v1", "--out", str(tmp_path), "--film", "none"]
+    assert write_a_card([*arguments, "--episodes", "1"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "# PPO on Pendulum-v1" in text
+    assert (tmp_path / "model.zip").read_bytes() == model.read_bytes()
+    (program,) = re.findall(r"```python\n(.*?)while not done", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(program.replace("'model.zip'", repr(str(tmp_path / "model.zip"))), names)
+    assert isinstance(names["policy"], PPO)
+
+
+def test_settings_that_cannot_be_read_are_no_reason_to_delete(main, saved, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "args.json").write_text("{")
+    (folder / "model.zip").write_bytes((saved / "checkpoint-000000100" / "model.zip").read_bytes())
+    assert main(["--model", str(folder), "--env", "Pendulum-v1", "--out", str(tmp_path / "film.gif")]) == 2
+    said = capsys.readouterr().err
+    assert "args.json cannot be read" in said
+    assert "emove" not in said

@@ -4,12 +4,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import SAC
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from difftori_gym.envs import make_env, make_vec_env
 from difftori_gym.envs.rendering import gl_backend_works, select_gl_backend
 from difftori_gym.video import film, record_video
 from difftori_gym.video.drawing import Caption, write_caption
+from difftori_gym.video.files import as_gif, film_writer
+from difftori_gym.wrappers import PixelObservation
+from difftori_gym.wrappers.pictures import as_picture
 
 select_gl_backend()  # before the first import of MuJoCo
 pytest.importorskip("dm_control")
@@ -216,3 +219,103 @@ def test_an_environment_that_cannot_draw_is_refused_before_the_rollout(tmp_path)
 def test_requests_that_cannot_be_are_refused_before_the_rollout(tmp_path, name, arguments, message):
     with pytest.raises(ValueError, match=message):
         record_video(Untouched(), make_vec_env(TASK, render_mode="rgb_array"), tmp_path / name, **arguments)
+
+
+WRAPPED = {
+    "itself": lambda env: DummyVecEnv([lambda: env]),
+    "VecNormalize": lambda env: VecNormalize(DummyVecEnv([lambda: env])),
+    "frames stacked": lambda env: VecFrameStack(VecNormalize(DummyVecEnv([lambda: env])), 2),
+    "own processes": lambda env: VecNormalize(SubprocVecEnv([lambda: env], start_method="fork")),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_film_takes_its_time_behind_every_wrapper(name):
+    env = WRAPPED[name](Counting(3))
+    assert film.film_speed(env) == 10
+    env.close()
+
+
+def test_a_film_takes_its_time_where_wrappers_of_others_skip_frames():
+    skipping = gym.wrappers.MaxAndSkipObservation(Counting(3), skip=5)
+    assert film.film_speed(VecNormalize(DummyVecEnv([lambda: skipping]))) == 2
+
+
+@pytest.mark.parametrize("fps", [12.5, 30, 80, 100])
+@pytest.mark.parametrize("ending", [".mp4", ".gif"])
+def test_gifs_take_as_long_as_the_film(tmp_path, fps, ending):
+    path = tmp_path / f"film{ending}"
+    with film_writer(path, fps) as writer:
+        for brightness in np.arange(60) * 4:
+            writer.append_data(np.full((32, 32, 3), brightness, np.uint8))
+    gifs = [as_gif(path, fps, 100), as_gif(path, fps, 20), *([path.read_bytes()] if ending == ".gif" else [])]
+    for gif in gifs:
+        durations = [
+            iio.immeta(gif, extension=".gif", index=index)["duration"]
+            for index in range(len(iio.imread(gif, extension=".gif")))
+        ]
+        assert min(durations) >= 20  # less is shown for longer
+        assert sum(durations) / 1000 == pytest.approx(60 / fps, abs=0.02)
+
+
+class Drawing(Counting):
+    """Draws what it is given."""
+
+    def __init__(self, image):
+        super().__init__(2)
+        self.image = image
+
+    def render(self):
+        return self.image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((16, 16, 3), 128, np.uint8),
+        np.full((16, 16, 3), 128, np.int64),
+        np.full((16, 16, 3), 128, np.uint16),
+        np.full((16, 16, 3), 0.5, np.float32),
+        np.full((16, 16, 3), 0.5, np.float64),
+        np.full((16, 16, 3), 0.5, np.float16),
+    ],
+    ids=lambda image: image.dtype.name,
+)
+def test_pictures_of_every_kind_of_number(image, tmp_path):
+    frames = iio.imread(record_video(Still(), Drawing(image), tmp_path / "film.gif", captions=False))
+    assert np.abs(frames.astype(float) - 128).max() <= 2
+    seen = PixelObservation(Drawing(image), size=16)
+    observation, _ = seen.reset()
+    assert np.abs(observation.astype(float) - 128).max() <= 1
+
+
+def test_truth_values_and_rounded_ends_are_pictures():
+    np.testing.assert_array_equal(as_picture(np.ones((2, 2, 3), bool)), 255)
+    np.testing.assert_array_equal(as_picture(np.full((2, 2, 3), 1.0001, np.float32)), 255)
+    np.testing.assert_array_equal(as_picture(np.full((2, 2, 3), -0.0001, np.float32)), 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((16, 16, 3), 128.0), r"floats in \[0, 1\], got float64 from 128.0 to 128.0: return uint8"),
+        (np.full((16, 16, 3), -0.5), r"got float64 from -0.5"),
+        (np.full((16, 16, 3), np.nan), r"got float64 from nan"),
+        (np.full((16, 16, 3), 300), r"whole numbers 0 to 255 or floats in \[0, 1\], got int64 from 300 to 300"),
+        (np.full((16, 16, 3), -1), r"got int64 from -1"),
+        (np.full((16, 16, 3), "a"), r"images of numbers, got <U1"),
+        (np.full((16, 16), 3, np.uint8), r"shape \[height, width, 3\], got \[16, 16\]"),
+        (None, r"shape \[height, width, 3\], got no image"),
+    ],
+)
+def test_pictures_that_would_be_wrong_are_refused(image, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        record_video(Untouched(), Drawing(image), tmp_path / "film.gif")
+    with pytest.raises(ValueError, match=message):
+        PixelObservation(Drawing(image), size=16).reset()
+
+
+def test_a_seed_may_be_numpys(tmp_path):
+    assert record_video(Still(), Counting(2), tmp_path / "film.gif", seed=np.int64(3)).exists()
+    with pytest.raises(ValueError, match="record_video needs seed >= 0, or None, got -1"):
+        record_video(Untouched(), Counting(2), tmp_path / "film.gif", seed=-1)

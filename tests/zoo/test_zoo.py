@@ -96,3 +96,29 @@ def test_options_and_unknown_commands():
     assert option(["--env"], "--algo") is None
     with pytest.raises(SystemExit, match="train, enjoy"):
         main(["fly"])
+
+
+MINE = """
+import gymnasium as gym
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+gym.register("Mine-v0", PendulumEnv, max_episode_steps=20)
+"""
+OWN = f"""
+from difftori_gym.zoo.__main__ import main
+
+common = "--env Mine-v0 --gym-packages mine --device cpu --num-threads 1 -f logs".split()
+main(["train", "--algo", "difftori", *common, "-n", "40", "--seed", "0", "--eval-freq", "-1", "--verbose", "0",
+      "-params", *"{SMALL}".split()])
+main(["enjoy", "--algo", "difftori", *common, "-n", "22", "--no-render"])
+"""
+
+
+def test_environments_of_a_package_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], cwd=tmp_path, capture_output=True, text=True, timeout=3000, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "logs/difftori/Mine-v0_1/Mine-v0.zip").exists()
+    assert "Episode Reward" in done.stdout

@@ -178,8 +178,7 @@ class ImitationRun:
             return cls(**read_json(path))
         except TypeError as error:
             raise ValueError(
-                f"{path} does not hold the settings of an imitation run: {error}. Use another --out, or remove its "
-                "folder."
+                f"{path} does not hold the settings of an imitation run: {error}. Use another --out."
             ) from error
 
     def conflicts(self, earlier: ImitationRun) -> list[str]:

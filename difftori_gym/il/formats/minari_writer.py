@@ -68,7 +68,7 @@ class MinariWriter:
         if self._metadata_file.exists():
             if not append:
                 raise ValueError(
-                    f"{self.path}: expected no dataset, found one. Choose another name, remove it or go on with it "
+                    f"{self.path}: expected no dataset, found one. Choose another name, or go on with it "
                     "(append=True, --append)."
                 )
             self._metadata = read_metadata(data)

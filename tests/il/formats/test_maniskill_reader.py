@@ -200,3 +200,9 @@ def test_files_that_are_not_whole(copy):
         read_maniskill(copy)
     with pytest.raises(ValueError, match=r"missing.h5: expected a file, found none"):
         read_maniskill(copy.with_name("missing.h5"))
+
+
+def test_an_episode_is_a_success_if_it_was_one_at_any_step(copy):
+    with h5py.File(copy, "a") as file:
+        file["traj_0/success"][2] = True
+    assert [episode.success for episode in read_maniskill(copy).episodes] == [True, False]
