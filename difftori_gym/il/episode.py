@@ -107,8 +107,9 @@ def check_episode(episode: Episode, observation_space: spaces.Space, action_spac
     _check_array(episode.actions, action_space, f"{where}: expected actions")
     if not np.isfinite(episode.rewards).all():
         raise ValueError(f"{where}: expected finite rewards, got {episode.rewards[~np.isfinite(episode.rewards)][0]}.")
-    margin = ACTION_TOLERANCE * np.nan_to_num(action_space.high - action_space.low, posinf=0.0)
-    outside = (episode.actions < action_space.low - margin) | (episode.actions > action_space.high + margin)
+    with np.errstate(over="ignore"):  # of bounds near the greatest float
+        margin = ACTION_TOLERANCE * np.nan_to_num(action_space.high - action_space.low, posinf=0.0)
+        outside = (episode.actions < action_space.low - margin) | (episode.actions > action_space.high + margin)
     if outside.any():
         first = tuple(np.argwhere(outside)[0])
         raise ValueError(

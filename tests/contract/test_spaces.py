@@ -214,7 +214,7 @@ NO_BOUNDS = [
     spaces.Box(-greatest(np.float64), greatest(np.float64), (2,), np.float64),
     spaces.Box(-greatest(np.float16), greatest(np.float16), (2,), np.float16),
     spaces.Box(-1e10, 1e10, (2,)),
-    spaces.Box(np.float32([-1, 0]), np.float32([1, 2e38])),
+    spaces.Box(np.float32([-1, -1]), np.float32([1, 2e38])),
 ]
 
 
