@@ -54,6 +54,7 @@ class TDMPC(DiffTORI):
         env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 1e-3,
         *,
+        planner_kwargs: dict[str, Any] | None = None,
         exploration_final_std: float = 0.05,
         **kwargs: Any,
     ) -> None:
@@ -62,7 +63,15 @@ class TDMPC(DiffTORI):
             raise ValueError(f"TDMPC has no policy-gradient loss: remove {refused}.")
         moved = {name: value for name, value in kwargs.items() if name in {**_OPTIMIZER, **_PLANNER}}
         refuse_renamed(moved, own=_PLANNER, whose=self.algorithm)
-        super().__init__(policy, env, learning_rate, exploration_final_std=exploration_final_std, pg_coef=0.0, **kwargs)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            planner_kwargs=planner_kwargs,
+            exploration_final_std=exploration_final_std,
+            pg_coef=0.0,
+            **kwargs,
+        )
 
     def _make_planner(self) -> Planner:
         defaults = {**_OPTIMIZER, "min_std": self.schedule.exploration_final_std}
