@@ -12,7 +12,7 @@ The layout (docs/datasets/overview.md and robomimic/scripts/dataset_states_to_ob
 
 ``dones`` is 1 where an episode was cut, or where the task is solved, as its writer chose. Other writers keep to this
 layout more or less: MimicGen's files have no rewards, dones and next_obs, Isaac Lab's none and attributes success and
-seed instead, LIBERO's and RoboCasa's have observations of other names.
+seed instead, LIBERO's have observations of other names.
 """
 
 from __future__ import annotations

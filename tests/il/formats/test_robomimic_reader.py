@@ -38,7 +38,7 @@ def write(path: Path, names=("demo_0", "demo_1"), env_args=ENV_ARGS, keys=STATE,
 
 
 def test_actions_in_absolute_units_need_their_bounds(tmp_path):
-    """Diffusion Policy's and DexMimicGen's files hold absolute poses."""
+    """Some of Diffusion Policy's files hold absolute poses."""
     path = write(tmp_path / "abs.hdf5", scale=3.0)
     message = r"abs.hdf5, demo_1: expected actions in \[-1, 1\], got 3.0.*Pass action_space to read_robomimic"
     with pytest.raises(ValueError, match=message):
