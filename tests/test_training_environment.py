@@ -16,7 +16,7 @@ from difftori_gym.il import Demonstrations, Episode
 pytest.importorskip("imageio_ffmpeg")
 
 LENGTH = 12
-PLANNER = dict(learning_starts=4, batch_size=4, horizon=3, train_freq=8, policy_kwargs=dict(net_arch=[8]))
+PLANNER = dict(learning_starts=4, batch_size=4, horizon=3, train_freq=5, policy_kwargs=dict(net_arch=[8]))
 SAMPLING = dict(max_iterations=1, num_samples=8, num_elites=2)
 LEARNERS = {
     "DiffTORI": (DiffTORI, dict(PLANNER, pg_batch_size=2, planner_kwargs=dict(max_iterations=1))),
@@ -107,7 +107,7 @@ def test_rollouts_of_ppo_begin_a_new_episode(how, tmp_path):
     model.learn(5, reset_num_timesteps=False)
     rollout = model.rollout_buffer
     assert rollout.episode_starts[0, 0] == 1
-    np.testing.assert_array_equal(rollout.observations[:, 0, 1], np.arange(5))
+    np.testing.assert_array_equal(rollout.observations.reshape(5, 2)[:, 1], np.arange(5))
 
 
 @pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")

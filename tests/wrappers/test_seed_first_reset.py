@@ -39,5 +39,5 @@ def test_a_seed_given_to_reset_takes_its_place():
 
 
 def test_negative_seeds_are_refused():
-    with pytest.raises(ValueError, match="seed >= 0, got -1"):
+    with pytest.raises(ValueError, match="seed >= 0, or None, got -1"):
         SeedFirstReset(gym.make("Pendulum-v1"), -1)
