@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ADVICE = re.compile(r"\b(remove|delete|rm -r\w*)\b[^.;]{0,30}\b(it|its|that|this|folder|file|run|checkpoint)s?\b", re.I)
+ADVICE = re.compile(
+    r"\b(remove|delete) (it\b|(its|that|the|this) (folder|file|run|checkpoint|model|data))|\brm -r", re.I
+)
 
 
 def messages(path: Path) -> list[str]:
