@@ -192,13 +192,16 @@ def _is_ours(cls: type) -> bool:
 
 @functools.cache
 def _watched(cls: type[Learner]) -> frozenset[str]:
-    return settings_of(cls).union(cls.live_settings, cls.records)
+    # The device may be set, as Stable-Baselines3's own tests do: it is where a replay that is loaded next lies.
+    return settings_of(cls).union(cls.live_settings, cls.records) - {"device"}
 
 
 def _saved_attributes(path: Any, custom_objects: dict[str, Any] | None) -> dict[str, Any]:
     """What a file holds beside weights."""
     file = open_path(path, "r", verbose=0, suffix="zip")
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"Expected a model, got {path}, which is no zip file: give what model.save wrote.")
         with zipfile.ZipFile(file) as archive:
             if "data" not in archive.namelist():
                 raise ValueError(f"Expected a model, got a zip file without one, {path}: give what model.save wrote.")

@@ -99,7 +99,12 @@ class DiffTORI(TensorCollection):
     policy: DiffTORIPolicy
     algorithm: ClassVar[str] = "DiffTORI"
     records: ClassVar[tuple[str, ...]] = ("planner", "update_settings", "schedule", "exploration_noise")
-    live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {"horizon", "planner_kwargs", *records}
+    live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {
+        "horizon",
+        "planner_kwargs",
+        "target_update_interval",
+        *records,
+    }
     resume_attributes: ClassVar[tuple[str, ...]] = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater._sums")
 
     def __init__(
@@ -175,7 +180,7 @@ class DiffTORI(TensorCollection):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.horizon = horizon
+        self.horizon, self.target_update_interval = horizon, target_update_interval
         self.schedule = PlanningSchedule(
             horizon_initial, horizon, exploration_initial_std, exploration_final_std, schedule_steps
         )
@@ -230,7 +235,7 @@ class DiffTORI(TensorCollection):
 
     def _follow(self, name: str) -> None:
         super()._follow(name)
-        if name not in {"gamma", "horizon", "tau", "planner_kwargs", *self.records}:
+        if name not in {"gamma", "horizon", "tau", "planner_kwargs", "target_update_interval", *self.records}:
             return
         self._settled = False  # the records are set anew
         try:
@@ -246,7 +251,12 @@ class DiffTORI(TensorCollection):
         if self.planner_kwargs != self._planned_with:
             self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
         self.planner = replace(self.planner, discount=self.gamma)  # which may be one of the user's own class
-        self.update_settings = replace(self.update_settings, discount=self.gamma, tau=self.tau)
+        self.update_settings = replace(
+            self.update_settings,
+            discount=self.gamma,
+            tau=self.tau,
+            target_update_interval=self.target_update_interval,
+        )
 
     def _move_schedules(self) -> None:
         """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""

@@ -167,9 +167,15 @@ def test_settings_that_do_not_exist_are_refused(subject, trained, tmp_path):
         subject.cls.load(tmp_path / "model", policy="CnnPolicy")
 
 
-def test_the_device_is_not_set(subject):
-    with pytest.raises(ValueError, match=r"cannot change device.*load\(path, device=...\)"):
-        subject.make().device = torch.device("meta")
+def test_the_device_that_is_set_is_where_a_loaded_replay_lies(subject, tmp_path):
+    if subject.imitates:
+        pytest.skip("it has no replay")
+    model = subject.make()
+    model.learn(subject.steps)
+    model.save_replay_buffer(tmp_path / "replay")
+    model.device = torch.device("meta")
+    model.load_replay_buffer(tmp_path / "replay")
+    assert model.replay_buffer.device.type == "meta"
 
 
 def test_a_policy_argument_that_is_the_learners_own_is_refused(subject):
