@@ -201,7 +201,7 @@ def _saved_attributes(path: Any, custom_objects: dict[str, Any] | None) -> dict[
     file = open_path(path, "r", verbose=0, suffix="zip")
     try:
         if not zipfile.is_zipfile(file):
-            raise ValueError(f"Expected a model, got {path}, which is no zip file: give what model.save wrote.")
+            raise ValueError(f"Expected a model, got {path}, which wasn't a zip-file: give what model.save wrote.")
         with zipfile.ZipFile(file) as archive:
             if "data" not in archive.namelist():
                 raise ValueError(f"Expected a model, got a zip file without one, {path}: give what model.save wrote.")

@@ -233,7 +233,10 @@ def test_our_own_learners_run_side_by_side(main, tmp_path):
             "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, drqv2, sac, td3, tqc, crossq, "
             "ppo.\n",
         ),
-        (["--tasks", "CartPole-v1"], "compare: gymnasium/CartPole-v1 has Discrete actions"),
+        (
+            ["--tasks", "CartPole-v1"],
+            "compare: A comparison on gymnasium/CartPole-v1 expected a Box action space, got Discrete(2)",
+        ),
         (["--set", "sac.learning_rate"], "compare: --set needs METHOD.KEY=VALUE"),
         (["--frames", "0"], "compare: --frames must be at least 1, got 0.\n"),
     ],

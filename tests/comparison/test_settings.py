@@ -99,7 +99,7 @@ def test_building_a_learner_leaves_its_presets_alone(name):
     [
         ({"methods": ("sac", "sax")}, r"Unknown method 'sax'\. Methods: difftori, "),
         ({"tasks": ("Pendulm-v1",)}, r"Unknown environment 'Pendulm-v1'\. Choices: Pendulum-v1"),
-        ({"tasks": ("CartPole-v1",)}, "CartPole-v1 has Discrete actions; only tasks with Box actions"),
+        ({"tasks": ("CartPole-v1",)}, r"on gymnasium/CartPole-v1 expected a Box action space, got Discrete\(2\)"),
         ({"methods": ("drqv2",)}, "drqv2 learns from pixels observations, got obs='state'"),
         ({"obs": "touch"}, "sac learns from state or pixels or pointcloud observations, got obs='touch'"),
         ({"device": "tpu"}, "--device must be auto, cpu or cuda, got 'tpu'"),

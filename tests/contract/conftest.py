@@ -90,7 +90,10 @@ class Subject:
             given["env"] = self.envs()
         if self.imitates:
             given["demonstrations"] = DEMONSTRATIONS
-        if self.cls in (DiffTORIImitation, Residual) and given.get("init", "base_policy") == "base_policy":
+        if (
+            self.cls in (DiffTORIImitation, Residual)
+            and given.get("planner_kwargs", {}).get("init", "base_policy") == "base_policy"
+        ):
             given["base_policy"] = BASE.make(n_obs_steps=3, horizon=2).learn(2)
         return self.cls("CnnPolicy" if self.images else "MlpPolicy", **given)
 
@@ -99,7 +102,10 @@ class Subject:
         given: dict[str, Any] = {"seed": 0, "device": "cpu", **self.settings, **settings}
         if self.imitates:
             given["demonstrations"] = demonstrations
-        if self.cls in (DiffTORIImitation, Residual) and given.get("init", "base_policy") == "base_policy":
+        if (
+            self.cls in (DiffTORIImitation, Residual)
+            and given.get("planner_kwargs", {}).get("init", "base_policy") == "base_policy"
+        ):
             given["base_policy"] = BASE.build(env)
         vectors = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
         return self.cls("CnnPolicy" if self.images else vectors, env, **given)
