@@ -12,8 +12,7 @@ from gymnasium.wrappers import FlattenObservation, TransformAction, TransformObs
 from stable_baselines3.common.torch_layers import CombinedExtractor
 
 from difftori_gym import export, load_export
-from difftori_gym.baselines import Residual
-from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
+from difftori_gym.il import Demonstrations, Episode
 
 NUMBER = spaces.Box(-1.0, 1.0, (2,))
 STEPS = 6
@@ -226,15 +225,15 @@ def test_bounds_that_stand_for_none(subject, space):
     with pytest.raises(ValueError, match=r"expected finite action bounds.*TransformAction"):
         subject.build(env)
     chosen = TransformAction(env, lambda action: action.astype(space.dtype), spaces.Box(-1.0, 1.0, (2,)))
-    subject.build(chosen)
-    if subject.cls in (DiffTORIImitation, Residual):
-        return  # they ask for a base policy first, which is refused above
+    model = subject.build(chosen)
+    base = getattr(model, "base_policy", None)
     if subject.imitates:
         demonstrations = replace(demonstrated(chosen), action_space=space)
+        given = {**subject.settings, **(dict(base_policy=base) if base else {})}
         with pytest.raises(ValueError, match="expected finite action bounds"):
-            subject.cls("MlpPolicy", demonstrations=demonstrations, **subject.settings)
+            subject.cls("MlpPolicy", demonstrations=demonstrations, **given)
     with pytest.raises(ValueError, match="expected finite action bounds"):
-        type(subject.build(chosen).policy)(shown, space, lambda _: 1e-3)
+        type(model.policy)(shown, space, lambda _: 1e-3, **(dict(base=model.base_spec) if base else {}))
 
 
 @pytest.mark.parametrize(
