@@ -234,10 +234,11 @@ class DiffTORI(TensorCollection):
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
         written = self.policy_kwargs
         self.policy_kwargs = {"planner": self.planner, **written}
+        n_steps, self.n_steps = self.n_steps, 1  # of Stable-Baselines3's own buffers
         try:
             super()._setup_model()
         finally:
-            self.policy_kwargs = written
+            self.policy_kwargs, self.n_steps = written, n_steps
         self._updater = Updater(self.policy, self.update_settings)
         self._move_schedules()
         self._settled = True

@@ -290,9 +290,6 @@ class DiffTORIPolicy(BasePolicy):
         :return: actions in the environment's units, state for the next call
         :raises ValueError: if an observation is not finite, naming the environment and the key
         """
-        if self.planner.init != "warm":
-            check_finite_observation(observation, self.observation_space)
-            return super().predict(observation, state, episode_start, deterministic)
         return self.predict_with_plan(observation, state, episode_start, deterministic)[:2]
 
     def predict_with_plan(
