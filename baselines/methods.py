@@ -45,9 +45,7 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
         horizon=3,
         schedule_steps=25_000,
         learning_starts=2500,
-        exploration_initial_std=1.0,
-        exploration_final_std=0.05,
-        exploration_correlation=0.95,
+        exploration_kwargs=dict(initial_std=1.0, final_std=0.05, correlation=0.95),
     ),
 }
 

@@ -21,7 +21,7 @@ _OPTIMIZER: dict[str, Any] = dict(
     momentum=0.1,
     max_std=2.0,
 )
-_PLANNER: dict[str, Any] = dict(init="warm", mixture_coef=0.05)
+_PLANNER: dict[str, Any] = dict(init="warm", mixture_coef=0.05, horizon_initial=1)
 
 
 class TDMPC(DiffTORI):
@@ -42,11 +42,12 @@ class TDMPC(DiffTORI):
         ``momentum=0.1``, ``max_std=2.0``, ``min_std`` the final exploration noise) or ``"cem"``, and
         ``mixture_coef=0.05``, the share of the sequences that are noisy rollouts of the policy prior, ``init="warm"``,
         the initial mean: as in TD-MPC the previous one shifted by one step
-    :param exploration_final_std: exploration noise at the end of the schedule
+    :param exploration_kwargs: as in DiffTORI, with ``final_std=0.05``
     :raises ValueError: also for another kind of solver, or settings of a policy-gradient loss
     """
 
     algorithm: ClassVar[str] = "TDMPC"
+    exploration_defaults: ClassVar[dict[str, Any]] = dict(final_std=0.05)
 
     def __init__(
         self,
@@ -55,7 +56,6 @@ class TDMPC(DiffTORI):
         learning_rate: float | Schedule = 1e-3,
         *,
         planner_kwargs: dict[str, Any] | None = None,
-        exploration_final_std: float = 0.05,
         **kwargs: Any,
     ) -> None:
         refused = sorted(name for name in kwargs if name.startswith("pg_"))
@@ -63,18 +63,10 @@ class TDMPC(DiffTORI):
             raise ValueError(f"TDMPC has no policy-gradient loss: remove {refused}.")
         moved = {name: value for name, value in kwargs.items() if name in {**_OPTIMIZER, **_PLANNER}}
         refuse_renamed(moved, own=_PLANNER, whose=self.algorithm)
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            planner_kwargs=planner_kwargs,
-            exploration_final_std=exploration_final_std,
-            pg_coef=0.0,
-            **kwargs,
-        )
+        super().__init__(policy, env, learning_rate, planner_kwargs=planner_kwargs, pg_coef=0.0, **kwargs)
 
-    def _make_planner(self) -> Planner:
-        defaults = {**_OPTIMIZER, "min_std": self.schedule.exploration_final_std}
+    def _make_planner(self) -> tuple[Planner, int]:
+        defaults = {**_OPTIMIZER, "min_std": self.exploration.final_std}
         optimizer, own = split_planner_kwargs(
             self.planner_kwargs, defaults=defaults, own=_PLANNER, whose=self.algorithm
         )
@@ -83,4 +75,5 @@ class TDMPC(DiffTORI):
                 f"TDMPC plans by sampling, with solver 'mppi' or 'cem', got {optimizer.solver!r}: use DiffTORI."
             )
         num_prior_samples = int(own.pop("mixture_coef") * optimizer.num_samples)
-        return Planner(optimizer, discount=self.gamma, num_prior_samples=num_prior_samples, **own)
+        horizon_initial = own.pop("horizon_initial")
+        return Planner(optimizer, discount=self.gamma, num_prior_samples=num_prior_samples, **own), horizon_initial

@@ -79,7 +79,7 @@ def run(values: argparse.Namespace, studies: Sequence[Study], places: Places) ->
         import_from(values.import_from, studies, places)
     for cell in (cell for study in studies for cell in study.cells() if values.retry):
         places.died(cell).unlink(missing_ok=True)
-    queue = Queue(studies, places, jobs=values.jobs, min_free_gb=values.min_free_gb)
+    queue = Queue(lambda: read_studies(values), places, jobs=values.jobs, min_free_gb=values.min_free_gb)
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, lambda number, frame: queue.end())
     until = values.until if values.hours is None else time.time() + 3600 * values.hours
@@ -144,6 +144,21 @@ def _hours_text(cells: Sequence[Cell], done: dict[str, list]) -> str:
     return f"{sum(every):.1f} hours of training, about {left:.1f} hours left on one core"
 
 
+def read_studies(values: argparse.Namespace) -> list[Study]:
+    """
+    :param values: of the command line
+    :return: the studies that are asked for
+    :raises ValueError: if the plan is none, or has no such study, or has rows of other settings
+    """
+    studies = read_plan(values.plan)
+    check_rows(studies, values.plan.parent)
+    names = [study.name for study in studies]
+    for name in values.study or ():
+        if name not in names:
+            raise ValueError(f"--study: there is no {name!r}. Studies: {', '.join(names)}.")
+    return [study for study in studies if not values.study or study.name in values.study]
+
+
 def draw_all(values: argparse.Namespace, studies: Sequence[Study], places: Places) -> None:
     """
     :param values: of the command line
@@ -172,13 +187,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("evidence").setLevel(logging.INFO)
     values = parse_arguments(arguments)
     try:
-        studies = read_plan(values.plan)
-        check_rows(studies, values.plan.parent)
-        names = [study.name for study in studies]
-        for name in values.study or ():
-            if name not in names:
-                raise ValueError(f"--study: there is no {name!r}. Studies: {', '.join(names)}.")
-        studies = [study for study in studies if not values.study or study.name in values.study]
+        studies = read_studies(values)
         places = Places(ROOT, values.plan.parent, values.work)
         if values.verb == "run":
             return run(values, studies, places)

@@ -87,6 +87,7 @@ _DIFFTORI: dict[str, Setting] = dict(
     exploration_std=Number(0.0, 100.0),
     image_shift=Optionally(Whole(0, 10_000)),
     slow_targets=Flag(),
+    layer_norm=Flag(),
 )
 _IMITATION: dict[str, Setting] = dict(
     n_obs_steps=STEPS,

@@ -9,6 +9,8 @@ from typing import Any
 
 from difftori_gym.trajopt import TrajectoryOptimizer
 
+#: Settings of exploration as they were spelled before ``exploration_kwargs``.
+_OF_EXPLORATION = ("exploration_initial_std", "exploration_final_std", "exploration_correlation")
 _OF_OPTIMIZER = tuple(field.name for field in fields(TrajectoryOptimizer))
 #: What another solver than the learner's own chooses for itself.
 _OF_SOLVER = ("max_iterations", "step_size", "damping")
@@ -43,8 +45,12 @@ def refuse_renamed(arguments: Mapping[str, Any], *, own: Mapping[str, Any], whos
     :param arguments: what a learner's constructor does not know
     :param own: further settings that the learner's planner has
     :param whose: name of the learner
-    :raises TypeError: if there are any; of those that are settings of the planner it tells where they went
+    :raises TypeError: if there are any; of those that have moved it tells where they went
     """
+    explored = [name for name in arguments if name in _OF_EXPLORATION]
+    if explored:
+        spelled = ", ".join(f"{name.removeprefix('exploration_')}={arguments[name]!r}" for name in explored)
+        raise TypeError(f"{whose}: settings of exploration are one argument now: exploration_kwargs=dict({spelled}).")
     moved = [name for name in arguments if name in (*_OF_OPTIMIZER, *own)]
     if moved:
         spelled = ", ".join(f"{name}={arguments[name]!r}" for name in moved)

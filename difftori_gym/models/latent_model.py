@@ -24,6 +24,7 @@ class LatentModel(nn.Module):
     :param pi_arch: hidden sizes of the policy prior pi(z)
     :param n_critics: number of values
     :param activation_fn: activation of the hidden layers
+    :param layer_norm: whether every hidden layer of the values is normalised, not the first alone
     """
 
     episodic_flag: Tensor
@@ -39,6 +40,7 @@ class LatentModel(nn.Module):
         pi_arch: Sequence[int] = (256, 256),
         n_critics: int = 2,
         activation_fn: type[nn.Module] = nn.ELU,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim, self.action_dim = latent_dim, action_dim
@@ -46,7 +48,7 @@ class LatentModel(nn.Module):
         self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
         self.reward = mlp(joint, reward_arch, 1, activation_fn)
         self.termination = mlp(latent_dim, reward_arch, 1, activation_fn)
-        self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn)
+        self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn, layer_norm)
         self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
         for head in (self.reward, self.termination):
             final = head[-1]

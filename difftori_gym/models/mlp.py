@@ -52,6 +52,7 @@ class EnsembleCritic(nn.Module):
     :param action_dim: size of the action
     :param hidden_dims: sizes of the hidden layers
     :param activation_fn: activation of every hidden layer but the first
+    :param layer_norm: whether LayerNorm stands before every activation (SimbaV2, BRO), not the first alone
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class EnsembleCritic(nn.Module):
         action_dim: int,
         hidden_dims: Sequence[int],
         activation_fn: type[nn.Module] = nn.ELU,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         members = [mlp(state_dim + action_dim, hidden_dims, 1, activation_fn) for _ in range(num_members)]
@@ -68,6 +70,8 @@ class EnsembleCritic(nn.Module):
             nn.init.zeros_(member[-1].weight)  # type: ignore[arg-type]
             if hidden_dims:
                 member[1] = nn.Sequential(nn.LayerNorm(hidden_dims[0]), nn.Tanh())
+            for index, size in enumerate(hidden_dims[1:] if layer_norm else (), start=1):
+                member[2 * index + 1] = nn.Sequential(nn.LayerNorm(size), activation_fn())
         self.members = nn.ModuleList(members)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:

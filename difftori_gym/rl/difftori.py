@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.models.memory_errors import out_of_memory_explained
 from difftori_gym.rl import validation
-from difftori_gym.rl.exploration import CorrelatedNoise, PlanningSchedule
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, PlanningSchedule, RewardedSteps
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
@@ -28,7 +28,7 @@ from difftori_gym.rl.update import Updater, UpdateSettings
 
 # The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
 _OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3, damping=0.5)
-_PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False)
+_PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False, horizon_initial=1)
 
 
 class DiffTORI(TensorCollection):
@@ -53,20 +53,20 @@ class DiffTORI(TensorCollection):
     :param replay_buffer_kwargs: its keyword arguments, e.g. ``priority_exponent`` and ``importance_exponent``
     :param optimize_memory_usage: store each observation once (needs
         ``replay_buffer_kwargs=dict(handle_timeout_termination=False)``, as in Stable-Baselines3)
+    :param n_steps: steps of reward in the targets of all values, at most ``horizon``; fewer where a window ends
     :param horizon: steps that are planned, and transitions in a training window
-    :param horizon_initial: planned steps at the start; grows linearly to ``horizon``
-    :param exploration_initial_std: exploration noise at the start, in units of the [-1, 1] box; falls linearly
-    :param exploration_final_std: exploration noise at the end of the schedule; also smooths the value targets. Four
-        times TD-MPC's, because this planner's actions have no spread of their own as MPPI's elites do.
-    :param exploration_correlation: correlation of exploration noise between consecutive steps, in [0, 1). 0 is white
-        noise and uniformly random first actions, as published; near 1 the noise, and the first actions, swing slowly,
-        which finds rewards that need momentum (pendulum-swingup) far sooner.
-    :param schedule_steps: agent steps over which horizon and exploration move
+    :param schedule_steps: agent steps over which the planned horizon grows and exploration falls
+    :param exploration_kwargs: settings of :class:`~difftori_gym.rl.exploration.Exploration`: ``initial_std=0.5``,
+        ``final_std=0.2`` (four times TD-MPC's, because this planner's actions have no spread of their own as MPPI's
+        elites do), ``correlation=0.0`` and others
+    :param target_policy_noise: standard deviation of the noise that smooths value targets and prior; None for the
+        final exploration noise
     :param planner_kwargs: how it plans: settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer` (``solver``,
         here ``"lm"`` with ``max_iterations=10, step_size=1e-3, damping=0.5, bounds="project"``; ``backward_mode``, how
         the policy-gradient loss is differentiated through it, here ``"truncated"`` with
         ``backward_num_iterations=5``), and of :class:`~difftori_gym.rl.planning.Planner` (``init``, the start,
-        ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``; ``compile``, for GPUs, see docs/solvers.md)
+        ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``; ``compile``, for GPUs, see docs/solvers.md), and
+        ``horizon_initial``, the steps planned at the start, here 1, which grow linearly to ``horizon``
     :param reward_scale: factor on the rewards that are learned from, so that values stay well below the solver's
         ``residual_offset`` of 1000 (in the control suite they are below 100). Planned values are in this unit.
     :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
@@ -98,10 +98,14 @@ class DiffTORI(TensorCollection):
     }
     policy: DiffTORIPolicy
     algorithm: ClassVar[str] = "DiffTORI"
-    records: ClassVar[tuple[str, ...]] = ("planner", "update_settings", "schedule", "exploration_noise")
+    records: ClassVar[tuple[str, ...]] = ("planner", "update_settings", "schedule", "exploration")
+    exploration_defaults: ClassVar[dict[str, Any]] = {}
     live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {
+        "exploration_kwargs",
         "horizon",
+        "n_steps",
         "planner_kwargs",
+        "target_policy_noise",
         "target_update_interval",
         *records,
     }
@@ -123,13 +127,12 @@ class DiffTORI(TensorCollection):
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
+        n_steps: int = 1,
         *,
         horizon: int = 5,
-        horizon_initial: int = 1,
-        exploration_initial_std: float = 0.5,
-        exploration_final_std: float = 0.2,
-        exploration_correlation: float = 0.0,
         schedule_steps: int = 25_000,
+        exploration_kwargs: dict[str, Any] | None = None,
+        target_policy_noise: float | None = None,
         planner_kwargs: dict[str, Any] | None = None,
         reward_scale: float = 1.0,
         reward_coef: float = 0.5,
@@ -180,20 +183,15 @@ class DiffTORI(TensorCollection):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.horizon, self.target_update_interval = horizon, target_update_interval
-        self.schedule = PlanningSchedule(
-            horizon_initial, horizon, exploration_initial_std, exploration_final_std, schedule_steps
-        )
-        self.exploration_noise = CorrelatedNoise(exploration_correlation)
+        self.n_steps, self.horizon, self.target_update_interval = n_steps, horizon, target_update_interval
+        self.target_policy_noise = target_policy_noise
+        self.exploration_kwargs = {} if exploration_kwargs is None else exploration_kwargs
         self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
-        self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
+        self.schedule = PlanningSchedule(1, horizon, schedule_steps)
+        self._make_records()
         self.update_settings = UpdateSettings(
             coefficients=LossCoefficients(reward_coef, value_coef, consistency_coef, termination_coef, rho),
-            discount=gamma,
             reward_scale=reward_scale,
-            noise_std=exploration_final_std,
-            tau=tau,
-            target_update_interval=target_update_interval,
             max_grad_norm=max_grad_norm,
             pg_coef=pg_coef,
             pg_freq=pg_freq,
@@ -201,6 +199,7 @@ class DiffTORI(TensorCollection):
             pg_normalize=pg_normalize,
             pg_max_grad_ratio=pg_max_grad_ratio,
         )
+        self._noise, self._rewarded_steps = CorrelatedNoise(), RewardedSteps()
         self._plan_state: PlanState | None = None
         self._plan_restart: np.ndarray | None = None
         self._schedule_step, self._step_is_stored = 0, True
@@ -208,12 +207,22 @@ class DiffTORI(TensorCollection):
         if _init_setup_model:
             self._setup_model()
 
-    def _make_planner(self) -> Planner:
-        """:return: the planner that ``planner_kwargs`` asks for"""
+    def _make_records(self) -> None:
+        """What ``exploration_kwargs`` and ``planner_kwargs`` ask for."""
+        self.exploration = Exploration.of(
+            self.exploration_kwargs, defaults=self.exploration_defaults, whose=self.algorithm
+        )
+        self.planner, horizon_initial = self._make_planner()
+        self.schedule = replace(self.schedule, horizon_initial=horizon_initial)
+        self._made_with = dict(self.exploration_kwargs), dict(self.planner_kwargs)
+
+    def _make_planner(self) -> tuple[Planner, int]:
+        """:return: the planner, and the horizon that it starts with"""
         optimizer, own = split_planner_kwargs(
             self.planner_kwargs, defaults=_OPTIMIZER, own=_PLANNER, whose=self.algorithm
         )
-        return Planner(optimizer, discount=self.gamma, **own)
+        horizon_initial = own.pop("horizon_initial")
+        return Planner(optimizer, discount=self.gamma, **own), horizon_initial
 
     def _setup_model(self) -> None:
         self._settled = False
@@ -225,17 +234,18 @@ class DiffTORI(TensorCollection):
         # The planner is the algorithm's to configure; policy_kwargs stays what the user wrote.
         written = self.policy_kwargs
         self.policy_kwargs = {"planner": self.planner, **written}
+        n_steps, self.n_steps = self.n_steps, 1  # of Stable-Baselines3's own buffers
         try:
             super()._setup_model()
         finally:
-            self.policy_kwargs = written
+            self.policy_kwargs, self.n_steps = written, n_steps
         self._updater = Updater(self.policy, self.update_settings)
         self._move_schedules()
         self._settled = True
 
     def _follow(self, name: str) -> None:
         super()._follow(name)
-        if name not in {"gamma", "horizon", "tau", "planner_kwargs", "target_update_interval", *self.records}:
+        if name not in DiffTORI.live_settings - TensorCollection.live_settings | {"gamma", "tau"}:
             return
         self._settled = False  # the records are set anew
         try:
@@ -248,19 +258,32 @@ class DiffTORI(TensorCollection):
     def _gather_settings(self) -> None:
         """As on any algorithm of Stable-Baselines3, these may be set on the object or by ``load``."""
         self.schedule = replace(self.schedule, horizon=self.horizon)
-        if self.planner_kwargs != self._planned_with:
-            self.planner, self._planned_with = self._make_planner(), dict(self.planner_kwargs)
+        if (self.exploration_kwargs, self.planner_kwargs) != self._made_with:
+            self._make_records()
+        if not 1 <= self.n_steps <= self.horizon:
+            raise ValueError(
+                f"{self.algorithm} takes targets from windows of horizon={self.horizon} steps: expected n_steps from 1 "
+                f"to {self.horizon}, got {self.n_steps!r}."
+            )
+        noise = self.target_policy_noise
         self.planner = replace(self.planner, discount=self.gamma)  # which may be one of the user's own class
         self.update_settings = replace(
             self.update_settings,
             discount=self.gamma,
+            n_steps=self.n_steps,
+            noise_std=self.exploration.final_std if noise is None else noise,
             tau=self.tau,
             target_update_interval=self.target_update_interval,
         )
 
     def _move_schedules(self) -> None:
         """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""
-        self.policy.horizon, self.policy.exploration_std = self.schedule.at(self._schedule_step)
+        step = self._schedule_step
+        progress = self.schedule.progress(self._rewarded_steps.count if self.exploration.after_reward else step)
+        self.policy.horizon, self.policy.exploration_std = (
+            self.schedule.horizon_at(step),
+            self.exploration.std_at(progress),
+        )
 
     def _setup_learn(
         self,
@@ -288,9 +311,7 @@ class DiffTORI(TensorCollection):
     ) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(self.action_space, spaces.Box)
         assert self._last_obs is not None
-        noise = None
-        if self.exploration_noise.correlation > 0:
-            noise = self.exploration_noise((n_envs, *self.action_space.shape))
+        noise = self._correlated_noise(learning_starts, (n_envs, *self.action_space.shape))
         if self.num_timesteps < learning_starts:
             random = np.array([self.action_space.sample() for _ in range(n_envs)])
             scaled = self.policy.scale_action(random) if noise is None else noise.clip(-1, 1)
@@ -322,6 +343,8 @@ class DiffTORI(TensorCollection):
         if np.any(dones & ~np.array(timeouts, dtype=bool)) and not self.policy.model.episodic:
             self.policy.model.episodic = True
         self._plan_restart = np.array(dones, dtype=bool)
+        if self.exploration.after_reward:
+            self._rewarded_steps.add(reward, dones)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._step_is_stored = True
 
@@ -335,6 +358,8 @@ class DiffTORI(TensorCollection):
         assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
+        if self.exploration.catch_up and self._n_updates == 0:
+            gradient_steps += self.num_timesteps
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
             self._n_updates += 1

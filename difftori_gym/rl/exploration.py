@@ -1,29 +1,32 @@
-"""What changes with the number of agent steps, and noise that swings slowly."""
+"""What changes with the number of agent steps, and every noise that is put on actions to explore."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from difftori_gym.trajopt import SampledSolution, Solution
 
 
 @dataclass(frozen=True)
 class PlanningSchedule:
     """
-    Linear schedules of the planning horizon, which grows, and of the exploration noise, which falls.
+    Linear schedule of the planning horizon, which grows; exploration noise falls along with it.
 
     :param horizon_initial: planned steps at the start, at least 1
     :param horizon: planned steps at the end, at least 1
-    :param exploration_initial_std: standard deviation of the noise at the start
-    :param exploration_final_std: and at the end
     :param schedule_steps: agent steps from start to end; 0 for the end at once
     :raises ValueError: for a setting outside its range
     """
 
     horizon_initial: int
     horizon: int
-    exploration_initial_std: float
-    exploration_final_std: float
     schedule_steps: int
 
     def __post_init__(self) -> None:
@@ -31,44 +34,135 @@ class PlanningSchedule:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"Planning needs an integer {name} >= 1, got {value!r}.")
-        for name in ("exploration_initial_std", "exploration_final_std", "schedule_steps"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"The schedule needs {name} >= 0, got {getattr(self, name)!r}.")
+        if not self.schedule_steps >= 0:
+            raise ValueError(f"The schedule needs schedule_steps >= 0, got {self.schedule_steps!r}.")
 
-    def at(self, num_timesteps: int) -> tuple[int, float]:
+    def progress(self, steps: float) -> float:
         """
-        :param num_timesteps: agent steps so far
-        :return: horizon and standard deviation there
+        :param steps: agent steps so far
+        :return: the part of the schedule that is behind them, in [0, 1]
         """
-        progress = min(num_timesteps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
-        horizon = self.horizon_initial + progress * (self.horizon - self.horizon_initial)
-        return int(horizon), self.exploration_initial_std + progress * (
-            self.exploration_final_std - self.exploration_initial_std
-        )
+        return min(steps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
+
+    def horizon_at(self, steps: float) -> int:
+        """
+        :param steps: agent steps so far
+        :return: planned steps
+        """
+        return int(self.horizon_initial + self.progress(steps) * (self.horizon - self.horizon_initial))
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """
+    Settings of exploration, ``exploration_kwargs`` of a learner.
+
+    :param initial_std: standard deviation of the noise at the start, in units of the [-1, 1] box; falls linearly
+    :param final_std: and at the end of the schedule
+    :param correlation: of the noise between consecutive steps, in [0, 1). 0 is white noise; near 1 the noise swings
+        slowly, which finds rewards that need momentum (pendulum-swingup) far sooner
+    :param warmup_correlation: the same of the first ``learning_starts`` actions, which are that noise at standard
+        deviation 1, or uniform where it is 0; None for ``correlation``
+    :param after_reward: the noise falls with those agent steps only that had a reward other than 0 earlier in their
+        episode, so that it does not end before there is something to learn from
+    :param catch_up: the first update is preceded by as many as there were agent steps before it, as in TD-MPC
+    :raises ValueError: for a setting outside its range
+    """
+
+    initial_std: float = 0.5
+    final_std: float = 0.2
+    correlation: float = 0.0
+    warmup_correlation: float | None = None
+    after_reward: bool = False
+    catch_up: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("initial_std", "final_std"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"Exploration needs {name} >= 0, got {getattr(self, name)!r}.")
+        for name in ("correlation", "warmup_correlation"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"Exploration needs 0 <= {name} < 1, got {value!r}.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, defaults: Mapping[str, Any], whose: str) -> Exploration:
+        """
+        :param given: the user's ``exploration_kwargs``
+        :param defaults: what the learner has in place of the defaults above
+        :param whose: name of the learner, for messages
+        :return: the settings
+        :raises ValueError: on a setting that there is not, or one outside its range
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = get_close_matches(str(name), known) or known
+                raise ValueError(
+                    f"{whose}: exploration_kwargs has no setting {name!r}. Did you mean: {', '.join(close)}?"
+                )
+        return cls(**{**defaults, **given})
+
+    def std_at(self, progress: float) -> float:
+        """
+        :param progress: the part of the schedule that is behind, in [0, 1]
+        :return: standard deviation of the noise
+        """
+        return self.initial_std + progress * (self.final_std - self.initial_std)
 
 
 class CorrelatedNoise:
-    """
-    First-order autoregressive Gaussian noise of unit variance, from numpy's global generator.
+    """First-order autoregressive Gaussian noise of unit variance, from numpy's global generator."""
 
-    :param correlation: between consecutive draws, in [0, 1)
-    :raises ValueError: for a correlation outside that range
-    """
-
-    def __init__(self, correlation: float) -> None:
-        if not 0 <= correlation < 1:
-            raise ValueError(f"Noise needs 0 <= correlation < 1, got {correlation!r}.")
-        self.correlation = correlation
+    def __init__(self) -> None:
         self._last: np.ndarray | None = None
 
-    def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
+    def __call__(self, shape: tuple[int, ...], correlation: float) -> np.ndarray:
         """
         :param shape: of the draw; another one than last time starts anew
+        :param correlation: with the last draw, in [0, 1)
         :return: the next draw, float32
         """
         white = np.random.standard_normal(shape).astype(np.float32)
         if self._last is None or self._last.shape != shape:
             self._last = white
         else:
-            self._last = self.correlation * self._last + float(np.sqrt(1.0 - self.correlation**2)) * white
+            self._last = correlation * self._last + float(np.sqrt(1.0 - correlation**2)) * white
         return self._last
+
+
+class RewardedSteps:
+    """Counts the agent steps that had a reward earlier in their episode."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._met: np.ndarray | None = None
+
+    def add(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """
+        :param rewards: of a step of each environment ``[N]``
+        :param dones: which episodes ended with it ``[N]``
+        """
+        met = np.zeros(len(dones), dtype=bool) if self._met is None or len(self._met) != len(dones) else self._met
+        self.count += int(met.sum())
+        self._met = (met | (np.asarray(rewards) != 0)) & ~np.asarray(dones, dtype=bool)
+
+
+def executed_action(solution: Solution, *, explore_std: float | None, generator: torch.Generator | None) -> Tensor:
+    """
+    The first action to execute.
+
+    :param solution: a plan
+    :param explore_std: None for the best action known. Otherwise Gaussian noise of at least this standard deviation
+        is added; a sampling solver starts from a drawn elite and uses its own spread where that is larger (TD-MPC).
+    :param generator: randomness of the noise
+    :return: actions ``[B, A]`` in [-1, 1]
+    """
+    best = solution.best_actions[:, 0]
+    if explore_std is None:
+        return best
+    std: Tensor | float = explore_std
+    if isinstance(solution, SampledSolution):
+        best, std = solution.actions[:, 0], solution.std[:, 0].clamp(min=explore_std)
+    noise = torch.randn(best.shape, dtype=best.dtype, device=best.device, generator=generator)
+    return (best + std * noise).clamp(-1.0, 1.0)

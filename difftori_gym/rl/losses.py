@@ -59,31 +59,61 @@ class ModelLoss:
     mask: Tensor
 
 
+@dataclass(frozen=True)
+class Returns:
+    """
+    What is known of the return of each step of a window; the rest is a value.
+
+    :param rewards: discounted sum of the rewards that follow ``[B, H]``
+    :param weight: of the value where they end, 0 after a termination ``[B, H]``
+    :param last: the step whose next state that is ``[B, H]``
+    """
+
+    rewards: Tensor
+    weight: Tensor
+    last: Tensor
+
+
+def n_step_returns(rewards: Tensor, terminated: Tensor, mask: Tensor, *, n_steps: int, discount: float) -> Returns:
+    """
+    :param rewards: ``[B, H]``
+    :param terminated: 1 where no future follows ``[B, H]``; a time limit is not a termination
+    :param mask: 1 for real steps, 0 for the padding behind them ``[B, H]``
+    :param n_steps: rewards in each sum, fewer where the window ends
+    :param discount: in (0, 1]
+    :return: the parts of the targets of the values
+    """
+    weight = discount * (1.0 - terminated)
+    last = torch.arange(rewards.shape[1], device=rewards.device).expand(rewards.shape)
+    total = rewards
+    if n_steps > 1:
+        total, ahead, last = rewards.clone(), weight, last.clone()
+        weight = weight.clone()
+        for k in range(1, min(n_steps, rewards.shape[1])):
+            real = mask[:, k:]
+            total[:, :-k] += real * weight[:, :-k] * rewards[:, k:]
+            weight[:, :-k] = torch.where(real > 0, weight[:, :-k] * ahead[:, k:], weight[:, :-k])
+            last[:, :-k] += real.long()
+    return Returns(total, weight, last)
+
+
 @torch.no_grad()
 def td_target(
-    model: LatentModel,
-    target_critic: EnsembleCritic,
-    next_z: Tensor,
-    rewards: Tensor,
-    terminated: Tensor,
-    *,
-    discount: float,
-    noise: Tensor,
+    model: LatentModel, target_critic: EnsembleCritic, next_z: Tensor, returns: Returns, *, noise: Tensor
 ) -> Tensor:
     """
-    One-step target r + discount (1 - terminated) min_k Q_target,k(z', pi(z') + noise).
+    Targets sum_k discount^k r_k + weight min_k Q_target,k(z', pi(z') + noise).
 
     :param model: holds the policy prior
     :param target_critic: slowly moving values
-    :param next_z: encoded next observations ``[N, Z]``
-    :param rewards: ``[N]``
-    :param terminated: 1 where no future follows ``[N]``; a time limit is not a termination
-    :param discount: in (0, 1]
-    :param noise: smoothing noise ``[N, A]``
-    :return: targets ``[N]``, without a graph
+    :param next_z: encoded next observations ``[B, H, Z]``
+    :param returns: what is known of the returns
+    :param noise: smoothing noise ``[B, H, A]``
+    :return: targets ``[B, H]``, without a graph
     """
     action = (model.pi(next_z) + noise).clamp(-1.0, 1.0)
-    return rewards + discount * (1.0 - terminated) * target_critic(next_z, action).amin(dim=0)
+    value = target_critic(next_z.flatten(0, 1), action.flatten(0, 1)).amin(dim=0).view_as(returns.rewards)
+    return returns.rewards + returns.weight * value.gather(1, returns.last)
 
 
 def model_loss(
@@ -180,21 +210,15 @@ def prior_loss(
     return -((step_weight * mask * value).sum(1) * weights).mean()
 
 
-def raw_critic_loss(
-    predicted: Tensor, next_value: Tensor, rewards: Tensor, terminated: Tensor, weights: Tensor, *, discount: float
-) -> Tensor:
+def raw_critic_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """
     Bellman loss of Q-tilde, the value on raw observations that judges the optimiser's actions.
 
     :param predicted: Q-tilde(s, a) ``[n_critics, B]``
-    :param next_value: min_k Q-tilde_target,k(s', pi(h(s'))) ``[B]``, without a graph
-    :param rewards: ``[B]``
-    :param terminated: ``[B]``
+    :param target: rewards, and min_k Q-tilde_target,k(s', pi(h(s'))) behind them ``[B]``, without a graph
     :param weights: importance-sampling weights ``[B]``
-    :param discount: in (0, 1]
     :return: loss ``[]``
     """
-    target = rewards + discount * (1.0 - terminated) * next_value
     return (F.mse_loss(predicted, target.expand_as(predicted), reduction="none").sum(0) * weights).mean()
 
 

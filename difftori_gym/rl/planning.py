@@ -116,26 +116,6 @@ class Planner:
         return rollouts.view(n, batch, horizon, model.action_dim)
 
 
-def executed_action(solution: Solution, *, explore_std: float | None, generator: torch.Generator | None) -> Tensor:
-    """
-    The first action to execute.
-
-    :param solution: a plan
-    :param explore_std: None for the best action known. Otherwise Gaussian noise of at least this standard deviation
-        is added; a sampling solver starts from a drawn elite and uses its own spread where that is larger (TD-MPC).
-    :param generator: randomness of the noise
-    :return: actions ``[B, A]`` in [-1, 1]
-    """
-    best = solution.best_actions[:, 0]
-    if explore_std is None:
-        return best
-    std: Tensor | float = explore_std
-    if isinstance(solution, SampledSolution):
-        best, std = solution.actions[:, 0], solution.std[:, 0].clamp(min=explore_std)
-    noise = torch.randn(best.shape, dtype=best.dtype, device=best.device, generator=generator)
-    return (best + std * noise).clamp(-1.0, 1.0)
-
-
 def carried_plan(solution: Solution) -> Tensor:
     """What a warm start continues from, ``[B, H, A]``: the mean of a sampling solver, else the best actions."""
     return solution.mean if isinstance(solution, SampledSolution) else solution.best_actions

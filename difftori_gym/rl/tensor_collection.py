@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from difftori_gym.learning.off_policy import OffPolicyLearner
-from difftori_gym.rl.exploration import CorrelatedNoise
-from difftori_gym.rl.planning import carried_plan, executed_action
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, RewardedSteps, executed_action
+from difftori_gym.rl.planning import carried_plan
 from difftori_gym.rl.policies import DiffTORIPolicy
 from difftori_gym.rl.sequence_buffer import TensorObs, sequence_buffer_class
 from difftori_gym.rl.tensor_buffer import TensorSequenceReplayBuffer
@@ -83,7 +83,9 @@ class TensorCollection(OffPolicyLearner):
 
     # Of the algorithm that is derived from this.
     policy: DiffTORIPolicy
-    exploration_noise: CorrelatedNoise
+    exploration: Exploration
+    _noise: CorrelatedNoise
+    _rewarded_steps: RewardedSteps
     _plan_state: Any
     _schedule_step: int
     _step_is_stored: bool
@@ -144,14 +146,20 @@ class TensorCollection(OffPolicyLearner):
         callback.on_rollout_end()
         return RolloutReturn(steps * env.num_envs, episodes, continue_training=True)
 
+    def _correlated_noise(self, learning_starts: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """:return: what the next actions are disturbed with, or are while they are random; None for white noise"""
+        correlation = self.exploration.correlation
+        if self.num_timesteps < learning_starts and self.exploration.warmup_correlation is not None:
+            correlation = self.exploration.warmup_correlation
+        return self._noise(shape, correlation) if correlation > 0 else None
+
     def _tensor_action(
         self, observations: TensorObs, learning_starts: int, action_noise: ActionNoise | None, n_envs: int
     ) -> Tensor:
         """What ``_sample_action`` does, for a batch on the device; actions in [-1, 1], ``[N, A]``."""
         action_shape: tuple[int, ...] = self.action_space.shape or ()
-        noise = None
-        if self.exploration_noise.correlation > 0:
-            noise = self._upload(self.exploration_noise((n_envs, *action_shape))).flatten(1)
+        drawn = self._correlated_noise(learning_starts, (n_envs, *action_shape))
+        noise = None if drawn is None else self._upload(drawn).flatten(1)
         if self.num_timesteps < learning_starts:
             size = (n_envs, int(np.prod(action_shape)))
             scaled = 2.0 * torch.rand(size, device=self.device) - 1.0 if noise is None else noise.clamp(-1.0, 1.0)
@@ -189,6 +197,8 @@ class TensorCollection(OffPolicyLearner):
             self.policy.model.episodic = True
         if self._tensor_plan is not None and dones.any():
             self._tensor_plan[torch.as_tensor(dones, device=self.device)] = torch.nan
+        if self.exploration.after_reward:
+            self._rewarded_steps.add(rewards.cpu().numpy(), dones)
         replay_buffer.add(observations, final, scaled, rewards, dones, infos)
         self._step_is_stored = True
 

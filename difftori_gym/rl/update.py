@@ -13,7 +13,9 @@ from difftori_gym.rl.images import augmented
 from difftori_gym.rl.losses import (
     LossCoefficients,
     ModelLoss,
+    Returns,
     model_loss,
+    n_step_returns,
     policy_gradient_loss,
     prior_loss,
     raw_critic_loss,
@@ -28,6 +30,7 @@ class UpdateSettings:
     """
     :param coefficients: weights of the model loss
     :param discount: per-step discount
+    :param n_steps: rewards in the targets of all values
     :param reward_scale: factor on rewards, positive
     :param noise_std: smoothing noise on the prior's actions in targets
     :param tau: step of the moving averages
@@ -44,6 +47,7 @@ class UpdateSettings:
 
     coefficients: LossCoefficients = LossCoefficients()
     discount: float = 0.99
+    n_steps: int = 1
     reward_scale: float = 1.0
     noise_std: float = 0.05
     tau: float = 0.01
@@ -99,7 +103,10 @@ class Updater:
             encoder = policy.encoder_target if policy.slow_targets else policy.encoder
             next_z = encoder(next_observations).unflatten(0, batch.rewards.shape)  # [B, H, Z]
 
-        loss = self._model_loss(batch, observations, next_observations, next_z)
+        returns = n_step_returns(
+            batch.rewards, batch.terminated, batch.mask, n_steps=settings.n_steps, discount=settings.discount
+        )
+        loss = self._model_loss(batch, observations, next_observations, next_z, returns)
         gradients = _gradients(loss.total, self._parameters)
         norm = _clip(gradients, settings.max_grad_norm)
         self._log("model_grad_norm", norm)
@@ -114,26 +121,23 @@ class Updater:
         )
         self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
         if uses_pg:
-            self._update_raw_critic(batch, observations, next_z[:, 0])
+            self._update_raw_critic(batch, observations, next_z, returns)
         if n_updates % settings.target_update_interval == 0:
             self._update_targets()
         return loss.td_error
 
     def _model_loss(
-        self, batch: SequenceBatch, observations: TensorObs, next_observations: TensorObs, next_z: Tensor
+        self,
+        batch: SequenceBatch,
+        observations: TensorObs,
+        next_observations: TensorObs,
+        next_z: Tensor,
+        returns: Returns,
     ) -> ModelLoss:
         policy = self.policy
         with torch.no_grad():
             next_z_target = next_z if policy.slow_targets else policy.encoder_target(next_observations).view_as(next_z)
-        values = td_target(
-            policy.model,
-            policy.critic_target,
-            next_z.flatten(0, 1),
-            batch.rewards.flatten(),
-            batch.terminated.flatten(),
-            discount=self.settings.discount,
-            noise=self._noise(batch.rewards.shape).flatten(0, 1),
-        ).view_as(batch.rewards)
+        values = td_target(policy.model, policy.critic_target, next_z, returns, noise=self._noise(batch.rewards.shape))
         loss = model_loss(
             policy.model,
             policy.encoder(observations),
@@ -169,20 +173,17 @@ class Updater:
         self._log("solver_failures", solution.num_failed.float())
         torch._foreach_add_(gradients, through, alpha=settings.pg_coef)
 
-    def _update_raw_critic(self, batch: SequenceBatch, observations: TensorObs, next_z: Tensor) -> None:
-        policy = self.policy
-        following = policy.preprocess(_first_step(batch.next_observations))
+    def _update_raw_critic(
+        self, batch: SequenceBatch, observations: TensorObs, next_z: Tensor, returns: Returns
+    ) -> None:
+        policy, last = self.policy, returns.last[:, 0]
+        rows = torch.arange(len(last), device=last.device)
+        following = policy.preprocess(_at(batch.next_observations, rows, last))
         with torch.no_grad():
-            action = (policy.model.pi(next_z) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
-            next_value = policy.raw_critic_target(following, action).amin(dim=0)
-        loss = raw_critic_loss(
-            policy.raw_critic(observations, batch.actions[:, 0]),
-            next_value,
-            batch.rewards[:, 0],
-            batch.terminated[:, 0],
-            batch.weights,
-            discount=self.settings.discount,
-        )
+            action = (policy.model.pi(next_z[rows, last]) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
+            value = policy.raw_critic_target(following, action).amin(dim=0)
+        target = returns.rewards[:, 0] + returns.weight[:, 0] * value
+        loss = raw_critic_loss(policy.raw_critic(observations, batch.actions[:, 0]), target, batch.weights)
         self._descend("raw_critic", loss, policy.raw_critic_optimizer, self._raw_critic_parameters)
 
     def _descend(
@@ -250,7 +251,7 @@ def _head(observations: TensorObs, count: int) -> TensorObs:
     return observations[:count]
 
 
-def _first_step(observations: TensorObs) -> TensorObs:
+def _at(observations: TensorObs, rows: Tensor, steps: Tensor) -> TensorObs:
     if isinstance(observations, dict):
-        return {key: value[:, 0] for key, value in observations.items()}
-    return observations[:, 0]
+        return {key: value[rows, steps] for key, value in observations.items()}
+    return observations[rows, steps]

@@ -66,4 +66,8 @@ def convert(suggested: dict[str, Any]) -> dict[str, Any]:
     found = dict(suggested)
     found["batch_size"] = 2 ** found.pop("batch_size_pow")
     found["gamma"] = 1.0 - found.pop("one_minus_gamma")
+    prefix = "exploration_"
+    noise = {name.removeprefix(prefix): found.pop(name) for name in list(found) if name.startswith(prefix)}
+    if noise:
+        found["exploration_kwargs"] = noise
     return found

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -85,14 +85,17 @@ class Queue:
     """
     Cells that are open, taken in the order of the plan. Several processes may share one queue.
 
-    :param studies: of the plan
+    :param plan: reads the studies, before each cell, so that a plan may be edited meanwhile; raises ValueError for one
+        that is not whole, and the one before stays
     :param places: where everything lies
     :param jobs: cells side by side
     :param min_free_gb: no cell is started with less space on the disk
     """
 
-    def __init__(self, studies: Sequence[Study], places: Places, *, jobs: int = 1, min_free_gb: float = 2.0) -> None:
-        self.cells = [cell for study in studies for cell in study.cells()]
+    def __init__(
+        self, plan: Callable[[], Sequence[Study]], places: Places, *, jobs: int = 1, min_free_gb: float = 2.0
+    ) -> None:
+        self.plan, self.cells = plan, list[Cell]()
         self.places, self.jobs, self.min_free_gb = places, jobs, min_free_gb
         self._left: set[str] = set()  # studies that were refused and cells that were interrupted, by name
         self._ends = False
@@ -141,6 +144,10 @@ class Queue:
                 _logger.info("%s: stopped, goes on next time", job.cell.name)
 
     def _start_next(self) -> _Job | None:
+        try:
+            self.cells = [cell for study in self.plan() for cell in study.cells()]
+        except ValueError as error:
+            _logger.error("%s", error)
         done = finished(self.cells, self.places.data)
         for cell in self.cells:
             if self._ends or cell.name in done or self.places.died(cell).exists():

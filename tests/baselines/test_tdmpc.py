@@ -8,14 +8,14 @@ from difftori_gym import DiffTORI
 from difftori_gym.baselines import TDMPC
 from difftori_gym.trajopt.solution import SampledSolution
 
-SMALL = dict(learning_starts=50, batch_size=16, horizon=3, horizon_initial=3, seed=0, device="cpu")
+SMALL = dict(learning_starts=50, batch_size=16, horizon=3, planner_kwargs=dict(horizon_initial=3), seed=0, device="cpu")
 NETWORKS = dict(net_arch=[16], latent_dim=6)
 
 
 @pytest.fixture(scope="module")
 def model():
-    planner = dict(planner_kwargs=dict(max_iterations=3, num_samples=64, num_elites=8))
-    return TDMPC("MlpPolicy", "Pendulum-v1", policy_kwargs=NETWORKS, **SMALL, **planner).learn(90)
+    planning = dict(max_iterations=3, num_samples=64, num_elites=8, horizon_initial=3)
+    return TDMPC("MlpPolicy", "Pendulum-v1", policy_kwargs=NETWORKS, **{**SMALL, "planner_kwargs": planning}).learn(90)
 
 
 def test_plans_by_sampling_and_keeps_the_mean(model):
@@ -61,7 +61,7 @@ def test_starts_from_the_same_networks_as_difftori():
 
 def test_learns_as_difftori_without_the_policy_gradient():
     """On the same batch and with the same noise on targets, the two move the same weights to the same place."""
-    settings = {**SMALL, "learning_starts": 10**6, "exploration_final_std": 0.1}
+    settings = {**SMALL, "learning_starts": 10**6, "exploration_kwargs": dict(final_std=0.1)}
     models = [
         TDMPC("MlpPolicy", "Pendulum-v1", policy_kwargs=NETWORKS, **settings),
         DiffTORI("MlpPolicy", "Pendulum-v1", policy_kwargs=NETWORKS, pg_coef=0.0, **settings),

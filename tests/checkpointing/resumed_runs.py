@@ -125,7 +125,9 @@ def _subprocesses(n: int) -> Any:
     return pendulums(n, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
 
 
-WARM = dict(planner_kwargs=dict(max_iterations=2, init="warm"), exploration_correlation=0.9, learning_rate=falling)
+WARM = dict(
+    planner_kwargs=dict(max_iterations=2, init="warm"), exploration_kwargs=dict(correlation=0.9), learning_rate=falling
+)
 RUNS: dict[str, Run] = {
     "difftori": Run(DiffTORI, lambda: pendulums(1), DIFFTORI),
     "difftori-warm-two": Run(DiffTORI, lambda: pendulums(2), {**DIFFTORI, **WARM, "gradient_steps": -1}),

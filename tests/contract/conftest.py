@@ -122,19 +122,18 @@ class Subject:
 SMALL = dict(net_arch=[8, 8])
 WINDOW: dict[str, Any] = dict(n_obs_steps=2, horizon=4, n_action_steps=3)
 IMITATION: dict[str, Any] = dict(imitates=True, steps=4)
-PLANNING: dict[str, Any] = dict(
-    learning_starts=30, batch_size=8, horizon=3, horizon_initial=2, buffer_size=500, schedule_steps=60
-)
+PLANNING: dict[str, Any] = dict(learning_starts=30, batch_size=8, horizon=3, buffer_size=500, schedule_steps=60)
+ITERATIONS: dict[str, Any] = dict(max_iterations=2, horizon_initial=2)
 PLANNER: dict[str, Any] = dict(policy_kwargs=dict(net_arch=[8], latent_dim=4), **PLANNING)
-DIFFTORI: dict[str, Any] = dict(planner_kwargs=dict(max_iterations=2), pg_batch_size=4, **PLANNER)
+DIFFTORI: dict[str, Any] = dict(planner_kwargs=ITERATIONS, pg_batch_size=4, **PLANNER)
 SOLVER: dict[str, Any] = dict(latent_dim=3, policy_kwargs=SMALL, batch_size=8, **WINDOW)
 IMPLICIT = dict(width=8, depth=2, num_counter_examples=8, num_action_samples=16)
 BASE = Subject(BC, dict(batch_size=8, policy_kwargs=SMALL), **IMITATION)
 SUBJECTS = {
     "difftori": Subject(DiffTORI, DIFFTORI),
-    "difftori-warm": Subject(DiffTORI, dict(DIFFTORI, planner_kwargs=dict(max_iterations=2, init="warm"))),
+    "difftori-warm": Subject(DiffTORI, dict(DIFFTORI, planner_kwargs=dict(ITERATIONS, init="warm"))),
     "tdmpc": Subject(
-        TDMPC, dict(planner_kwargs=dict(max_iterations=2, num_samples=12, num_elites=3, mixture_coef=0.2), **PLANNER)
+        TDMPC, dict(planner_kwargs=dict(ITERATIONS, num_samples=12, num_elites=3, mixture_coef=0.2), **PLANNER)
     ),
     "drqv2": Subject(
         DrQv2,

@@ -26,14 +26,11 @@ OTHERS = dict(
     consistency_coef=0.3,
     discount=0.5,
     ema_decay=0.5,
-    exploration_correlation=0.5,
-    exploration_final_std=0.7,
-    exploration_initial_std=0.1,
+    exploration_kwargs=dict(initial_std=0.1, final_std=0.7, correlation=0.5, after_reward=True, catch_up=True),
     gamma=0.5,
     gradient_steps=2,
     head="gaussian",
     horizon=2,
-    horizon_initial=1,
     image_shift=3,
     kl_coef=3.0,
     latent_dim=5,
@@ -42,6 +39,7 @@ OTHERS = dict(
     max_grad_norm=1e-3,
     n_action_steps=1,
     n_obs_steps=4,
+    n_steps=3,
     noise_clip=0.01,
     noise_lifetime="episode",
     num_inference_steps=1,
@@ -67,6 +65,7 @@ OTHERS = dict(
     schedule_steps=5,
     size="dp3",
     start_noise=0.5,
+    target_policy_noise=0.6,
     target_update_interval=1,
     tau=0.9,
     termination_coef=0.1,
@@ -199,7 +198,8 @@ def test_a_value_that_cannot_be_is_set_back(subject, tmp_path):
 def test_planning_follows_at_once(subject):
     if subject.imitates or subject.images:
         pytest.skip("it does not plan with a discount")
-    model = subject.make(horizon_initial=3).learn(subject.steps)
+    planning = {**subject.settings["planner_kwargs"], "horizon_initial": 3}
+    model = subject.make(planner_kwargs=planning).learn(subject.steps)
     observation = torch.as_tensor(subject.observations(1))
     before = model.policy.plan(observation).values
     model.gamma = 0.1

@@ -95,7 +95,7 @@ def test_going_on_after_loading_equals_not_having_stopped(learner, point_env, we
 
 @pytest.mark.parametrize("steps", [20, 30, 31, 60, 61])
 def test_schedules_survive_saving_at_any_step(difftori, point_env, steps, tmp_path):
-    settings = dict(horizon_initial=1, horizon=3, exploration_initial_std=0.5, exploration_final_std=0.1)
+    settings = dict(horizon=3, exploration_kwargs=dict(initial_std=0.5, final_std=0.1))
     model = difftori.make(point_env(), gradient_steps=0, **settings).learn(steps)
     model.save(tmp_path / "model")
     loaded = DiffTORI.load(tmp_path / "model")
@@ -135,7 +135,7 @@ def test_evaluation_of_model_and_of_policy_agree_and_plan(learner, point_env, se
 
 
 def test_deterministic_prediction_is_pure(learner, point_env):
-    model = learner.make(point_env(), horizon_initial=3).learn(30)
+    model = learner.make(point_env(), planner_kwargs=dict(horizon_initial=3)).learn(30)
     torch.manual_seed(0)
     first, state = model.predict(observations(), deterministic=True)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -165,7 +165,7 @@ def test_deterministic_prediction_is_pure(learner, point_env):
 
 
 def test_a_batch_is_answered_as_its_members(learner, point_env):
-    model = learner.make(point_env(), horizon_initial=3).learn(40)
+    model = learner.make(point_env(), planner_kwargs=dict(horizon_initial=3)).learn(40)
     together, _ = model.predict(observations(6), deterministic=True)
     alone = [model.predict(row, deterministic=True)[0] for row in observations(6)]
     np.testing.assert_allclose(together, np.stack(alone), atol=2e-5)
@@ -322,7 +322,7 @@ def test_a_callback_can_stop_it(learner, point_env):
 
 
 def test_logs_every_loss(difftori, point_env):
-    model = difftori.make(point_env(fall=1.6), horizon_initial=3).learn(60)
+    model = difftori.make(point_env(fall=1.6), planner_kwargs=dict(horizon_initial=3)).learn(60)
     model.dump_logs()
     logged = []
     record = model.logger.record
@@ -353,14 +353,14 @@ def test_gamma_and_tau_follow_the_object(difftori, point_env, weights, differing
 
 def test_correlated_exploration(learner, several, weights, differing):
     """Consecutive actions of one environment swing together; those of two environments do not."""
-    settings = dict(exploration_correlation=0.9, learning_starts=10**6, gradient_steps=0)
+    settings = dict(exploration_kwargs=dict(correlation=0.9), learning_starts=10**6, gradient_steps=0)
     model = learner.make(several(2), **settings).learn(1200)
     actions = model.replay_buffer.actions[:600, :, 0]
     following = np.corrcoef(actions[:-1, 0], actions[1:, 0])[0, 1]
     neighbours = np.corrcoef(actions[:, 0], actions[:, 1])[0, 1]
     assert following > 0.7
     assert abs(neighbours) < 0.4
-    short = dict(exploration_correlation=0.9, seed=3)
+    short = dict(exploration_kwargs=dict(correlation=0.9), seed=3)
     runs = [learner.make(several(2), **short).learn(40) for _ in range(2)]
     assert differing(weights(runs[0]), weights(runs[1])) == []
 
@@ -368,8 +368,8 @@ def test_correlated_exploration(learner, several, weights, differing):
 @pytest.mark.parametrize("learner", ["difftori", "warm"], indirect=True)  # TD-MPC explores with its samples
 def test_collection_carries_plans_within_episodes_only(learner, several):
     """Without noise, the collected actions are what ``predict`` answers when it is handed its own state."""
-    quiet = dict(exploration_initial_std=0.0, exploration_final_std=0.0)
-    settings = dict(learning_starts=0, gradient_steps=0, horizon_initial=3)
+    quiet = dict(exploration_kwargs=dict(initial_std=0.0, final_std=0.0))
+    settings = dict(learning_starts=0, gradient_steps=0, planner_kwargs=dict(horizon_initial=3))
     model = learner.make(several(2, steps=4), **settings, **quiet)
     torch.manual_seed(0)
     for parameter in model.policy.model.parameters():

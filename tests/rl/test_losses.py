@@ -13,6 +13,7 @@ from difftori_gym.models import EnsembleCritic, LatentModel
 from difftori_gym.rl.losses import (
     LossCoefficients,
     model_loss,
+    n_step_returns,
     policy_gradient_loss,
     prior_loss,
     raw_critic_loss,
@@ -158,16 +159,29 @@ def test_a_wild_window_is_bounded(model, window):
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.total, list(model.critic.parameters())))
 
 
-def test_targets_are_the_loop(model):
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
+def test_targets_are_the_loop(model, n_steps):
     target = random_weights(EnsembleCritic(3, Z, A, [6, 5]))
-    z, rewards, noise = torch.randn(6, Z), torch.randn(6), 0.8 * torch.randn(6, A)
-    terminated = torch.tensor([0.0, 1, 0, 0, 1, 0])
-    actual = td_target(model, target, z, rewards, terminated, discount=0.9, noise=noise)
-    for i in range(6):
-        action = (torch.tanh(model.actor(z[i : i + 1])) + noise[i]).clamp(-1, 1)
-        follow = min(member(torch.cat([z[i : i + 1], action], 1)).item() for member in target.members)
-        expected = rewards[i] + (0.0 if terminated[i] else 0.9 * follow)
-        assert actual[i].item() == pytest.approx(expected.item())
+    z, rewards, noise = torch.randn(4, 5, Z), torch.randn(4, 5), 0.8 * torch.randn(4, 5, A)
+    # A whole window, one that meets a time limit, one that ends by termination, one of a single step.
+    mask = torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
+    terminated = torch.zeros(4, 5)
+    terminated[2, 1:] = 1.0
+    returns = n_step_returns(rewards, terminated, mask, n_steps=n_steps, discount=0.9)
+    actual = td_target(model, target, z, returns, noise=noise)
+    for i in range(4):
+        for first in range(int(mask[i].sum())):
+            expected, last, ended = 0.0, first, False
+            for k in range(n_steps):
+                if first + k >= 5 or not mask[i, first + k] or ended:
+                    break
+                expected += 0.9**k * rewards[i, first + k].item()
+                last, ended = first + k, bool(terminated[i, first + k])
+            if not ended:
+                action = (torch.tanh(model.actor(z[i, last])) + noise[i, last]).clamp(-1, 1)
+                follow = min(member(torch.cat([z[i, last], action])).item() for member in target.members)
+                expected += 0.9 ** (last - first + 1) * follow
+            assert actual[i, first].item() == pytest.approx(expected, rel=1e-5)
     assert not actual.requires_grad
 
 
@@ -190,13 +204,11 @@ def test_prior_loss_is_the_loop(model):
 
 
 def test_raw_critic_loss_is_the_loop():
-    predicted, following = torch.randn(2, B), torch.randn(B)
-    rewards, weights, terminated = torch.randn(B), torch.rand(B), torch.tensor([0.0, 1, 0, 1])
-    actual = raw_critic_loss(predicted, following, rewards, terminated, weights, discount=0.9)
+    predicted, target, weights = torch.randn(2, B), torch.randn(B), torch.rand(B)
+    actual = raw_critic_loss(predicted, target, weights)
     expected = torch.zeros(())
     for b in range(B):
-        target = rewards[b] + (0 if terminated[b] else 0.9 * following[b])
-        expected = expected + weights[b] * sum((predicted[k, b] - target) ** 2 for k in range(2)) / B
+        expected = expected + weights[b] * sum((predicted[k, b] - target[b]) ** 2 for k in range(2)) / B
     torch.testing.assert_close(actual, expected)
 
 

@@ -78,7 +78,7 @@ def assert_same_weights(one, other):
     [
         dict(),
         dict(planner_kwargs=dict(max_iterations=2, init="warm")),
-        dict(exploration_correlation=0.8, gradient_steps=2, train_freq=2),
+        dict(exploration_kwargs=dict(correlation=0.8), gradient_steps=2, train_freq=2),
         dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False)),
     ],
     ids=["plain", "warm", "correlated", "memory"],
@@ -124,7 +124,7 @@ def test_only_flags_and_statistics_leave_the_device(batch_of_envs, monkeypatch):
 
 
 def test_all_environments_are_planned_as_one_batch(batch_of_envs, monkeypatch):
-    for cls, settings in ((DiffTORI, {}), (TDMPC, {}), (TDMPC, dict(exploration_correlation=0.5))):
+    for cls, settings in ((DiffTORI, {}), (TDMPC, {}), (TDMPC, dict(exploration_kwargs=dict(correlation=0.5)))):
         sizes = []
         env = TensorVecEnv(batch_of_envs([car() for _ in range(5)]))
         model = cls("MlpPolicy", env, **{**SMALL, **settings})

@@ -45,7 +45,8 @@ def trained(difftori, point_env) -> Callable[..., DiffTORI]:
     """A model after a few updates, so that no network is at its zero start, on an environment that terminates."""
 
     def build(steps: int = 40, **settings: Any) -> DiffTORI:
-        model = difftori.make(point_env(fall=1.6), horizon_initial=3, **settings).learn(steps)
+        planning = dict(settings.pop("planner_kwargs", {}), horizon_initial=3)
+        model = difftori.make(point_env(fall=1.6), planner_kwargs=planning, **settings).learn(steps)
         assert model.policy.model.episodic
         return model
 

@@ -125,13 +125,19 @@ def test_observations_to_predict_from(learner, point_env):
     [
         (dict(horizon=0), "needs an integer horizon >= 1, got 0"),
         (dict(horizon=2.5), "needs an integer horizon >= 1, got 2.5"),
-        (dict(horizon_initial=0), "needs an integer horizon_initial >= 1, got 0"),
+        (dict(planner_kwargs=dict(horizon_initial=0)), "needs an integer horizon_initial >= 1, got 0"),
         (dict(schedule_steps=-1), "needs schedule_steps >= 0, got -1"),
         (dict(planner_kwargs=dict(solver="sgd")), "solver to be one of 'lm', .*, got 'sgd'"),
         (dict(planner_kwargs=dict(max_iterations=-1)), "max_iterations >= 0, got -1"),
         (dict(planner_kwargs=dict(step_size=0.0)), "step_size > 0, got 0.0"),
         (dict(planner_kwargs=dict(backward_mode="all")), "backward_mode to be one of"),
         (dict(planner_kwargs=dict(max_iteration=3)), "has no setting 'max_iteration'. Did you mean: max_iterations"),
+        (dict(n_steps=4), "expected n_steps from 1 to 3, got 4"),
+        (dict(n_steps=0), "expected n_steps from 1 to 3, got 0"),
+        (dict(exploration_kwargs=dict(final_std=-1.0)), "Exploration needs final_std >= 0, got -1.0"),
+        (dict(exploration_kwargs=dict(correlation=1.0)), "0 <= correlation < 1, got 1.0"),
+        (dict(exploration_kwargs=dict(end_std=1)), "has no setting 'end_std'. Did you mean: final_std"),
+        (dict(target_policy_noise=-0.1), "noise_std needs to be at least 0, got -0.1"),
         (dict(pg_freq=0), "pg_freq needs to be at least 1, got 0"),
         (dict(pg_coef=-1.0), "pg_coef needs to be at least 0"),
         (dict(policy_kwargs=dict(net_arch=dict(vf=[8]))), r"takes the keys .*got \['vf'\]"),
@@ -240,7 +246,7 @@ def test_buffers_of_other_algorithms(point_env, difftori, tmp_path):
 @pytest.mark.parametrize("size", [1e30, np.inf, np.nan])
 def test_weights_that_overflow_still_give_actions(learner, point_env, size):
     env = point_env()
-    model = learner.make(env, horizon_initial=3)
+    model = learner.make(env, planner_kwargs=dict(horizon_initial=3))
     for network in (model.policy.model, model.policy.encoder):
         for parameter in network.parameters():
             torch.nn.init.constant_(parameter, size)

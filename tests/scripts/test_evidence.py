@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("fcntl", reason="locks of files")
 import evidence
 from studies.plan import read_plan
-from studies.queue import Places
+from studies.queue import Places, Queue
 from studies.rows import COLUMNS, Row, add_rows, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,6 +200,22 @@ def test_without_space_nothing_is_started(tmp_path, caplog):
     assert evidence.main(["--plan", str(plan), "--work", str(tmp_path / "work"), "run", "--min-free-gb", "1e9"]) == 0
     assert "make space" in caplog.text
     assert not (tmp_path / "work" / "trees").exists()
+
+
+def test_a_plan_may_be_edited_while_cells_run(tmp_path, monkeypatch, caplog):
+    started = []
+    monkeypatch.setattr(Queue, "_start", lambda self, cell, lock: started.append(cell.name))
+    path = write_plan(tmp_path)
+    queue = Queue(lambda: read_plan(path), Places(ROOT, tmp_path, tmp_path / "work"))
+    queue._start_next()
+    assert len(started) == 4
+    path.write_text("[[study]]\nname = ")
+    queue._start_next()  # the plan before stays
+    assert len(started) == 8
+    assert caplog.text
+    write_plan(tmp_path, TINY.replace("seeds = [0, 1]", "seeds = [7]"))
+    queue._start_next()
+    assert started[8:] == ["tiny/sac-Pendulum-v1-seed7", "tiny/ppo-Pendulum-v1-seed7"]
 
 
 def a_row(**values):

@@ -66,7 +66,7 @@ def test_the_files_are_the_presets(name):
 def test_presets_of_the_measured_tasks():
     found = yaml.safe_load(hyperparameters_file("difftori").read_text(encoding="utf-8"))
     assert set(found) == {"default", *(task.id for task in TASKS)}
-    assert found["dm_control/pendulum-swingup"]["exploration_correlation"] == 0.95
+    assert found["dm_control/pendulum-swingup"]["exploration_kwargs"]["correlation"] == 0.95
 
 
 def test_searched_settings_are_arguments_of_the_learners():
