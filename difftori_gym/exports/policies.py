@@ -88,6 +88,7 @@ _DIFFTORI: dict[str, Setting] = dict(
     image_shift=Optionally(Whole(0, 10_000)),
     slow_targets=Flag(),
     layer_norm=Flag(),
+    norm_obs=Flag(),
 )
 _IMITATION: dict[str, Setting] = dict(
     n_obs_steps=STEPS,

@@ -8,6 +8,7 @@ from difftori_gym.models.latent_model import LatentModel, latent_return, rollout
 from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
 from difftori_gym.models.observation_kind import ObservationKind, observation_kind
+from difftori_gym.models.observation_norm import ObservationNorm
 from difftori_gym.models.point_encoder import PointNetEncoder
 from difftori_gym.models.random_shift import default_shift, random_shift, shifted_images
 from difftori_gym.models.score_objective import ChunkObjective, LatentScoreObjective
@@ -27,6 +28,7 @@ __all__ = [
     "LatentScore",
     "LatentScoreObjective",
     "ObservationKind",
+    "ObservationNorm",
     "PointNetEncoder",
     "StateEncoder",
     "default_shift",

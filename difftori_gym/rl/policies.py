@@ -15,7 +15,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from difftori_gym.learning.spaces import check_action_space, check_extractor, check_observation_space
-from difftori_gym.models import CombinedEncoder, EnsembleCritic, ImageEncoder, LatentEncoder, LatentModel
+from difftori_gym.models import (
+    CombinedEncoder,
+    EnsembleCritic,
+    ImageEncoder,
+    LatentEncoder,
+    LatentModel,
+    ObservationNorm,
+)
 from difftori_gym.rl.exploration import executed_action
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.network_arch import NetworkArch
@@ -35,6 +42,8 @@ class RawCritic(nn.Module):
     :param arch: hidden sizes
     :param n_critics: number of values
     :param activation_fn: activation of the hidden layers
+    :param norm_obs: whether vectors are brought to one scale by their running mean and deviation, as
+        ``VecNormalize(norm_obs=True)`` does around an environment
     :param layer_norm: whether every hidden layer is normalised
     """
 
@@ -111,6 +120,7 @@ class DiffTORIPolicy(BasePolicy):
         image_shift: int | None = None,
         slow_targets: bool | None = None,
         layer_norm: bool = False,
+        norm_obs: bool = False,
     ) -> None:
         check_observation_space(observation_space, type(self).__name__)
         check_action_space(action_space, type(self).__name__)
@@ -136,11 +146,13 @@ class DiffTORIPolicy(BasePolicy):
         self.image_shift = image_shift
         self.slow_targets = has_images(observation_space) if slow_targets is None else slow_targets
         self.layer_norm = layer_norm
+        self.norm_obs = norm_obs
         self._build_networks(arch)
         self._build_optimizers(lr_schedule)
 
     def _build_networks(self, arch: NetworkArch) -> None:
         action_dim = get_action_dim(self.action_space)
+        self.observation_norm = ObservationNorm(self.observation_space) if self.norm_obs else None
         self.encoder = LatentEncoder(self.make_features_extractor(), arch.encoder, self.latent_dim, self.activation_fn)
         self.model = LatentModel(
             self.latent_dim,
@@ -202,15 +214,28 @@ class DiffTORIPolicy(BasePolicy):
             image_shift=self.image_shift,
             slow_targets=self.slow_targets,
             layer_norm=self.layer_norm,
+            norm_obs=self.norm_obs,
         )
         return data
 
     def preprocess(self, observation: PyTorchObs) -> PyTorchObs:
         """
         :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
-        :return: what the networks take: floats, images scaled to [0, 1] if the policy normalises them
+        :return: what the networks take: floats, images scaled to [0, 1] and vectors to one deviation if the policy
+            normalises them
         """
-        return preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
+        ready = preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
+        return ready if self.observation_norm is None else self.observation_norm(ready)
+
+    def observe(self, observation: PyTorchObs) -> None:
+        """
+        Let a training batch be counted in the statistics of ``norm_obs``.
+
+        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        """
+        if self.observation_norm is not None:
+            ready = preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
+            self.observation_norm.observe(ready)
 
     def encode(self, observation: PyTorchObs) -> Tensor:
         """
