@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss, action_loss
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.models import mlp
+from difftori_gym.observations import TensorObs
 
 HeadName = Literal["deterministic", "gaussian", "gmm"]
 HEADS = ("deterministic", "gaussian", "gmm")

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from difftori_gym.baselines.bc import ActionHead, CloningLoss, HeadName
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.observations import TensorObs
 
 
 class BCRNNNetwork(ChunkNetwork):

@@ -21,10 +21,11 @@ from torch import Tensor
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.models import ConditionalUnet1D
+from difftori_gym.observations import TensorObs
 
 Prediction = Literal["epsilon", "sample"]
 Size = Literal["diffusion_policy", "dp3", "simple_dp3", "small"]

@@ -27,8 +27,9 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.draws import Draws
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.observations import TensorObs
 
 Sampling = Literal["dfo", "langevin"]
 COUNTER_EXAMPLES: dict[str, int] = {"dfo": 256, "langevin": 8}

@@ -17,10 +17,11 @@ from difftori_gym.baselines.bc import CloningLoss
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import action_loss
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.models import mlp
+from difftori_gym.observations import TensorObs
 
 
 class ResidualNetwork(ChunkNetwork):

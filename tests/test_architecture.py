@@ -18,23 +18,25 @@ PACKAGE = "difftori_gym"
 FOLDERS = {"difftori_gym": PACKAGE, "wrappers": f"{PACKAGE}.wrappers", "baselines": f"{PACKAGE}.baselines"}
 
 # area -> the other areas it may import. An area is a folder or module directly under difftori_gym.
-LEARNING = {"learning", "models", "trajopt"}
+OBSERVATIONS = {"observations"}
+LEARNING = {"learning", "models", "trajopt", *OBSERVATIONS}
 MAY_IMPORT: dict[str, set[str]] = {
     "trajopt": set(),
-    "models": set(),
-    "learning": {"trajopt"},
+    "observations": set(),
+    "models": OBSERVATIONS,
+    "learning": {"trajopt", "observations"},
     "data": set(),
-    "wrappers": set(),
+    "wrappers": OBSERVATIONS,
     "checkpointing": {"wrappers"},
     "rl": LEARNING,
     "il": LEARNING,
     "baselines": {"rl", "il", "wrappers", *LEARNING},
     "exports": {"baselines", "checkpointing", "il", "rl", *LEARNING},
-    "envs": {"wrappers"},
+    "envs": {"observations", "wrappers"},
     "training_environment": set(),
     "evaluation": {"envs", "training_environment", "wrappers"},
     "video": {"envs", "evaluation", "training_environment", "wrappers"},
-    "collection": {"baselines", "envs", "il", "wrappers"},
+    "collection": {"baselines", "envs", "il", "observations", "wrappers"},
     "comparison": {
         "baselines",
         "checkpointing",
@@ -48,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wrappers",
         *LEARNING,
     },
-    "card": {"baselines", "checkpointing", "envs", "evaluation", "exports", "il", "rl", "video"},
+    "card": {"baselines", "checkpointing", "envs", "evaluation", "exports", "il", "observations", "rl", "video"},
     "zoo": {"baselines", "envs"},
     # difftori_gym/__init__.py gathers the public names.
     "": {

@@ -1,7 +1,8 @@
 """Gymnasium wrappers, installed as ``difftori_gym.wrappers``."""
 
+from ..observations import TensorObs
 from .action_repeat import ActionRepeat
-from .batched_env import BatchedEnv, TensorObs, TensorStep
+from .batched_env import BatchedEnv, TensorStep
 from .cameras import CameraPose, Cameras
 from .farthest_point_sampling import farthest_point_sampling
 from .named_env import NamedEnv

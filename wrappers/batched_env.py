@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-TensorObs = Tensor | dict[str, Tensor]
+from ..observations import TensorObs
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,3 @@ class BatchedEnv(ABC):
 
     def close(self) -> None:  # noqa: B027  (most suites hold nothing)
         """Free what the simulation holds."""
-
-
-def map_obs(function: Any, *observations: TensorObs) -> TensorObs:
-    """
-    :param function: of tensors
-    :param observations: arrays, or dictionaries with the same keys
-    :return: what the function makes of them, entry by entry
-    """
-    first = observations[0]
-    if isinstance(first, dict):
-        return {key: function(*(each[key] for each in observations)) for key in first}  # type: ignore[index]
-    return function(*observations)

@@ -8,7 +8,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from .batched_env import BatchedEnv, TensorObs
+from ..observations import TensorObs, entries, from_entries, map_obs
+from .batched_env import BatchedEnv
 from .host_copy import copy_to_host
 
 
@@ -70,6 +71,4 @@ class SingleEnv(gym.Env[Any, np.ndarray]):
 
     @staticmethod
     def _host(observations: TensorObs) -> Any:
-        if isinstance(observations, dict):
-            return {key: value[0] for key, value in copy_to_host(observations).items()}
-        return copy_to_host({"obs": observations})["obs"][0]
+        return map_obs(lambda value: value[0], from_entries(copy_to_host(entries(observations))))

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from .batched_env import BatchedEnv, TensorObs, TensorStep
+from ..observations import TensorObs, entries, map_obs
+from .batched_env import BatchedEnv, TensorStep
 from .episode_statistics import EpisodeStatistics, EpisodeTotals
 from .host_copy import copy_to_host
 from .seed_first_reset import checked_seed
@@ -145,11 +146,7 @@ class TensorVecEnv(VecEnv):
         final = _as_obs(host, _FINAL)
         for index in np.flatnonzero(dones):
             # A copy: a kept info must not keep the whole step's buffer alive.
-            infos[index]["terminal_observation"] = (
-                {key: value[index].copy() for key, value in final.items()}
-                if isinstance(final, dict)
-                else final[index].copy()
-            )
+            infos[index]["terminal_observation"] = map_obs(lambda value, index=index: value[index].copy(), final)
         return _as_obs(host, _OBS), host["rewards"], dones, infos
 
     def _flags(self) -> dict[str, Tensor]:
@@ -251,9 +248,7 @@ def _named(prefix: str, observations: TensorObs) -> dict[str, Tensor]:
     :param observations: tensor, or dictionary of tensors
     :return: the tensors under names that start with the prefix
     """
-    if isinstance(observations, dict):
-        return {f"{prefix}/{key}": value for key, value in observations.items()}
-    return {prefix: observations}
+    return {prefix if key is None else f"{prefix}/{key}": value for key, value in entries(observations).items()}
 
 
 def _as_obs(host: dict[str, np.ndarray], prefix: str) -> Any:

@@ -22,6 +22,7 @@ from difftori_gym.checkpointing.checkpoint import list_checkpoints
 from difftori_gym.envs import parse_task, task_action_repeat
 from difftori_gym.exports import load_export
 from difftori_gym.il import DiffTORIImitation
+from difftori_gym.observations import map_obs
 from difftori_gym.rl import DiffTORI
 
 LEARNERS: dict[str, type[BaseAlgorithm]] = {
@@ -167,7 +168,7 @@ def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> 
     :param env: its id
     :raises ValueError: if they differ, with the options that say how the model saw
     """
-    if _kind(space) != _kind(shown):
+    if map_obs(_kind, space) != map_obs(_kind, shown):
         raise ValueError(
             f"the model sees {' '.join(str(space).split())}, {env} shows {' '.join(str(shown).split())}: give what it "
             "was trained with, --obs, --obs-kwargs and --action-repeat, or the folder of its run."
@@ -176,8 +177,6 @@ def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> 
 
 def _kind(space: spaces.Space[Any]) -> Any:
     """:return: shapes and kinds of number; images with channels first and last are the same, as a policy takes both"""
-    if isinstance(space, spaces.Dict):
-        return {key: _kind(each) for key, each in space.spaces.items()}
     images = space.shape is not None and len(space.shape) == 3 and space.dtype == np.uint8
     shape = tuple(sorted(space.shape or ())) if images else space.shape
     return type(space), shape, images

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il import Episode
+from difftori_gym.observations import map_obs
 from difftori_gym.wrappers.success import latched_success
 
 
@@ -92,14 +93,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         :return: the episode so far; cut, if the environment did not end it
         :raises ValueError: if nothing was done in it
         """
-        first = self._observations[0]
-        observations = (
-            {key: np.stack([each[key] for each in self._observations]) for key in first}
-            if isinstance(first, dict)
-            else np.stack(self._observations)
-        )
         return Episode(
-            observations=observations,
+            observations=map_obs(lambda *each: np.stack(each), *self._observations),
             actions=np.stack(self._actions) if self._actions else np.empty((0, *self._box.shape)),
             rewards=np.array(self._rewards),
             terminated=self._terminated,
@@ -111,6 +106,4 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
 
 def _copied(observation: Any) -> Any:
     """:return: an observation that the environment will not write into"""
-    if isinstance(observation, dict):
-        return {key: np.array(value) for key, value in observation.items()}
-    return np.array(observation)
+    return map_obs(np.array, observation)

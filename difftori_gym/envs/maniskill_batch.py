@@ -11,8 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from difftori_gym.envs.maniskill_observation import View, space_of
-from difftori_gym.wrappers import BatchedEnv, TensorObs, TensorStep
-from difftori_gym.wrappers.batched_env import map_obs
+from difftori_gym.observations import TensorObs, map_obs
+from difftori_gym.wrappers import BatchedEnv, TensorStep
 
 
 class ManiSkillBatch(BatchedEnv):

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from difftori_gym.wrappers import TensorObs
+from difftori_gym.observations import TensorObs, entries, space_from_entries
 from difftori_gym.wrappers.cameras import several_cameras
 from difftori_gym.wrappers.farthest_point_sampling import farthest_point_sampling
 from difftori_gym.wrappers.geometry import CropBox
@@ -159,10 +159,12 @@ def space_of(observations: TensorObs) -> spaces.Space[Any]:
     :param observations: of ``N`` environments
     :return: the space of one environment's: bytes from 0 to 255, floats without bounds
     """
-    if isinstance(observations, dict):
-        return spaces.Dict({key: space_of(value) for key, value in observations.items()})
-    shape = tuple(observations.shape[1:])
-    if observations.dtype == torch.uint8:
+    return space_from_entries({key: _space_of(value) for key, value in entries(observations).items()})
+
+
+def _space_of(values: Tensor) -> spaces.Space[Any]:
+    shape = tuple(values.shape[1:])
+    if values.dtype == torch.uint8:
         return spaces.Box(0, 255, shape, np.uint8)
     return spaces.Box(-np.inf, np.inf, shape, np.float32)
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 
+from difftori_gym.observations import entries, map_obs, space_from_entries
 from difftori_gym.wrappers import PixelObservation, PointCloudObservation, StateObservation
 from difftori_gym.wrappers.cameras import CameraId
 from difftori_gym.wrappers.pixel_observation import StateBeside
@@ -153,9 +154,7 @@ def _merge(observation: Any) -> Any:
     :param observation: array ``[k, N, ...]`` or a dict of them
     :return: array ``[k N, ...]`` or a dict of them
     """
-    if isinstance(observation, dict):
-        return {key: _merge(value) for key, value in observation.items()}
-    return np.reshape(observation, (-1, *observation.shape[2:]))
+    return map_obs(lambda value: np.reshape(value, (-1, *value.shape[2:])), observation)
 
 
 def _merged_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -163,7 +162,9 @@ def _merged_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     :param space: Box ``[k, N, ...]`` or a Dict of them
     :return: Box ``[k N, ...]`` or a Dict of them
     """
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _merged_space(entry) for key, entry in space.items()})
-    assert isinstance(space, spaces.Box)
-    return spaces.Box(_merge(space.low), _merge(space.high), dtype=space.dtype.type)
+    return space_from_entries(
+        {
+            key: spaces.Box(_merge(entry.low), _merge(entry.high), dtype=entry.dtype.type)
+            for key, entry in entries(space).items()
+        }
+    )

@@ -12,11 +12,12 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor, nn
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.networks import TensorObs, TrainingBatch
+from difftori_gym.il.networks import TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.validation import check_same_spaces
 from difftori_gym.il.windows import WindowBatch
 from difftori_gym.models import shifted_images
+from difftori_gym.observations import TensorObs, batch_size_of, entries, map_obs, space_from_entries
 
 CACHE_BATCH = 256
 
@@ -40,11 +41,11 @@ class WindowDataset:
         cache_base_actions: bool,
     ) -> None:
         self._demonstrations, self._policy, self._generator = demonstrations, policy, generator
-        self._transpose = _needs_transposing(demonstrations.observation_space)
+        self._transpose = map_obs(_needs_transposing, demonstrations.observation_space)
         check_same_spaces(
             policy.observation_space,
             policy.action_space,
-            _AsSeen(demonstrations, self._transpose),
+            _AsSeen(demonstrations),
             what="demonstrations",
             whose="the environment",
         )
@@ -92,14 +93,10 @@ class WindowDataset:
         return TrainingBatch(observations, self._actions(windows), base_actions, all_actions)
 
     def _observations(self, windows: WindowBatch) -> TensorObs:
-        device = self._policy.device
-        raw: Any = windows.observations
-        if isinstance(raw, dict):
-            return {key: torch.as_tensor(self._seen(value, key), device=device) for key, value in raw.items()}
-        return torch.as_tensor(self._seen(raw, ""), device=device)
+        def seen(array: np.ndarray, transposed: bool) -> Tensor:
+            return torch.as_tensor(np.moveaxis(array, -1, -3) if transposed else array, device=self._policy.device)
 
-    def _seen(self, images: np.ndarray, key: str) -> np.ndarray:
-        return np.moveaxis(images, -1, -3) if self._transpose.get(key, False) else images
+        return map_obs(seen, windows.observations, self._transpose)
 
     def _actions(self, windows: WindowBatch) -> Tensor:
         scaled = self._policy.scale_action(windows.actions.reshape(-1, *self._policy.action_space.shape))  # type: ignore[misc]
@@ -128,8 +125,8 @@ class WindowDataset:
             self._cache = answers.to(self._policy.device)
 
     def _ask_base(self, observations: TensorObs) -> Tensor:
-        batch = len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
-        actions = self._policy.start(observations, self._policy.draw_noise(batch, False), deterministic=False)
+        noise = self._policy.draw_noise(batch_size_of(observations), False)
+        actions = self._policy.start(observations, noise, deterministic=False)
         assert actions is not None
         return actions
 
@@ -140,20 +137,16 @@ _NOTHING = torch.empty(0)
 class _AsSeen:
     """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
 
-    def __init__(self, demonstrations: Demonstrations, transposed: dict[str, bool]) -> None:
-        space: Any = demonstrations.observation_space
-        self.observation_space = VecTransposeImage.transpose_space(space) if transposed.get("", False) else space
-        if hasattr(space, "spaces") and any(transposed.values()):
-            self.observation_space = type(space)(
-                {
-                    key: VecTransposeImage.transpose_space(entry, key) if transposed[key] else entry
-                    for key, entry in space.spaces.items()
-                }
-            )
+    def __init__(self, demonstrations: Demonstrations) -> None:
+        self.observation_space = space_from_entries(
+            {
+                key: VecTransposeImage.transpose_space(entry) if _needs_transposing(entry) else entry
+                for key, entry in entries(demonstrations.observation_space).items()
+            }
+        )
         self.action_space = demonstrations.action_space
 
 
-def _needs_transposing(space: Any) -> dict[str, bool]:
-    """By key, whether an entry is an image with the channels last."""
-    entries = space.spaces if hasattr(space, "spaces") else {"": space}
-    return {key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries.items()}
+def _needs_transposing(entry: Any) -> bool:
+    """Whether it is the space of an image with the channels last."""
+    return is_image_space(entry) and not is_image_space_channels_first(entry)

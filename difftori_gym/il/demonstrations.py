@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from difftori_gym.il.episode import Episode, check_episode
 from difftori_gym.il.windows import DemonstrationWindows
+from difftori_gym.observations import entries
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, so
     """
     if not isinstance(action_space, spaces.Box):
         raise ValueError(f"{source}: imitation learns continuous actions: expected a Box, got {action_space}.")
-    entries = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-    for space in entries:
+    for space in entries(observation_space).values():
         if not isinstance(space, spaces.Box):
             raise ValueError(
                 f"{source}: expected observations from a Box or one level of Dict of Box, got {observation_space}: "

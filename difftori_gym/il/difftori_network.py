@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from difftori_gym.il.losses import VariationalLoss, sample_gaussian, variational_loss
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs, TrainingBatch
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
 from difftori_gym.models import ChunkObjective, ChunkScore, GaussianPosterior, LatentScore, LatentScoreObjective
+from difftori_gym.observations import TensorObs
 from difftori_gym.trajopt import Solution, TrajectoryOptimizer
 
 ObjectiveName = Literal["chunk", "latent"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
-ArrayObs = np.ndarray | dict[str, np.ndarray]
+from difftori_gym.observations import ArrayObs, entries, under
 
 ACTION_TOLERANCE = 1e-5  # share of the box's width by which rounding to float32 may carry an action out of it
 CHECKED_AT_ONCE = 256  # steps: large arrays may lie on the disk
@@ -46,9 +46,10 @@ class Episode:
             raise ValueError(
                 f"expected rewards of shape ({length},) beside {length} actions, got {self.rewards.shape}."
             )
-        if isinstance(self.observations, dict) and not self.observations:
+        found = entries(self.observations)
+        if not found:
             raise ValueError("expected observations, got an empty dictionary.")
-        for key, value in items(self.observations):
+        for key, value in found.items():
             if len(value) != length + 1:
                 raise ValueError(
                     f"expected {length + 1} observations{under(key)} beside {length} actions, the closing one counted, "
@@ -66,22 +67,6 @@ class Episode:
         return self.name or f"episode {index}"
 
 
-def items(observations: ArrayObs) -> list[tuple[str | None, np.ndarray]]:
-    """
-    :param observations: an array or a dictionary of such
-    :return: keys and arrays; the key of a lone array is None
-    """
-    return list(observations.items()) if isinstance(observations, dict) else [(None, observations)]
-
-
-def under(key: str | None) -> str:
-    """
-    :param key: key of an observation, or None
-    :return: how an error message names it
-    """
-    return "" if key is None else f" under key {key!r}"
-
-
 def check_episode(episode: Episode, observation_space: spaces.Space, action_space: spaces.Box, where: str) -> None:
     """
     :param episode: an episode
@@ -90,18 +75,13 @@ def check_episode(episode: Episode, observation_space: spaces.Space, action_spac
     :param where: file and episode, for error messages
     :raises ValueError: as :class:`Demonstrations`
     """
-    expected: list[tuple[str | None, spaces.Space]] = (
-        list(observation_space.spaces.items())
-        if isinstance(observation_space, spaces.Dict)
-        else [(None, observation_space)]
-    )
-    found = dict(items(episode.observations))
-    if set(found) != {key for key, _ in expected}:
+    expected, found = entries(observation_space), entries(episode.observations)
+    if found.keys() != expected.keys():
         raise ValueError(
-            f"{where}: expected observations with keys {[key for key, _ in expected]}, got {list(found)}. "
+            f"{where}: expected observations with keys {list(expected)}, got {list(found)}. "
             "None stands for an array without a key."
         )
-    for key, space in expected:
+    for key, space in expected.items():
         assert isinstance(space, spaces.Box)
         _check_array(found[key], space, f"{where}: expected observations{under(key)}")
     _check_array(episode.actions, action_space, f"{where}: expected actions")

@@ -22,8 +22,9 @@ from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, PolicySpec
 from difftori_gym.il.spaces_env import SpacesVecEnv
 from difftori_gym.il.validation import check_same_spaces, check_windows
 from difftori_gym.learning.learner import Learner
+from difftori_gym.learning.memory_errors import out_of_memory_explained
+from difftori_gym.learning.running_means import RunningMeans
 from difftori_gym.learning.spaces import check_action_space
-from difftori_gym.models.memory_errors import out_of_memory_explained
 
 SelfImitation = TypeVar("SelfImitation", bound="ImitationAlgorithm")
 
@@ -66,7 +67,11 @@ class ImitationAlgorithm(Learner):
     }
     needs_base_policy: ClassVar[bool] = False
     # what a checkpoint keeps beside the file that ``save`` writes
-    resume_attributes: ClassVar[tuple[str, ...]] = ("_generator.bit_generator.state", "_sums", "_cached_base_actions")
+    resume_attributes: ClassVar[tuple[str, ...]] = (
+        "_generator.bit_generator.state",
+        "_means.sums",
+        "_cached_base_actions",
+    )
 
     def __init__(
         self,
@@ -113,7 +118,7 @@ class ImitationAlgorithm(Learner):
         self.ema_decay, self.noise_lifetime = ema_decay, noise_lifetime
         self.cache_base_actions, self.max_grad_norm = cache_base_actions, max_grad_norm
         self.saved_by = self.algorithm
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._means = RunningMeans()
         self._dataset: WindowDataset | None = None
         self.base_policy = base_policy.policy if isinstance(base_policy, ImitationAlgorithm) else base_policy
         self.base_spec = PolicySpec.of(self.base_policy) if self.base_policy is not None else None
@@ -248,14 +253,12 @@ class ImitationAlgorithm(Learner):
         terms = {f"{field.name}_loss" if field.name == "total" else field.name: field.name for field in fields(loss)}
         values = {name: getattr(loss, field).detach() for name, field in terms.items()} | {"grad_norm": norm.detach()}
         for name, value in values.items():
-            total, count = self._sums.get(name, (torch.zeros_like(value), 0))
-            self._sums[name] = (total + value, count + 1)
+            self._means.add(name, value)
 
     def dump_logs(self) -> None:
         """Write the log; training terms are means over the gradient steps since the last time."""
-        for name, (total, count) in self._sums.items():
-            self.logger.record(f"train/{name}", (total / count).item())
-        self._sums.clear()
+        for name, mean in self._means.pop().items():
+            self.logger.record(f"train/{name}", mean)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
@@ -326,7 +329,7 @@ class ImitationAlgorithm(Learner):
         super().set_env(env, force_reset)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "demonstrations", "base_policy", "_dataset", "_generator", "_sums"]
+        return [*super()._excluded_save_params(), "demonstrations", "base_policy", "_dataset", "_generator", "_means"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difftori_gym.il.episode import ArrayObs
+from difftori_gym.observations import ArrayObs, entries
 
 PolicyState = tuple[np.ndarray, ...]
 """As Stable-Baselines3 hands it on: arrays whose first axis counts environments."""
@@ -84,4 +84,5 @@ def split(observation: ArrayObs) -> tuple[np.ndarray, ...]:
     :param observation: array or dictionary of arrays
     :return: the arrays, by sorted key
     """
-    return tuple(observation[key] for key in sorted(observation)) if isinstance(observation, dict) else (observation,)
+    parts = entries(observation)
+    return tuple(parts[key] for key in sorted(parts))

@@ -10,9 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from difftori_gym.il.losses import ImitationLoss
-
-TensorObs = Tensor | dict[str, Tensor]
-"""Observations ``[B, n_obs_steps, ...]``, or a dictionary of such."""
+from difftori_gym.observations import TensorObs, map_obs
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,8 @@ class ObservationEncoder(nn.Module):
         :param observations: ``[B, at least n_obs_steps, ...]`` or a dictionary of such
         :return: ``[B, n_obs_steps, features_dim]``
         """
-        if isinstance(observations, dict):
-            flat: TensorObs = {key: self._frames(value) for key, value in observations.items()}
-        else:
-            flat = self._frames(observations)
-        features: Tensor = self.features_extractor(self.normalizer(flat))
+        frames = map_obs(self._frames, observations)
+        features: Tensor = self.features_extractor(self.normalizer(frames))
         return features.unflatten(0, (-1, self.n_obs_steps))
 
     def _frames(self, windows: Tensor) -> Tensor:

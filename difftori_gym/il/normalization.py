@@ -11,9 +11,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import Episode, items
+from difftori_gym.il.episode import Episode
+from difftori_gym.observations import TensorObs, entries
 
-TensorObs = Tensor | dict[str, Tensor]
 CloudScaling = Literal["axes", "none"]
 CLOUD_SCALINGS: tuple[str, ...] = get_args(CloudScaling)
 MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Policy
@@ -88,8 +88,8 @@ class ObservationNormalizer(nn.Module):
         self.entry: nn.Module | None = None
         # A module's name must not hold a dot, a key may: so entries are numbered.
         self.keys: tuple[str, ...] = tuple(space.spaces) if isinstance(space, spaces.Dict) else ()
-        if isinstance(space, spaces.Dict):
-            self.entries = nn.ModuleList([_normalizer_of(entry, clouds) for entry in space.spaces.values()])
+        if self.keys:
+            self.entries = nn.ModuleList([_normalizer_of(entry, clouds) for entry in entries(space).values()])
         else:
             self.entry = _normalizer_of(space, clouds)
 
@@ -113,8 +113,8 @@ class ObservationNormalizer(nn.Module):
         if self.entry is not None:
             assert isinstance(observations, Tensor)
             return self.entry(observations)
-        assert isinstance(observations, dict)
-        return {key: entry(observations[key]) for key, entry in zip(self.keys, self.entries, strict=True)}
+        found = entries(observations)
+        return {key: entry(found[key]) for key, entry in zip(self.keys, self.entries, strict=True)}
 
 
 class ActionNormalizer(nn.Module):
@@ -179,7 +179,7 @@ def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) ->
     shape = tuple(normalizer.scale.shape)
     lows, highs = [], []
     for episode in episodes:
-        value = dict(items(episode.observations))[key]
+        value = entries(episode.observations)[key]
         flat = np.asarray(value[:-1]).reshape(-1, *shape)
         lows.append(flat.min(axis=0))
         highs.append(flat.max(axis=0))

@@ -16,13 +16,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
-from difftori_gym.il.episode import ArrayObs
 from difftori_gym.il.memory import PolicyState, RolloutMemory
-from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TensorObs
+from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder
 from difftori_gym.il.normalization import CloudScaling, ObservationNormalizer
-from difftori_gym.il.validation import check_finite_observation, check_same_spaces, check_windows
+from difftori_gym.il.validation import check_same_spaces, check_windows
+from difftori_gym.learning.finite import check_finite_observation
 from difftori_gym.learning.spaces import check_action_space, check_extractor, check_observation_space
 from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, observation_kind
+from difftori_gym.observations import ArrayObs, TensorObs, batch_size_of, entries, from_entries, map_obs
 
 NoiseLifetime = Literal["episode", "chunk"]
 
@@ -253,10 +254,10 @@ class ImitationPolicy(BasePolicy):
         :return: actions in the environment's units, state for the next call
         :raises ValueError: if an observation is not finite, or the state is that of another number of environments
         """
-        check_finite_observation(observation)
+        check_finite_observation(observation, self.observation_space)
         self.set_training_mode(False)
         tensors, vectorized = self.obs_to_tensor(observation)
-        arrays = _to_arrays(tensors)
+        arrays = map_obs(lambda value: value.cpu().numpy(), tensors)
         memory, starts = self._recall(arrays, state, episode_start)
         empty = memory.position >= self.n_action_steps
         if empty.any():
@@ -268,7 +269,7 @@ class ImitationPolicy(BasePolicy):
         self, observation: ArrayObs, state: PolicyState | None, episode_start: np.ndarray | None
     ) -> tuple[RolloutMemory, np.ndarray]:
         """The memory after this observation, and mask ``[B]`` of environments in which an episode starts."""
-        batch = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        batch = batch_size_of(observation)
         if state is None:
             memory = RolloutMemory.empty(
                 observation, self.history_steps, self.n_action_steps, self.action_dim, self.noise_dim
@@ -290,15 +291,11 @@ class ImitationPolicy(BasePolicy):
         if self.noise_dim and fresh.any():
             memory.noise[fresh] = self.draw_noise(int(fresh.sum()), deterministic).cpu().numpy()
         history: list[Any] = [torch.as_tensor(part[rows], device=self.device) for part in memory.history]
-        windows = dict(zip(sorted(self._keys()), history, strict=True)) if self._keys() else history[0]
+        windows = from_entries(dict(zip(sorted(entries(self.observation_space)), history, strict=True)))
         noise = torch.as_tensor(memory.noise[rows], device=self.device)
         plan = self.chunk(windows, noise, deterministic)
         memory.chunk[rows] = plan[:, : self.n_action_steps].cpu().numpy()
         memory.position[rows] = 0
-
-    def _keys(self) -> list[str]:
-        space = self.observation_space
-        return list(space.spaces) if isinstance(space, spaces.Dict) else []
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """First action of a plan from an observation that begins an episode, ``[B, A]`` in [-1, 1]."""
@@ -306,13 +303,8 @@ class ImitationPolicy(BasePolicy):
         def repeated(value: Tensor) -> Tensor:
             return value[:, None].expand(-1, self.history_steps, *value.shape[1:])
 
-        if isinstance(observation, dict):
-            windows: Any = {key: repeated(value) for key, value in observation.items()}
-            batch = len(next(iter(observation.values())))
-        else:
-            windows, batch = repeated(observation), len(observation)
-        noise = self.draw_noise(batch, deterministic)
-        return self.chunk(windows, noise, deterministic)[:, 0]
+        noise = self.draw_noise(batch_size_of(observation), deterministic)
+        return self.chunk(map_obs(repeated, observation), noise, deterministic)[:, 0]
 
     forward = _predict
 
@@ -346,9 +338,3 @@ def default_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
     if isinstance(space, spaces.Dict):
         return CombinedEncoder
     return {"image": ImageEncoder, "point_cloud": PointNetEncoder, "vector": FlattenExtractor}[observation_kind(space)]
-
-
-def _to_arrays(observation: PyTorchObs) -> ArrayObs:
-    if isinstance(observation, dict):
-        return {key: value.cpu().numpy() for key, value in observation.items()}
-    return observation.cpu().numpy()

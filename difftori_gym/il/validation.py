@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs
+from difftori_gym.observations import entries, under
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
@@ -44,10 +44,9 @@ def check_same_spaces(
         )
     for key, layout in expected.items():
         if layout != got[key]:
-            where = f" under key {key!r}" if key else ""
             raise ValueError(
-                f"{what}: expected observations{where} of shape and type {layout} as in {whose}, got {got[key]}: "
-                "record and run with the same observations."
+                f"{what}: expected observations{under(key or None)} of shape and type {layout} as in {whose}, "
+                f"got {got[key]}: record and run with the same observations."
             )
     same = (
         isinstance(action_space, spaces.Box)
@@ -65,26 +64,4 @@ def check_same_spaces(
 
 def _layout(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...] | None, str]]:
     """Shape and kind of every entry; types of one kind, as float32 and float64, may be mixed."""
-    entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-    return {key: (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries.items()}
-
-
-def check_finite_observation(observation: ArrayObs) -> None:
-    """
-    :param observation: one observation or a batch
-    :raises ValueError: if a number is nan or infinite, naming the key and the position
-    """
-    if isinstance(observation, tuple):
-        raise ValueError(
-            "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
-            "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
-        )
-    for key, value in observation.items() if isinstance(observation, dict) else [("", observation)]:
-        array = np.asarray(value)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
-            where = f" under key {key!r}" if key else ""
-            raise ValueError(
-                f"Expected finite observations, got {array[position]}{where} at position {position}: "
-                "repair the environment or wrap it."
-            )
+    return {key or "": (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries(space).items()}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.episode import Episode
+from difftori_gym.observations import ArrayObs, map_obs
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,7 @@ class DemonstrationWindows:
         self.n_obs_steps = n_obs_steps
         self.horizon = horizon
         self.n_action_steps = n_action_steps
-        first_observation = episodes[0].observations
-        self._observations: ArrayObs = (
-            {key: join([_entry(episode, key) for episode in episodes]) for key in first_observation}
-            if isinstance(first_observation, dict)
-            else join([np.asarray(episode.observations) for episode in episodes])
-        )
+        self._observations = map_obs(lambda *parts: join(parts), *(episode.observations for episode in episodes))
         self._actions = np.concatenate(
             [np.asarray(episode.actions, dtype=np.float32).reshape(len(episode.actions), -1) for episode in episodes]
         )
@@ -107,11 +103,7 @@ class DemonstrationWindows:
         action_rows = np.minimum(
             self._action[indices, None] + np.arange(self.horizon), self._last_action[indices, None]
         )
-        observations: ArrayObs = (
-            {key: np.asarray(value[observation_rows]) for key, value in self._observations.items()}
-            if isinstance(self._observations, dict)
-            else np.asarray(self._observations[observation_rows])
-        )
+        observations = map_obs(lambda value: np.asarray(value[observation_rows]), self._observations)
         return WindowBatch(observations, self._actions[action_rows], indices)
 
     def sample(self, batch_size: int, generator: np.random.Generator) -> WindowBatch:
@@ -154,11 +146,6 @@ def _owner(array: np.ndarray) -> object:
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return owner
-
-
-def _entry(episode: Episode, key: str) -> np.ndarray:
-    assert isinstance(episode.observations, dict)
-    return episode.observations[key]
 
 
 def _check_window(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from torch import nn
 
+from difftori_gym.observations import entries, under
+
 NO_BOUND = 1e10
 """MuJoCo's "no limit". Bounds from here to the greatest float stand for none, and cannot be scaled to [-1, 1]."""
 
@@ -49,10 +51,10 @@ def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxe
     :raises ValueError: unless it is an array, or one level of dictionary of such under names, of kinds that networks
         read right
     """
-    entries: dict[Any, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
-    if not entries:
+    parts = entries(space)
+    if not parts:
         raise ValueError(f"{learner} expected observations, got {space}: show the task to it.")
-    for key, entry in entries.items():
+    for key, entry in parts.items():
         if isinstance(space, spaces.Dict) and (not isinstance(key, str) or not key):
             raise ValueError(
                 f"{learner} expected names as keys of observations, got {key!r}: "
@@ -60,8 +62,7 @@ def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxe
             )
         remedy = _remedy(entry, only_boxes)
         if remedy:
-            where = "" if key is None else f" under key {key!r}"
-            raise ValueError(f"{learner} cannot read observations of {one_line(entry)}{where}: {remedy}")
+            raise ValueError(f"{learner} cannot read observations of {one_line(entry)}{under(key)}: {remedy}")
 
 
 def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from difftori_gym.models.combined_encoder import module_name
 from difftori_gym.models.observation_kind import observation_kind
+from difftori_gym.observations import entries, from_entries
 
 CLIP = 10.0
 
@@ -66,31 +67,32 @@ class ObservationNorm(nn.Module):
 
     def __init__(self, space: spaces.Space) -> None:
         super().__init__()
-        entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-        self.names = {key: module_name(key) for key, entry in entries.items() if _is_vector(entry, key)}
-        self.norms = nn.ModuleDict({name: RunningNorm(entries[key].shape or (1,)) for key, name in self.names.items()})
+        vectors = {key: entry for key, entry in entries(space).items() if _is_vector(entry, key)}
+        self.names = {key: module_name(key or "") for key in vectors}
+        self.norms = nn.ModuleDict(
+            {self.names[key]: RunningNorm(entry.shape or (1,)) for key, entry in vectors.items()}
+        )
 
     def observe(self, observation: PyTorchObs) -> None:
         """
         :param observation: preprocessed, ``[B, ...]`` or a dictionary of such
         """
-        for key, name in self.names.items():
-            norm = self.norms[name]
-            assert isinstance(norm, RunningNorm)
-            norm.observe(observation[key] if isinstance(observation, dict) else observation)
+        for key, vectors in entries(observation).items():
+            if key in self.names:
+                norm = self.norms[self.names[key]]
+                assert isinstance(norm, RunningNorm)
+                norm.observe(vectors)
 
     def forward(self, observation: PyTorchObs) -> PyTorchObs:
         """
         :param observation: preprocessed, ``[B, ...]`` or a dictionary of such
         :return: the same with vectors of one scale
         """
-        if not isinstance(observation, dict):
-            return self.norms[self.names[""]](observation) if self.names else observation
-        return {
-            key: self.norms[self.names[key]](value) if key in self.names else value
-            for key, value in observation.items()
+        read = {
+            key: self.norms[self.names[key]] if key in self.names else nn.Identity() for key in entries(observation)
         }
+        return from_entries({key: read[key](value) for key, value in entries(observation).items()})
 
 
-def _is_vector(space: spaces.Space, key: str) -> bool:
+def _is_vector(space: spaces.Space, key: str | None) -> bool:
     return isinstance(space, spaces.Box) and space.dtype.kind == "f" and observation_kind(space, key) == "vector"

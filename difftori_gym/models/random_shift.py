@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from difftori_gym.models.observation_kind import observation_kind
+from difftori_gym.observations import TensorObs, entries, from_entries
 
 #: DrQ moves images of 84 x 84 by up to 4 pixels; TD-MPC's code scales that with the size of the image.
 PIXELS_PER_SHIFT = 21
@@ -54,9 +55,7 @@ def default_shift(width: int) -> int:
     return width // PIXELS_PER_SHIFT
 
 
-def shifted_images(
-    observations: Tensor | dict[str, Tensor], space: spaces.Space[Any], shift: int | None = None
-) -> Tensor | dict[str, Tensor]:
+def shifted_images(observations: TensorObs, space: spaces.Space[Any], shift: int | None = None) -> TensorObs:
     """
     Move every image at random, each observation of a window on its own, as TD-MPC does.
 
@@ -65,13 +64,13 @@ def shifted_images(
     :param shift: greatest shift in pixels; None for a 21st of the width
     :return: the same with moved images, everything else as it was
     """
-    if isinstance(observations, dict):
-        assert isinstance(space, spaces.Dict)
-        return {
-            key: _moved(value, shift) if observation_kind(space.spaces[key], key) == "image" else value
-            for key, value in observations.items()
+    expected = entries(space)
+    return from_entries(
+        {
+            key: _moved(value, shift) if observation_kind(expected[key], key) == "image" else value
+            for key, value in entries(observations).items()
         }
-    return _moved(observations, shift) if observation_kind(space) == "image" else observations
+    )
 
 
 def _moved(images: Tensor, shift: int | None) -> Tensor:

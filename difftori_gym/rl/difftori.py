@@ -16,8 +16,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
-from difftori_gym.models.memory_errors import out_of_memory_explained
-from difftori_gym.rl import validation
+from difftori_gym.learning.finite import check_finite_observation, check_finite_transition
+from difftori_gym.learning.memory_errors import out_of_memory_explained
 from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, PlanningSchedule, RewardedSteps
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
@@ -109,7 +109,12 @@ class DiffTORI(TensorCollection):
         "target_update_interval",
         *records,
     }
-    resume_attributes: ClassVar[tuple[str, ...]] = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater._sums")
+    resume_attributes: ClassVar[tuple[str, ...]] = (
+        "_plan_state",
+        "_plan_restart",
+        "_tensor_plan",
+        "_updater.means.sums",
+    )
 
     def __init__(
         self,
@@ -303,7 +308,7 @@ class DiffTORI(TensorCollection):
             self._plan_state = self._plan_restart = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self._last_obs is not None
-        validation.check_finite_observation(self._last_obs, self.observation_space, batched=True)
+        check_finite_observation(self._last_obs, self.observation_space, batched=True)
         return prepared
 
     def _sample_action(
@@ -338,7 +343,7 @@ class DiffTORI(TensorCollection):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        validation.check_finite_transition(new_obs, reward, infos, self.observation_space)
+        check_finite_transition(new_obs, reward, infos, self.observation_space)
         timeouts = [info.get("TimeLimit.truncated", False) for info in infos]
         if np.any(dones & ~np.array(timeouts, dtype=bool)) and not self.policy.model.episodic:
             self.policy.model.episodic = True
@@ -370,7 +375,7 @@ class DiffTORI(TensorCollection):
 
     def dump_logs(self) -> None:
         """Write the log; training terms are means over the updates since the last time."""
-        for name, value in self._updater.pop_means().items():
+        for name, value in self._updater.means.pop().items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("rollout/horizon", self.policy.horizon)
         self.logger.record("rollout/exploration_std", self.policy.exploration_std)

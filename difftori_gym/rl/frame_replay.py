@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import get_obs_shape
 
 from difftori_gym.models import observation_kind
+from difftori_gym.observations import entries, space_from_entries, under
 from difftori_gym.rl.frame_storage import FrameRecorder, FrameStore, StackedFrames
 
 
@@ -104,9 +105,8 @@ def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str
     :return: frames per image, by key of the dictionary that holds it; None is the key of an image by itself
     :raises ValueError: if ``frame_stack`` does not divide the channels
     """
-    entries: dict[Any, Any] = dict(space.spaces) if isinstance(space, spaces.Dict) else {None: space}
     stacks: dict[str | None, int] = {}
-    for key, entry in entries.items():
+    for key, entry in entries(space).items():
         if observation_kind(entry, key) != "image" or len(entry.shape) != 3:
             continue
         channels, height, width = entry.shape
@@ -115,10 +115,9 @@ def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str
             colour = channels % 3 == 0 and channels > 3
             stacks[key] = 1 if not is_stack else channels // 3 if colour else channels
         elif frame_stack < 1 or channels % frame_stack:
-            where = "" if key is None else f" under key {key!r}"
             raise ValueError(
                 f"frame_stack must divide the channels of an image, got {frame_stack} for the shape {entry.shape}"
-                f"{where}: give the number of frames that the environment stacks, or leave it out."
+                f"{under(key)}: give the number of frames that the environment stacks, or leave it out."
             )
         else:
             stacks[key] = frame_stack
@@ -128,6 +127,4 @@ def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str
 def _without(space: spaces.Space[Any], keys: list[str | None]) -> spaces.Space[Any]:
     """:return: the space with one number instead of each of these entries"""
     number = spaces.Box(0.0, 1.0, (1,), np.float32)
-    if not isinstance(space, spaces.Dict):
-        return number if keys else space
-    return spaces.Dict({key: number if key in keys else entry for key, entry in space.spaces.items()})
+    return space_from_entries({key: number if key in keys else entry for key, entry in entries(space).items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +11,9 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
-from difftori_gym.models import default_shift, observation_kind, random_shift
-from difftori_gym.rl.sequence_buffer import SequenceBatch, TensorObs
+from difftori_gym.models import observation_kind, shifted_images
+from difftori_gym.observations import entries, map_obs
+from difftori_gym.rl.sequence_buffer import SequenceBatch
 
 
 def has_images(space: spaces.Space[Any]) -> bool:
@@ -21,9 +21,7 @@ def has_images(space: spaces.Space[Any]) -> bool:
     :param space: of the observations
     :return: whether they are images or hold some
     """
-    if isinstance(space, spaces.Dict):
-        return any(observation_kind(entry, key) == "image" for key, entry in space.spaces.items())
-    return observation_kind(space) == "image"
+    return any(observation_kind(entry, key) == "image" for key, entry in entries(space).items())
 
 
 def augmented(batch: SequenceBatch, space: spaces.Space[Any], shift: int | None = None) -> SequenceBatch:
@@ -38,28 +36,11 @@ def augmented(batch: SequenceBatch, space: spaces.Space[Any], shift: int | None 
     """
     if shift == 0 or not has_images(space):
         return batch
-    first, following = batch.observations, batch.next_observations
     return replace(
         batch,
-        observations=_on_images(lambda image: _move(image, shift), first, space),
-        next_observations=_on_images(
-            lambda image: _move(image.flatten(0, 1), shift).unflatten(0, image.shape[:2]), following, space
-        ),
+        observations=shifted_images(batch.observations, space, shift),
+        next_observations=shifted_images(batch.next_observations, space, shift),
     )
-
-
-def _move(images: Tensor, shift: int | None) -> Tensor:
-    return random_shift(images, default_shift(images.shape[-1]) if shift is None else shift)
-
-
-def _on_images(change: Callable[[Tensor], Tensor], observations: TensorObs, space: spaces.Space[Any]) -> TensorObs:
-    if isinstance(observations, dict):
-        assert isinstance(space, spaces.Dict)
-        return {
-            key: change(value) if observation_kind(space.spaces[key], key) == "image" else value
-            for key, value in observations.items()
-        }
-    return change(observations)
 
 
 def preprocessed(observation: PyTorchObs, space: spaces.Space[Any], *, normalize_images: bool) -> PyTorchObs:
@@ -71,14 +52,10 @@ def preprocessed(observation: PyTorchObs, space: spaces.Space[Any], *, normalize
     :param normalize_images: whether bytes are divided by 255
     :return: what the networks take
     """
-    if isinstance(observation, dict):
-        assert isinstance(space, spaces.Dict)
-        entries = {}
-        for key, value in observation.items():
-            entry = preprocessed(value, space.spaces[key], normalize_images=normalize_images)
-            assert isinstance(entry, Tensor)
-            entries[key] = entry
-        return entries
+    return map_obs(lambda value, entry: _preprocessed(value, entry, normalize_images), observation, space)
+
+
+def _preprocessed(observation: Tensor, space: spaces.Space[Any], normalize_images: bool) -> Tensor:
     if observation.dtype == torch.uint8 and observation.ndim == 4 and normalize_images and is_image_space(space):
         # One new tensor instead of three; the layout is changed while there is a quarter of the bytes.
         return observation.contiguous(memory_format=torch.channels_last).float().div_(255.0)

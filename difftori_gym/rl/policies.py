@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from difftori_gym.learning.finite import check_finite_observation
 from difftori_gym.learning.spaces import check_action_space, check_extractor, check_observation_space
 from difftori_gym.models import (
     CombinedEncoder,
@@ -27,7 +28,6 @@ from difftori_gym.rl.exploration import executed_action
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.network_arch import NetworkArch
 from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
-from difftori_gym.rl.validation import check_finite_observation
 from difftori_gym.trajopt import Solution
 
 PlanState = tuple[np.ndarray, ...]

@@ -13,10 +13,9 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from difftori_gym.observations import TensorObs, map_obs
 from difftori_gym.rl.frame_replay import FrameReplay
 from difftori_gym.rl.sum_tree import SumTree
-
-TensorObs = Tensor | dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -173,10 +172,8 @@ class SequenceSampling:
         return self.to_torch(array.astype(dtype, copy=False), copy=False)
 
     def _gather(self, storage: Any, rows: np.ndarray, columns: np.ndarray, env: VecNormalize | None) -> TensorObs:
-        if isinstance(storage, dict):
-            entries = self._normalize_obs({key: value[rows, columns] for key, value in storage.items()}, env)
-            return {key: self._tensor(value) for key, value in entries.items()}
-        return self._tensor(self._normalize_obs(storage[rows, columns], env))
+        picked: Any = map_obs(lambda value: value[rows, columns], storage)
+        return map_obs(self._tensor, self._normalize_obs(picked, env))
 
 
 class SequenceReplayBuffer(SequenceSampling, FrameReplay, ReplayBuffer):
@@ -220,6 +217,4 @@ def check_buffer_class(buffer_class: type) -> None:
 
 def flatten_time(observations: TensorObs) -> TensorObs:
     """``[B, H, ...]`` -> ``[B * H, ...]``, for arrays and for each entry of a dictionary."""
-    if isinstance(observations, dict):
-        return {key: torch.flatten(value, 0, 1) for key, value in observations.items()}
-    return torch.flatten(observations, 0, 1)
+    return map_obs(lambda value: torch.flatten(value, 0, 1), observations)

@@ -12,7 +12,8 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from difftori_gym.rl.sequence_buffer import SequenceSampling, TensorObs
+from difftori_gym.observations import TensorObs, entries, map_obs
+from difftori_gym.rl.sequence_buffer import SequenceSampling
 
 Rows = np.ndarray | Tensor
 
@@ -58,18 +59,15 @@ class TensorStorage(ReplayBuffer):
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
-        self.observations = self._zeros(observation_space)
-        self.next_observations = None if optimize_memory_usage else self._zeros(observation_space)
+        self.observations = map_obs(self._zeros, observation_space)
+        self.next_observations = None if optimize_memory_usage else map_obs(self._zeros, observation_space)
         shape = (self.buffer_size, n_envs)
         self.actions = torch.zeros((*shape, self.action_dim), device=self.device)
         self.rewards = torch.zeros(shape, device=self.device)
         self.dones = np.zeros(shape, dtype=np.float32)
         self.timeouts = np.zeros(shape, dtype=np.float32)
 
-    def _zeros(self, space: spaces.Space[Any]) -> TensorObs:
-        if isinstance(space, spaces.Dict):
-            entries = {key: self._zeros(entry) for key, entry in space.spaces.items()}
-            return {key: entry for key, entry in entries.items() if isinstance(entry, Tensor)}
+    def _zeros(self, space: spaces.Space[Any]) -> Tensor:
         dtype = torch.from_numpy(np.zeros(0, dtype=space.dtype)).dtype
         dtype = torch.float32 if dtype == torch.float64 else dtype
         return torch.zeros((self.buffer_size, self.n_envs, *(space.shape or ())), dtype=dtype, device=self.device)
@@ -101,11 +99,9 @@ class TensorStorage(ReplayBuffer):
             self.full, self.pos = True, 0
 
     def _put(self, storage: TensorObs, row: int, values: Any) -> None:
-        if isinstance(storage, dict):
-            for key, entry in storage.items():
-                entry[row] = torch.as_tensor(values[key], device=entry.device)
-        else:
-            storage[row] = torch.as_tensor(values, device=storage.device)
+        given = entries(values)
+        for key, entry in entries(storage).items():
+            entry[row] = torch.as_tensor(given[key], device=entry.device)
 
     def to(self, device: torch.device) -> None:
         """
@@ -115,10 +111,8 @@ class TensorStorage(ReplayBuffer):
             return
         for name in ("observations", "next_observations", "actions", "rewards"):
             value = getattr(self, name)
-            if isinstance(value, dict):
-                setattr(self, name, {key: entry.to(device) for key, entry in value.items()})
-            elif value is not None:
-                setattr(self, name, value.to(device))
+            if value is not None:
+                setattr(self, name, map_obs(lambda entry: entry.to(device), value))
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
         """Single transitions, as Stable-Baselines3's own algorithms draw them."""
@@ -139,9 +133,7 @@ class TensorStorage(ReplayBuffer):
         )
 
     def _pick(self, storage: TensorObs, rows: Rows, columns: Rows) -> Any:
-        if isinstance(storage, dict):
-            return {key: value[rows, columns] for key, value in storage.items()}
-        return storage[rows, columns]
+        return map_obs(lambda value: value[rows, columns], storage)
 
 
 class TensorSequenceReplayBuffer(SequenceSampling, TensorStorage):

@@ -15,13 +15,14 @@ from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
+from difftori_gym.learning.finite import check_finite_tensors
 from difftori_gym.learning.off_policy import OffPolicyLearner
+from difftori_gym.observations import TensorObs, map_obs
 from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, RewardedSteps, executed_action
 from difftori_gym.rl.planning import carried_plan
 from difftori_gym.rl.policies import DiffTORIPolicy
-from difftori_gym.rl.sequence_buffer import TensorObs, sequence_buffer_class
+from difftori_gym.rl.sequence_buffer import sequence_buffer_class
 from difftori_gym.rl.tensor_buffer import TensorSequenceReplayBuffer
-from difftori_gym.rl.validation import MAX_FLOAT32
 
 
 class StepOfTensors(Protocol):
@@ -191,7 +192,7 @@ class TensorCollection(OffPolicyLearner):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        _check_finite(final, rewards)
+        check_finite_tensors(final, rewards)
         timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
         if np.any(dones & ~timeouts) and not self.policy.model.episodic:
             self.policy.model.episodic = True
@@ -221,24 +222,4 @@ class TensorCollection(OffPolicyLearner):
         return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self.device)
 
     def _on_device(self, observations: TensorObs) -> TensorObs:
-        if isinstance(observations, dict):
-            return {key: value.to(self.device) for key, value in observations.items()}
-        return observations.to(self.device)
-
-
-def _check_finite(observations: TensorObs, rewards: Tensor) -> None:
-    """
-    :param observations: what a step led to, ``[N, ...]`` or a dictionary of such
-    :param rewards: ``[N]``
-    :raises ValueError: if a number is nan or infinite, naming the environment
-    """
-    entries = observations if isinstance(observations, dict) else {"": observations}
-    wrong = ~(rewards.abs() <= MAX_FLOAT32)
-    for entry in entries.values():
-        if entry.is_floating_point():
-            wrong = wrong | ~(entry.abs() <= MAX_FLOAT32).flatten(1).all(dim=1).to(wrong.device)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"Expected finite observations and rewards, got others from environment {int(wrong.nonzero()[0])}: "
-            "repair the environment or wrap it."
-        )
+        return map_obs(lambda value: value.to(self.device), observations)

@@ -9,6 +9,8 @@ import torch
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
+from difftori_gym.learning.running_means import RunningMeans
+from difftori_gym.observations import TensorObs, map_obs
 from difftori_gym.rl.images import augmented
 from difftori_gym.rl.losses import (
     LossCoefficients,
@@ -22,7 +24,7 @@ from difftori_gym.rl.losses import (
     td_target,
 )
 from difftori_gym.rl.policies import DiffTORIPolicy
-from difftori_gym.rl.sequence_buffer import SequenceBatch, TensorObs, flatten_time
+from difftori_gym.rl.sequence_buffer import SequenceBatch, flatten_time
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Updater:
         self._parameters = policy.model_parameters()
         self._prior_parameters = list(policy.model.actor.parameters())
         self._raw_critic_parameters = list(policy.raw_critic.parameters())
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self.means = RunningMeans()
 
     def update(self, batch: SequenceBatch, n_updates: int) -> Tensor:
         """
@@ -110,7 +112,7 @@ class Updater:
         loss = self._model_loss(batch, observations, next_observations, next_z, returns)
         gradients = _gradients(loss.total, self._parameters)
         norm = _clip(gradients, settings.max_grad_norm)
-        self._log("model_grad_norm", norm)
+        self.means.add("model_grad_norm", norm)
         uses_pg = settings.pg_coef > 0
         if uses_pg and n_updates % settings.pg_freq == 0:
             self._add_policy_gradient(gradients, norm, observations)
@@ -153,14 +155,14 @@ class Updater:
             self.settings.coefficients,
         )
         for name in ("reward", "value", "consistency", "termination"):
-            self._log(f"{name}_loss", getattr(loss, name))
-        self._log("value_target", values.mean())
+            self.means.add(f"{name}_loss", getattr(loss, name))
+        self.means.add("value_target", values.mean())
         return loss
 
     def _add_policy_gradient(self, gradients: list[Tensor], norm: Tensor, observations: TensorObs) -> None:
         """Add the gradient of the policy-gradient loss, clipped relative to ``norm``, to ``gradients`` in place."""
         policy, settings = self.policy, self.settings
-        first = _head(observations, settings.pg_batch_size)
+        first = map_obs(lambda value: value[: settings.pg_batch_size], observations)
         solution = policy.planner.plan(policy.model, policy.encoder(first), policy.horizon)
         loss = policy_gradient_loss(
             lambda action: policy.raw_critic(first, action), solution.actions, normalize=settings.pg_normalize
@@ -168,10 +170,10 @@ class Updater:
         through = _gradients(loss, self._parameters)
         ratio = settings.pg_max_grad_ratio
         pg_norm = _clip(through, None if ratio is None else ratio * norm.nan_to_num().clamp(max=settings.max_grad_norm))
-        self._log("pg_loss", loss.detach())
-        self._log("pg_at_wall", (solution.actions.detach()[:, 0].abs() >= 1.0).float().mean())
-        self._log("pg_grad_norm", pg_norm)
-        self._log("solver_failures", solution.num_failed.float())
+        self.means.add("pg_loss", loss.detach())
+        self.means.add("pg_at_wall", (solution.actions.detach()[:, 0].abs() >= 1.0).float().mean())
+        self.means.add("pg_grad_norm", pg_norm)
+        self.means.add("solver_failures", solution.num_failed.float())
         torch._foreach_add_(gradients, through, alpha=settings.pg_coef)
 
     def _update_raw_critic(
@@ -179,7 +181,7 @@ class Updater:
     ) -> None:
         policy, last = self.policy, returns.last[:, 0]
         rows = torch.arange(len(last), device=last.device)
-        following = policy.preprocess(_at(batch.next_observations, rows, last))
+        following = policy.preprocess(map_obs(lambda value: value[rows, last], batch.next_observations))
         with torch.no_grad():
             action = (policy.model.pi(next_z[rows, last]) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
             value = policy.raw_critic_target(following, action).amin(dim=0)
@@ -193,7 +195,7 @@ class Updater:
         gradients = _gradients(loss, parameters)
         _clip(gradients, self.settings.max_grad_norm)
         _step(optimizer, parameters, gradients)
-        self._log(f"{name}_loss", loss.detach())
+        self.means.add(f"{name}_loss", loss.detach())
 
     def _update_targets(self) -> None:
         policy, tau = self.policy, self.settings.tau
@@ -211,16 +213,6 @@ class Updater:
         reference = self._prior_parameters[0]
         noise = torch.randn(*shape, self.policy.model.action_dim, dtype=reference.dtype, device=reference.device)
         return (self.settings.noise_std * noise).clamp(-0.3, 0.3)  # TD-MPC's clip
-
-    def _log(self, name: str, value: Tensor) -> None:
-        total, count = self._sums.get(name, (torch.zeros_like(value), 0))
-        self._sums[name] = (total + value, count + 1)
-
-    def pop_means(self) -> dict[str, float]:
-        """:return: mean of every logged quantity since the last call; the only place that waits for the device"""
-        means = {name: (total / count).item() for name, (total, count) in self._sums.items()}
-        self._sums.clear()
-        return means
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
@@ -244,15 +236,3 @@ def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], grad
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     optimizer.step()
-
-
-def _head(observations: TensorObs, count: int) -> TensorObs:
-    if isinstance(observations, dict):
-        return {key: value[:count] for key, value in observations.items()}
-    return observations[:count]
-
-
-def _at(observations: TensorObs, rows: Tensor, steps: Tensor) -> TensorObs:
-    if isinstance(observations, dict):
-        return {key: value[rows, steps] for key, value in observations.items()}
-    return observations[rows, steps]

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ACTION_TOLERANCE, ArrayObs, Episode, items, under
+from difftori_gym.il.episode import ACTION_TOLERANCE, Episode
 from difftori_gym.il.formats.hdf5 import Group
+from difftori_gym.observations import ArrayObs, entries, space_from_entries, under
 
 
 def infer_space(observations: ArrayObs, where: str, remedy: str = "") -> spaces.Space:
@@ -21,15 +22,13 @@ def infer_space(observations: ArrayObs, where: str, remedy: str = "") -> spaces.
     :raises ValueError: if they are no numbers
     """
     found = {}
-    for key, value in items(observations):
+    for key, value in entries(observations).items():
         if value.dtype.kind not in "fiu":
             raise ValueError(
                 f"{where}: expected observations{under(key)} of numbers, got {value.dtype}. {remedy}".strip()
             )
         found[key] = _box(value)
-    if isinstance(observations, dict):
-        return spaces.Dict({key: found[key] for key in observations})
-    return found[None]
+    return space_from_entries(found)
 
 
 def _box(value: np.ndarray) -> spaces.Box:

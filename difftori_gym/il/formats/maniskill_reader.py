@@ -23,11 +23,12 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.episode import Episode
 from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array
 from difftori_gym.il.formats.inferred_spaces import as_vectors, choose, infer_action_space, infer_space, leaves, naming
 from difftori_gym.il.formats.json_files import read_description
 from difftori_gym.il.formats.storage import ObservationStorage
+from difftori_gym.observations import ArrayObs
 
 REPLAY = "python -m mani_skill.trajectory.replay_trajectory --traj-path {path} -o state --save-traj"
 

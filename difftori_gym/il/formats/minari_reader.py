@@ -11,13 +11,14 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.episode import Episode
 from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array, seed_of
 from difftori_gym.il.formats.inferred_spaces import choose, infer_action_space, infer_space, leaves, naming
 from difftori_gym.il.formats.minari_layout import DATA_FILE, data_folder, read_metadata
 from difftori_gym.il.formats.pictures import decode, is_picture
 from difftori_gym.il.formats.space_json import space_from_json
 from difftori_gym.il.formats.storage import ObservationStorage
+from difftori_gym.observations import entries, from_entries
 
 
 def read_minari(
@@ -114,15 +115,13 @@ def _one_level(space: spaces.Space) -> spaces.Space:
     """:return: the same, entries of a ``Dict`` inside a ``Dict`` under keys such as ``outer/inner``"""
     if not isinstance(space, spaces.Dict):
         return space
-    entries: dict[str, spaces.Space] = {}
-    for key, entry in space.spaces.items():
-        below = _one_level(entry)
-        entries |= (
-            {f"{key}/{inner}": each for inner, each in below.spaces.items()}
-            if isinstance(below, spaces.Dict)
-            else {key: below}
-        )
-    return spaces.Dict(entries)
+    return spaces.Dict(
+        {
+            key if inner is None else f"{key}/{inner}": each
+            for key, entry in space.spaces.items()
+            for inner, each in entries(_one_level(entry)).items()
+        }
+    )
 
 
 def _id_of_spec(metadata: dict[str, Any]) -> str:
@@ -145,14 +144,12 @@ def _read_episode(group: Group, name: str, space: spaces.Space, storage: Observa
     """
     where = f"{where}, {_title(name)}"
     with naming(where, name, "read_minari"):
-        observations: ArrayObs
-        if isinstance(space, spaces.Dict):
-            observations = {
-                key: _read_observation(group, f"observations/{key}", entry, where)
-                for key, entry in space.spaces.items()
+        observations = from_entries(
+            {
+                key: _read_observation(group, "observations" if key is None else f"observations/{key}", entry, where)
+                for key, entry in entries(space).items()
             }
-        else:
-            observations = _read_observation(group, "observations", space, where)
+        )
         ends = [read_array(group, name, where) for name in ("terminations", "truncations")]
         episode = Episode(
             observations=observations,

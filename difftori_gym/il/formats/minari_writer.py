@@ -16,6 +16,7 @@ from difftori_gym.il.formats.hdf5 import Group, open_hdf5, seed_of, write_variab
 from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, MINARI_VERSION, dataset_id, read_metadata
 from difftori_gym.il.formats.pictures import PICTURE_CHANNELS, encode, is_picture
 from difftori_gym.il.formats.space_json import space_to_json
+from difftori_gym.observations import entries
 
 
 class MinariWriter:
@@ -163,13 +164,10 @@ def _write_episode(group: Group, episode: Episode, observation_space: spaces.Spa
     :param index: the episode's number
     """
     length = len(episode)
-    if isinstance(episode.observations, dict):
-        assert isinstance(observation_space, spaces.Dict)
-        below = group.create_group("observations", track_order=True)
-        for key, value in episode.observations.items():
-            _write_observation(below, key, value, observation_space.spaces[key])
-    else:
-        _write_observation(group, "observations", episode.observations, observation_space)
+    expected, found = entries(observation_space), entries(episode.observations)
+    below = group if None in found else group.create_group("observations", track_order=True)
+    for key, value in found.items():
+        _write_observation(below, key or "observations", value, expected[key])
     group["actions"] = episode.actions
     group["rewards"] = episode.rewards
     for name, last in (("terminations", episode.terminated), ("truncations", episode.truncated)):

@@ -27,10 +27,11 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import ArrayObs, Episode
+from difftori_gym.il.episode import Episode
 from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array, seed_of, text_of
 from difftori_gym.il.formats.inferred_spaces import as_vectors, choose, infer_action_space, infer_space, naming
 from difftori_gym.il.formats.storage import ObservationStorage
+from difftori_gym.observations import ArrayObs
 
 # robomimic's own choice of low-dimensional observations (robomimic/exps/templates/bc.json), of each arm.
 ARM_KEYS = ("eef_pos", "eef_quat", "gripper_qpos")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs, Episode, items
+from difftori_gym.il.episode import Episode
+from difftori_gym.observations import entries, from_entries, under
 
 
 class ObservationStorage:
@@ -28,11 +29,8 @@ class ObservationStorage:
         self._filled = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        entries: list[tuple[str | None, spaces.Space]] = (
-            list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
-        )
         self._arrays: dict[str | None, np.ndarray] = {}
-        for number, (key, entry) in enumerate(entries):
+        for number, (key, entry) in enumerate(entries(space).items()):
             shape = (length, *(entry.shape or ()))
             if folder is None:
                 self._arrays[key] = np.empty(shape, dtype=entry.dtype)
@@ -52,8 +50,7 @@ class ObservationStorage:
         :return: the same, its observations as parts of the storage
         :raises ValueError: if keys, shapes or types of number are not those of the space
         """
-        observations = episode.observations
-        found = dict(items(observations))
+        found = entries(episode.observations)
         if set(found) != set(self._arrays):
             raise ValueError(
                 f"{where}: expected observations with keys {list(self._arrays)}, got {list(found)}. "
@@ -64,11 +61,10 @@ class ObservationStorage:
             value = found[key]
             if value.shape[1:] != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, casting="same_kind"):
                 raise ValueError(
-                    f"{where}: expected observations{'' if key is None else f' under key {key!r}'} of shape "
+                    f"{where}: expected observations{under(key)} of shape "
                     f"{array.shape[1:]} and type {array.dtype}, got {value.shape[1:]} and {value.dtype}."
                 )
             array[self._filled : self._filled + len(value)] = value
             stored[key] = array[self._filled : self._filled + len(value)]
         self._filled += len(next(iter(stored.values())))
-        kept: ArrayObs = {key: stored[key] for key in observations} if isinstance(observations, dict) else stored[None]
-        return dataclasses.replace(episode, observations=kept)
+        return dataclasses.replace(episode, observations=from_entries({key: stored[key] for key in found}))

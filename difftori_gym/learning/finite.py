@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from torch import Tensor
+
+from difftori_gym.observations import ArrayObs, TensorObs, entries, under
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is greater turns into an infinity on its way into the networks
 
 
 def check_finite_observation(
-    observation: np.ndarray | dict[str, np.ndarray],
+    observation: ArrayObs,
     space: spaces.Space[Any],
     *,
     batched: bool = False,
@@ -29,12 +32,9 @@ def check_finite_observation(
             "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
             "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
         )
-    if isinstance(observation, dict):
-        assert isinstance(space, spaces.Dict)
-        for key, value in observation.items():
-            _check_finite(np.asarray(value), space.spaces[key], f" under key {key!r}", batched, env)
-    else:
-        _check_finite(np.asarray(observation), space, "", batched, env)
+    expected = entries(space)
+    for key, value in entries(observation).items():
+        _check_finite(np.asarray(value), expected.get(key, space), under(key), batched, env)
 
 
 def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batched: bool, env: int | None) -> None:
@@ -54,7 +54,7 @@ def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batch
 
 
 def check_finite_transition(
-    observation: np.ndarray | dict[str, np.ndarray],
+    observation: ArrayObs,
     rewards: np.ndarray,
     infos: list[dict[str, Any]],
     space: spaces.Space[Any],
@@ -76,4 +76,21 @@ def check_finite_transition(
         raise ValueError(
             f"Expected finite rewards, got {rewards[env]} from environment {env}: "
             "repair the environment's reward or wrap it."
+        )
+
+
+def check_finite_tensors(observations: TensorObs, rewards: Tensor) -> None:
+    """
+    :param observations: what a step led to, ``[N, ...]`` or a dictionary of such
+    :param rewards: ``[N]``
+    :raises ValueError: if a number is nan or infinite, naming the environment
+    """
+    wrong = ~(rewards.abs() <= MAX_FLOAT32)
+    for entry in entries(observations).values():
+        if entry.is_floating_point():
+            wrong = wrong | ~(entry.abs() <= MAX_FLOAT32).flatten(1).all(dim=1).to(wrong.device)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"Expected finite observations and rewards, got others from environment {int(wrong.nonzero()[0])}: "
+            "repair the environment or wrap it."
         )
