@@ -106,13 +106,9 @@ class BatchedEnv(ABC):
         """Free what the simulation holds."""
 
 
-def map_obs(function: Any, *observations: TensorObs) -> TensorObs:
-    """
-    :param function: of tensors
-    :param observations: arrays, or dictionaries with the same keys
-    :return: what the function makes of them, entry by entry
-    """
+def map_obs(function: Any, *observations: Any) -> Any:
+    """What a function of tensors or arrays makes of observations, or of each entry of dictionaries with equal keys."""
     first = observations[0]
     if isinstance(first, dict):
-        return {key: function(*(each[key] for each in observations)) for key in first}  # type: ignore[index]
+        return {key: function(*(each[key] for each in observations)) for key in first}
     return function(*observations)
