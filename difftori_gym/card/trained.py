@@ -77,7 +77,7 @@ def find_trained(path: Path, name: str | None = None) -> Trained:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """:return: settings of the run that a folder or file belongs to, none if it belongs to none"""
+    """Settings of the run that a folder or file belongs to, none if it belongs to none."""
     for folder in (path, *path.resolve().parents[:2]):
         if (folder / _SETTINGS).is_file():
             try:
@@ -161,12 +161,7 @@ def _guessed_obs(space: spaces.Space[Any]) -> str:
 
 
 def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> None:
-    """
-    :param space: observations that a model takes
-    :param shown: observations of an environment
-    :param env: its id
-    :raises ValueError: if they differ, with the options that say how the model saw
-    """
+    """:raises ValueError: if a model takes other observations than are shown, with the options that say how it saw"""
     if _kind(space) != _kind(shown):
         raise ValueError(
             f"the model sees {' '.join(str(space).split())}, {env} shows {' '.join(str(shown).split())}: give what it "
@@ -175,7 +170,7 @@ def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> 
 
 
 def _kind(space: spaces.Space[Any]) -> Any:
-    """:return: shapes and kinds of number; images with channels first and last are the same, as a policy takes both"""
+    """Shapes and kinds of number; images with channels first and last are the same, as a policy takes both."""
     if isinstance(space, spaces.Dict):
         return {key: _kind(each) for key, each in space.spaces.items()}
     images = space.shape is not None and len(space.shape) == 3 and space.dtype == np.uint8
