@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.il import Episode
+from difftori_gym.wrappers.batched_env import map_obs
 from difftori_gym.wrappers.success import latched_success
 
 
@@ -36,16 +37,10 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._success: bool | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        Forget the last episode and start another.
-
-        :param seed: see Gymnasium
-        :param options: see Gymnasium
-        :return: observation and info
-        """
+        """Forget the last episode and start another."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._seed = seed
-        self._observations, self._actions, self._rewards = [_copied(observation)], [], []
+        self._observations, self._actions, self._rewards = [map_obs(np.array, observation)], [], []
         self._terminated = self._truncated = False
         self._success = None
         return observation, info
@@ -54,8 +49,6 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         """
         Execute an action, clipped.
 
-        :param action: finite, of the box's shape
-        :return: observation, reward, terminated, truncated and info
         :raises ValueError: if the action is not finite
         """
         action = np.asarray(action)
@@ -65,7 +58,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             )
         executed = np.clip(action, self._box.low, self._box.high).astype(self._box.dtype)
         observation, reward, terminated, truncated, info = self.env.step(executed)
-        self._observations.append(_copied(observation))
+        self._observations.append(map_obs(np.array, observation))  # which the environment will not write into
         self._actions.append(executed)
         self._rewards.append(float(reward))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
@@ -92,14 +85,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         :return: the episode so far; cut, if the environment did not end it
         :raises ValueError: if nothing was done in it
         """
-        first = self._observations[0]
-        observations = (
-            {key: np.stack([each[key] for each in self._observations]) for key in first}
-            if isinstance(first, dict)
-            else np.stack(self._observations)
-        )
         return Episode(
-            observations=observations,
+            observations=map_obs(lambda *each: np.stack(each), *self._observations),
             actions=np.stack(self._actions) if self._actions else np.empty((0, *self._box.shape)),
             rewards=np.array(self._rewards),
             terminated=self._terminated,
@@ -107,10 +94,3 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             success=self._success,
             seed=self._seed,
         )
-
-
-def _copied(observation: Any) -> Any:
-    """:return: an observation that the environment will not write into"""
-    if isinstance(observation, dict):
-        return {key: np.array(value) for key, value in observation.items()}
-    return np.array(observation)
