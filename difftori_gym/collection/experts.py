@@ -84,7 +84,8 @@ def _loaded(path: Path, learners: list[type[BaseAlgorithm]]) -> BaseAlgorithm:
 
 
 def _model_expert(path: Path, algorithm: str | None) -> Expert:
-    known = [registry[algorithm].learner() for registry in (METHODS, IMITATION_METHODS) if algorithm in registry]
+    name = algorithm or ""
+    known = [registry[name].learner() for registry in (METHODS, IMITATION_METHODS) if name in registry]
     if not known:
         raise ValueError(f"Unknown algorithm {algorithm!r}. Choices: {', '.join({**METHODS, **IMITATION_METHODS})}.")
     if not path.is_file():
