@@ -121,11 +121,6 @@ class Episode:
     finished: bool = False
 
     def add(self, reward: float, done: bool, info: dict[str, Any]) -> None:
-        """
-        :param reward: reward of the step
-        :param done: whether the episode ended with it
-        :param info: its info
-        """
         self.total += reward
         self.length += 1
         self.finished = done

@@ -61,44 +61,28 @@ def left_right(model: Any, vec_env: VecEnv) -> Iterator[None]:
 
 
 def collects_from(model: Any, vec_env: VecEnv) -> bool:
-    """
-    :param model: an algorithm, or any other policy
-    :param vec_env: environments
-    :return: whether moving them moves what the algorithm collects from
-    """
+    """:return: whether moving environments moves what a model collects from, if it does; it may be any policy"""
     collects = isinstance(model, (OnPolicyAlgorithm, OffPolicyAlgorithm))
     return collects and share_environment(model.get_env(), vec_env)
 
 
 def share_environment(one: VecEnv | None, other: VecEnv | None) -> bool:
-    """
-    :param one: environments
-    :param other: environments
-    :return: whether moving one moves the other
-    """
+    """:return: whether moving one moves the other"""
     return one is not None and other is not None and not _parts(one).isdisjoint(_parts(other))
 
 
 def _parts(vec_env: VecEnv) -> set[int]:
-    vec_env = _innermost(vec_env)
+    vec_env = vec_env.unwrapped
     parts = {id(vec_env)}
     if isinstance(vec_env, DummyVecEnv):
         parts |= {id(env.unwrapped) for env in vec_env.envs}
     return parts
 
 
-def _innermost(vec_env: VecEnv) -> VecEnv:
-    while isinstance(vec_env, VecEnvWrapper):
-        vec_env = vec_env.venv
-    return vec_env
-
-
 @contextmanager
 def _uncounted(vec_env: VecEnv) -> Iterator[None]:
-    """
-    :param vec_env: environments of a training, whose monitors and seeds are afterwards what they were
-    """
-    innermost, monitors = _innermost(vec_env), list[Any]()
+    """Monitors and seeds of a training's environments are afterwards what they were."""
+    innermost, monitors = vec_env.unwrapped, list[Any]()
     while isinstance(vec_env, VecEnvWrapper):
         monitors += [vec_env] if isinstance(vec_env, VecMonitor) else []
         vec_env = vec_env.venv
@@ -122,10 +106,7 @@ def _uncounted(vec_env: VecEnv) -> Iterator[None]:
 
 
 def is_learning(model: BaseAlgorithm) -> bool:
-    """
-    :param model: an algorithm
-    :return: whether its ``learn`` has been called and has not returned
-    """
+    """:return: whether a model's ``learn`` has been called and has not returned"""
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
@@ -136,9 +117,8 @@ def is_learning(model: BaseAlgorithm) -> bool:
 
 def end_episodes(model: BaseAlgorithm) -> None:
     """
-    Cut the running episodes of a training: what comes next does not follow from what was stored last.
-
-    :param model: an algorithm that does not learn just now
+    Cut the running episodes of a training, which is not learning just now: what comes next does not follow from what
+    was stored last.
     """
     model._last_obs = None
     buffer = getattr(model, "replay_buffer", None)

@@ -89,7 +89,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "mujoco": MUJOCO_SUITES,
     "metaworld": ("envs.metaworld",),
     "mani_skill": ("envs.maniskill", "envs.maniskill_experts"),
-    "sapien": ("envs.maniskill", "envs.vulkan"),
+    "sapien": ("envs.maniskill",),
     "robosuite": ("envs.robosuite",),
     "gym_pusht": ("envs.pusht",),
     "h5py": ("il.formats.hdf5",),

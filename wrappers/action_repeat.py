@@ -39,12 +39,7 @@ class ActionRepeat(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstr
             self.metadata = {**env.metadata, "render_fps": fps / num_repeats}
 
     def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
-        """
-        Step the environment up to ``num_repeats`` times.
-
-        :param action: the action to repeat
-        :return: last observation, summed reward, terminated, truncated and the info of the last frame with ``frames``
-        """
+        """Step up to ``num_repeats`` times: summed reward, and the info of the last frame with ``frames``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         reward_sum, success, frames = float(reward), latched_success(None, info), 1
         while frames < self.num_repeats and not (terminated or truncated):

@@ -1,4 +1,4 @@
-"""What a simulator has to offer so that its cameras can be looked through."""
+"""What an environment has to offer to be seen: cameras, and where the agent itself is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 #: A camera by name, or by its number in the simulator.
@@ -15,6 +16,9 @@ CameraId = str | int
 
 #: Attribute of an environment that holds its :class:`Cameras`.
 CAMERAS_ATTRIBUTE = "cameras"
+
+#: Method of an environment that returns the agent's position as a vector ``[P]``, what a robot knows without looking.
+AGENT_POSITION_METHOD = "agent_position"
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,12 @@ class Cameras(Protocol):
 
 
 def several_cameras(camera: CameraId | Sequence[CameraId]) -> tuple[CameraId, ...]:
-    """
-    :param camera: name or number of a camera, or several in a tuple or a list, as JSON has it
-    :return: a tuple in any case
-    """
+    """:return: one camera, or several in a tuple or a list, as JSON has it, as a tuple"""
     return (camera,) if isinstance(camera, str) or not isinstance(camera, Sequence) else tuple(camera)
 
 
 def cameras_of(env: gym.Env[Any, Any], wanted_by: str) -> Cameras:
     """
-    Find the cameras of a wrapped environment.
-
     :param env: environment, wrapped in any number of wrappers
     :param wanted_by: name of the wrapper that asks, for the message
     :return: its cameras
@@ -68,9 +67,30 @@ def cameras_of(env: gym.Env[Any, Any], wanted_by: str) -> Cameras:
     """
     cameras = env.get_wrapper_attr(CAMERAS_ATTRIBUTE) if env.has_wrapper_attr(CAMERAS_ATTRIBUTE) else None
     if not isinstance(cameras, Cameras):
-        raise ValueError(
-            f"{wanted_by} needs an environment with an attribute {CAMERAS_ATTRIBUTE!r} (images, depth and poses of its "
-            f"cameras), got {env.spec.id if env.spec else type(env.unwrapped).__name__}. Use make_env with a suite "
-            f"that offers this kind of observation, such as dm_control, metaworld or robosuite."
-        )
+        raise _lacking(env, wanted_by, f"an attribute {CAMERAS_ATTRIBUTE!r} (images, depth and poses of its cameras)")
     return cameras
+
+
+def read_agent_position(env: gym.Env[Any, Any]) -> NDArray[np.float32]:
+    """:return: the agent's position ``[P]``, of an environment whose suite knows it"""
+    return np.asarray(env.get_wrapper_attr(AGENT_POSITION_METHOD)(), dtype=np.float32)
+
+
+def agent_position_space(env: gym.Env[Any, Any], wanted_by: str) -> spaces.Box:
+    """
+    :param env: environment, wrapped in any number of wrappers
+    :param wanted_by: name of the wrapper that asks, for the message
+    :return: space of the agent's position
+    :raises ValueError: if the environment does not know it
+    """
+    if not env.has_wrapper_attr(AGENT_POSITION_METHOD):
+        raise _lacking(env, wanted_by, f"a method {AGENT_POSITION_METHOD}()")
+    return spaces.Box(-np.inf, np.inf, read_agent_position(env).shape, np.float32)
+
+
+def _lacking(env: gym.Env[Any, Any], wanted_by: str, what: str) -> ValueError:
+    return ValueError(
+        f"{wanted_by} needs an environment with {what}, got "
+        f"{env.spec.id if env.spec else type(env.unwrapped).__name__}. Use make_env with a suite that offers it, such "
+        "as dm_control, metaworld or robosuite."
+    )

@@ -26,12 +26,7 @@ class EpisodeTotals:
 
 
 class EpisodeStatistics:
-    """
-    What ``Monitor`` of Stable-Baselines3 counts, for ``N`` environments at once and without leaving the device.
-
-    :param num_envs: N
-    :param device: of the steps that will be counted
-    """
+    """What ``Monitor`` of Stable-Baselines3 counts, for ``N`` environments at once and without leaving the device."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=device)
@@ -44,10 +39,7 @@ class EpisodeStatistics:
             total.zero_()
 
     def add(self, step: TensorStep) -> EpisodeTotals:
-        """
-        :param step: the next step of every environment
-        :return: totals of the episodes it belongs to
-        """
+        """:return: totals of the episodes that the next step of every environment belongs to"""
         returns, lengths = self._returns + step.rewards, self._lengths + 1
         success = None if step.success is None else self._success | step.success
         running = ~step.dones

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 _NUMPY_DTYPES: dict[torch.dtype, np.dtype] = {
-    torch.float64: np.dtype(np.float64),
-    torch.int64: np.dtype(np.int64),
-    torch.float32: np.dtype(np.float32),
-    torch.int32: np.dtype(np.int32),
-    torch.float16: np.dtype(np.float16),
-    torch.int16: np.dtype(np.int16),
-    torch.uint8: np.dtype(np.uint8),
-    torch.int8: np.dtype(np.int8),
-    torch.bool: np.dtype(np.bool_),
+    torch.from_numpy(np.empty(0, kind)).dtype: np.dtype(kind)
+    for kind in ("f8", "i8", "f4", "i4", "f2", "i2", "u1", "i1", "?")
 }
 
 
@@ -49,8 +42,5 @@ def copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _to_host(packed: Tensor) -> np.ndarray:
-    """
-    :param packed: bytes ``[n]``
-    :return: the same on the host; the only place where a step waits for the device
-    """
+    """The only place where a step waits for the device."""
     return packed.cpu().numpy()

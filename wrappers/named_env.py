@@ -30,9 +30,6 @@ class NamedEnv(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
         """
-        :param seed: of the environment
-        :param options: passed on
-        :return: observation and info
         :raises RuntimeError: if the environment raises, with the cause
         :raises ValueError: if the observation cannot be learned from
         """
@@ -46,8 +43,6 @@ class NamedEnv(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
         """
-        :param action: for the environment
-        :return: observation, reward, terminated, truncated, info
         :raises RuntimeError: if the environment raises, with the cause
         :raises ValueError: if observation or reward cannot be learned from
         """

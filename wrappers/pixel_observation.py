@@ -14,12 +14,13 @@ from gymnasium.core import ActType
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from .agent_position import agent_position_space, read_agent_position
-from .cameras import CameraId, cameras_of, several_cameras
-from .pictures import as_picture
+from .cameras import CameraId, agent_position_space, cameras_of, read_agent_position, several_cameras
 
 #: What stands beside the image: nothing, the observation of the wrapped environment, or where the agent itself is.
 StateBeside = Literal["none", "observation", "agent"]
+
+# By which renderers miss the ends of [0, 1].
+_ROUNDING = 1e-3
 
 
 class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstructorArgs):
@@ -79,11 +80,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         self.observation_space = pixels if beside is None else spaces.Dict({"pixels": pixels, "state": beside})
 
     def _state_space(self, env: gym.Env[Any, ActType]) -> spaces.Box | None:
-        """
-        :param env: the wrapped environment
-        :return: space of what stands beside the image, None for nothing
-        :raises ValueError: if the environment does not have it
-        """
+        """Space of what stands beside the image, None for nothing."""
         if self._state not in get_args(StateBeside):
             raise ValueError(f"Unknown state {self._state!r}. Choices: {', '.join(get_args(StateBeside))}.")
         if self._state == "none":
@@ -99,19 +96,13 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
         return space
 
     def observation(self, observation: Any) -> Any:
-        """
-        Draw the environment as it stands.
-
-        :param observation: observation of the wrapped environment
-        :return: image ``[C, height, width]``, or a dict of it and the state
-        """
+        """:return: image ``[C, height, width]`` of the environment as it stands, or a dict of it and the state"""
         pixels = self._draw()
         if self._state == "none":
             return pixels
         return {"pixels": pixels, "state": read_agent_position(self.env) if self._state == "agent" else observation}
 
     def _draw(self) -> NDArray[np.uint8]:
-        """:return: image ``[C, height, width]``"""
         if self._cameras is None:
             images = [as_picture(self.env.render())]
         else:
@@ -123,13 +114,7 @@ class PixelObservation(gym.ObservationWrapper[Any, ActType, Any], RecordConstruc
 
 
 def _drawn_size(size: tuple[int, int], antialias: int, camera: object) -> tuple[int, int]:
-    """
-    :param size: height and width of the observation
-    :param antialias: how many times as large cameras draw
-    :param camera: None if no camera draws
-    :return: height and width that cameras draw
-    :raises ValueError: on an ``antialias`` that is no whole number of at least 1, or that no camera could follow
-    """
+    """Height and width that cameras draw, if there are any."""
     if not isinstance(antialias, Integral) or antialias < 1:
         raise ValueError(f"PixelObservation needs antialias to be a whole number of at least 1, got {antialias!r}.")
     if antialias > 1 and camera is None:
@@ -156,13 +141,33 @@ def image_size(size: int | Sequence[int], wanted_by: str) -> tuple[int, int]:
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """
-    :param image: ``[height, width, 3]``
-    :param size: new height and width
-    :return: image of the new size, each pixel the mean over the area it covers
-    """
+    """:return: image ``[*size, 3]``, each pixel the mean over the area it covers"""
     if image.shape[:2] == size:
         return image
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(tensor, size=size, mode="area")
     return resized[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
+
+
+def as_picture(image: Any) -> NDArray[np.uint8]:
+    """
+    :param image: ``[height, width, 3]``: numbers in [0, 1] if they are floats or truth values, else 0 to 255
+    :return: ``[height, width, 3]``, uint8; the same array if it is one already
+    :raises ValueError: for another shape, or values out of these ranges, which would be black or wrap around
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        got = "no image" if image.dtype == object else list(image.shape)
+        raise ValueError(f"render() must give images of shape [height, width, 3], got {got}.")
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "bfiu":
+        raise ValueError(f"render() must give images of numbers, got {image.dtype}: return uint8.")
+    low, high = image.min(), image.max()
+    greatest, slack = (255, 0) if image.dtype.kind in "iu" else (1, _ROUNDING)
+    if not (low >= -slack and high <= greatest + slack):  # also where one is no number
+        raise ValueError(
+            f"render() must give uint8, whole numbers 0 to 255 or floats in [0, 1], got {image.dtype} from {low} to "
+            f"{high}: return uint8."
+        )
+    return image.astype(np.uint8) if greatest == 255 else (255 * np.clip(image, 0, 1)).round().astype(np.uint8)

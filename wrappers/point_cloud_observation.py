@@ -15,8 +15,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .agent_position import agent_position_space, read_agent_position
-from .cameras import CameraId, cameras_of, several_cameras
+from .cameras import CameraId, agent_position_space, cameras_of, read_agent_position, several_cameras
 from .farthest_point_sampling import farthest_point_sampling
 from .geometry import CropBox, unproject
 from .pixel_observation import image_size
@@ -88,16 +87,12 @@ class PointCloudObservation(
         for camera in cameras:  # a wrong name or a missing driver is told now
             self._cameras.depth(camera, *self._size)
         self._warned = False
-        observed: spaces.Space[Any] = spaces.Dict(
-            {
-                "point_cloud": self._cloud_space(),
-                "agent_pos": agent_position_space(env, "PointCloudObservation"),
-            }
-        )
+        position = agent_position_space(env, "PointCloudObservation")
+        observed: spaces.Space[Any] = spaces.Dict({"point_cloud": self._cloud_space(), "agent_pos": position})
         self.observation_space = observed
 
     def _cloud_space(self) -> spaces.Box:
-        """:return: space of the cloud: the crop box, and [0, 1] for colours"""
+        """The crop box, and [0, 1] for colours."""
         low, high = (bound.numpy() for bound in self._box.bounds())
         if self._color:
             low, high = np.append(low, np.zeros(3, np.float32)), np.append(high, np.ones(3, np.float32))
@@ -105,27 +100,17 @@ class PointCloudObservation(
         return spaces.Box(np.tile(low, rows), np.tile(high, rows), dtype=np.float32)
 
     def observation(self, observation: Any) -> dict[str, NDArray[np.float32]]:
-        """
-        Look through the cameras at the environment as it stands.
-
-        :param observation: observation of the wrapped environment, not used
-        :return: ``point_cloud`` and ``agent_pos``
-        """
+        """:return: ``point_cloud`` and ``agent_pos`` of the environment as it stands"""
         return {"point_cloud": self._sampled().numpy(), "agent_pos": read_agent_position(self.env)}
 
     def _sampled(self) -> Tensor:
-        """:return: the cloud ``[num_points, 3 or 6]``"""
         cloud = torch.cat([self._seen_by(camera) for camera in self._camera_ids])
         if len(cloud) == 0:
             return self._padding()
-        chosen = farthest_point_sampling(cloud[None, :, :3], self._num_points)[0]
-        return cloud[chosen]
+        return cloud[farthest_point_sampling(cloud[None, :, :3], self._num_points)[0]]
 
     def _seen_by(self, camera: CameraId) -> Tensor:
-        """
-        :param camera: name or number
-        :return: all points inside the crop box that the camera sees ``[N, 3 or 6]``
-        """
+        """All points inside the crop box that the camera sees ``[N, 3 or 6]``."""
         pose = self._cameras.pose(camera)
         depth = torch.from_numpy(self._cameras.depth(camera, *self._size))
         points = unproject(
@@ -141,7 +126,7 @@ class PointCloudObservation(
         return torch.cat((points[inside], colors[inside].float() / 255.0), dim=-1)
 
     def _padding(self) -> Tensor:
-        """:return: the cloud of an empty crop box ``[num_points, 3 or 6]``"""
+        """The cloud of an empty crop box ``[num_points, 3 or 6]``."""
         if not self._warned:
             self._warned = True
             warnings.warn(

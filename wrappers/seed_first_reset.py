@@ -49,13 +49,7 @@ class SeedFirstReset(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordCons
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
-        """
-        Reset the environment.
-
-        :param seed: seed of this reset, None for the first seed or for the running stream
-        :param options: passed on
-        :return: observation and info
-        """
+        """Reset with a seed, or else with the first seed, or in the running stream."""
         if seed is None:
             seed = self._first_seed
         self._first_seed = None

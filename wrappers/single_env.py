@@ -35,24 +35,11 @@ class SingleEnv(gym.Env[Any, np.ndarray]):
         self._success = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        Start a new episode.
-
-        :param seed: of the random stream, None to continue it
-        :param options: not used
-        :return: observation, empty info
-        """
         super().reset(seed=seed)
         self._success = False
         return self._host(self.batch.reset([seed])), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """
-        Step the environment.
-
-        :param action: in the environment's units, ``[A]``
-        :return: observation, reward, terminated, truncated, info
-        """
         step = self.batch.step(torch.as_tensor(np.asarray(action, np.float32)[None], device=self.batch.device))
         info: dict[str, Any] = {"frames": int(step.frames[0])}
         if step.success is not None:
@@ -66,7 +53,6 @@ class SingleEnv(gym.Env[Any, np.ndarray]):
         return None if self.render_mode is None else self.batch.render()[0]
 
     def close(self) -> None:
-        """Free what the simulation holds."""
         self.batch.close()
 
     @staticmethod

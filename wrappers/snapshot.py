@@ -103,10 +103,7 @@ def _attributes(layer: Any) -> dict[str, Any]:
 
 
 def _layers(env: gym.Env[Any, Any]) -> tuple[list[Any], Any]:
-    """
-    :param env: the outermost layer
-    :return: all layers down to the environment, or to the first that knows how to save itself; that last layer
-    """
+    """All layers down to the environment, or to the first that knows how to save itself; and that last layer."""
     layers: list[Any] = [env]
     while not isinstance(layers[-1], Snapshotting) and isinstance(layers[-1], gym.Wrapper):
         layers.append(layers[-1].env)
@@ -114,20 +111,12 @@ def _layers(env: gym.Env[Any, Any]) -> tuple[list[Any], Any]:
 
 
 def _pickles_itself(kind: type) -> bool:
-    """:return: whether a class changes how its objects are pickled"""
-    for name in ("__getstate__", "__reduce__", "__reduce_ex__"):
-        default = getattr(object, name, None)  # Python 3.10 has no object.__getstate__
-        if getattr(kind, name, None) is not default:
-            return True
-    return False
+    names = ("__getstate__", "__reduce__", "__reduce_ex__")  # Python 3.10 has no object.__getstate__
+    return any(getattr(kind, name, None) is not getattr(object, name, None) for name in names)
 
 
 class SnapshotMethods(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
-    """
-    Offer :func:`save_env` and :func:`restore_env` as methods, for environments in other processes.
-
-    :param env: the environment
-    """
+    """Offer :func:`save_env` and :func:`restore_env` as methods, for environments in other processes."""
 
     def save_env(self) -> bytes | str:
         """:return: the state, or the reason why there is none: an error would end the process"""
@@ -137,5 +126,4 @@ class SnapshotMethods(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
             return str(error)
 
     def restore_env(self, state: bytes) -> None:
-        """:param state: from :meth:`save_env`"""
         restore_env(self.env, state)

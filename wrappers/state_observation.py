@@ -17,13 +17,7 @@ _FLAT_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDis
 
 
 def _check_flat(space: spaces.Space[Any], key: str) -> None:
-    """
-    Refuse spaces that are no vector of numbers.
-
-    :param space: space to look at, containers are looked at entry by entry
-    :param key: where the space stands, for the message
-    :raises ValueError: on images, text, graphs and sequences
-    """
+    """Refuse spaces that are no vector of numbers; containers are looked at entry by entry."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         entries = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for name, entry in entries:
@@ -62,11 +56,6 @@ class StateObservation(gym.ObservationWrapper[Float32Array, ActType, Any], Recor
         )
 
     def observation(self, observation: Any) -> Float32Array:
-        """
-        Flatten one observation.
-
-        :param observation: observation of the wrapped environment
-        :return: vector ``[N]``
-        """
+        """:return: vector ``[N]``"""
         flat = spaces.flatten(self.env.observation_space, observation)
         return np.asarray(flat, dtype=np.float32)

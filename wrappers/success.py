@@ -24,11 +24,7 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
 
 
 def latched_success(before: bool | None, info: Mapping[str, Any]) -> bool | None:
-    """
-    :param before: whether the episode had succeeded before this step, None as long as no step has told
-    :param info: of this step
-    :return: whether it has now, None if still no step has told
-    """
+    """:return: whether the episode has succeeded now, given whether it had before; None if no step has told"""
     told = told_success(info)
     return before if told is None else bool(before) or told
 
@@ -51,21 +47,12 @@ class EpisodeSuccess(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordCons
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
-        """
-        Start an episode, which has not succeeded yet.
-
-        :param seed: see Gymnasium
-        :param options: see Gymnasium
-        :return: observation and info
-        """
+        """Start an episode, which has not succeeded yet."""
         self._success = None
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
-        """
-        :param action: for the environment
-        :return: observation, reward, terminated, truncated, and info with ``is_success`` of the episode
-        """
+        """The info has ``is_success`` of the episode."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._success = latched_success(self._success, info)
         if self._success is not None:

@@ -110,23 +110,15 @@ class TensorVecEnv(VecEnv):
 
         :return: whether each ended ``[N]``, and the infos without ``terminal_observation``
         """
-        host = copy_to_host(self._flags())
-        return self._read_flags(host)
+        return self._read_flags(copy_to_host(self._flags()))
 
     # On the host, for Stable-Baselines3
 
     def reset(self) -> VecEnvObs:
-        """
-        Start a new episode in every environment, with the seeds of the last :meth:`seed`, if any.
-
-        :return: first observations
-        """
+        """Start a new episode in every environment, with the seeds of the last :meth:`seed`, if any."""
         return _as_obs(copy_to_host(_named(_OBS, self.reset_tensor())), _OBS)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """
-        :param actions: in the environment's units, ``[N, A]``
-        """
         self._actions = torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self.device)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -191,18 +183,13 @@ class TensorVecEnv(VecEnv):
             self.batch.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """
-        :param attr_name: attribute of the batched environments, which they share
-        :param indices: environments to ask, None for all
-        :return: its value, once for each of them
-        """
+        """:return: an attribute of the batched environments, which they share, once for each"""
         return [getattr(self.batch, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        :param attr_name: attribute of the batched environments, which they share
-        :param value: its new value
-        :param indices: None, or all of them
+        Set an attribute of the batched environments, which they share.
+
         :raises ValueError: for some of the environments only
         """
         self._require_all(f"set_attr({attr_name!r})", indices)
@@ -214,10 +201,6 @@ class TensorVecEnv(VecEnv):
         """
         Call a method of the batched environments once.
 
-        :param method_name: its name
-        :param method_args: its arguments
-        :param indices: None, or all of the environments
-        :param method_kwargs: its keyword arguments
         :return: the entries of a list with one for each environment, else what it returned, once for each
         :raises ValueError: for some of the environments only
         """
@@ -228,11 +211,7 @@ class TensorVecEnv(VecEnv):
         return [result] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """
-        :param wrapper_class: a wrapper of Gymnasium's kind
-        :param indices: environments to ask, None for all
-        :return: true for ``Monitor``, whose statistics are in the infos, and false for all others
-        """
+        """True for ``Monitor``, whose statistics are in the infos, and false for all others."""
         return [issubclass(wrapper_class, Monitor)] * len(list(self._get_indices(indices)))
 
     def _require_all(self, call: str, indices: VecEnvIndices) -> None:
@@ -243,20 +222,12 @@ class TensorVecEnv(VecEnv):
 
 
 def _named(prefix: str, observations: TensorObs) -> dict[str, Tensor]:
-    """
-    :param prefix: what the observations are
-    :param observations: tensor, or dictionary of tensors
-    :return: the tensors under names that start with the prefix
-    """
+    """Tensors under names that start with a prefix."""
     return {prefix if key is None else f"{prefix}/{key}": value for key, value in entries(observations).items()}
 
 
 def _as_obs(host: dict[str, np.ndarray], prefix: str) -> Any:
-    """
-    :param host: arrays under the names of :func:`_named`, among others
-    :param prefix: what the observations are
-    :return: the observations, an array or a dictionary
-    """
+    """The observations of :func:`_named`, from arrays under these and other names."""
     if prefix in host:
         return host[prefix]
     start = f"{prefix}/"

@@ -20,10 +20,6 @@ from difftori_gym.envs.observations import Observation
 
 
 def parse(arguments: Sequence[str]) -> CardRequest:
-    """
-    :param arguments: of the command line
-    :return: what they ask for
-    """
     parser = argparse.ArgumentParser(
         prog="python -m difftori_gym.card", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,28 +39,15 @@ def parse(arguments: Sequence[str]) -> CardRequest:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--film", default="film.mp4", help=".mp4 or .gif; 'none' for no film")
     parser.add_argument("--curve", type=Path, help="Monitor's csv, evaluations.npz or results.csv of the training")
-    parser.add_argument("--algo", choices=NAMES, help="what a zip is that does not tell")
-    found = parser.parse_args(arguments)
-    return CardRequest(
-        model=found.model,
-        out=found.out or found.model.with_name(f"{found.model.stem}-card"),
-        env=found.env,
-        obs=found.obs,
-        obs_kwargs=found.obs_kwargs,
-        action_repeat=found.action_repeat,
-        episodes=found.episodes,
-        seed=found.seed,
-        film=None if found.film == "none" else found.film,
-        curve=found.curve,
-        algorithm=found.algo,
-    )
+    parser.add_argument("--algo", dest="algorithm", choices=NAMES, help="what a zip is that does not tell")
+    found = vars(parser.parse_args(arguments))
+    found["out"] = found["out"] or found["model"].with_name(f"{found['model'].stem}-card")
+    found["film"] = None if found["film"] == "none" else found["film"]
+    return CardRequest(**found)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """
-    :param arguments: of the command line
-    :return: exit status
-    """
+    """:return: exit status"""
     request = parse(arguments)
     try:
         card = write_card(request, shlex.join(["python", "-m", "difftori_gym.card", *arguments]))

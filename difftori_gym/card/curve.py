@@ -118,11 +118,7 @@ def _curve(steps: object, returns: object, what: str, path: Path) -> Curve:
 
 
 def draw_curve(curve: Curve, title: str, path: Path) -> None:
-    """
-    :param curve: what to draw
-    :param title: of the figure
-    :param path: png file
-    """
+    """Write the figure, a png file."""
     figure = Figure(figsize=(6.0, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -29,10 +29,7 @@ class Run:
 
 
 def result(run: Run) -> str:
-    """
-    :param run: an evaluation
-    :return: mean return and standard deviation over episodes
-    """
+    """:return: mean return and standard deviation over episodes"""
     return f"{run.evaluation.mean_return:.2f} +/- {run.evaluation.returns.std():.2f}"
 
 
@@ -44,7 +41,7 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
     :param command: that made the card
     :return: README.md
     """
-    name = f"{subject.algorithm or type(subject.policy).__name__}" + (f" on {run.env}" if run else "")
+    name = (subject.about.algorithm or type(subject.policy).__name__) + (f" on {run.env}" if run else "")
     parts = [_front_matter(subject, run, name), f"# {name}", _introduction(subject)]
     if run is not None:
         parts.append(_evaluation(run))
@@ -53,7 +50,7 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
     if "curve" in files:
         parts.append(f"## Training\n\n![training curve]({files['curve']})")
     parts += [_usage(subject, run), _spaces(subject)]
-    parts += [_settings(subject)] if subject.settings else []
+    parts += [_settings(subject)] if subject.about.settings else []
     parts.append(_versions(subject))
     parts.append(f"Written by\n\n    {command}")
     return "\n\n".join(parts) + "\n"
@@ -61,7 +58,7 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
 
 def _front_matter(subject: Subject, run: Run | None, name: str) -> str:
     # YAML takes JSON's strings, so nothing needs a package or can break out of its quotes.
-    tags = ["reinforcement-learning", "difftori-gym", "stable-baselines3", subject.algorithm or "policy"]
+    tags = ["reinforcement-learning", "difftori-gym", "stable-baselines3", subject.about.algorithm or "policy"]
     lines = ["---", "library_name: difftori-gym", "tags:", *(f"- {json.dumps(tag)}" for tag in tags)]
     if run is not None:
         lines += [
@@ -84,10 +81,10 @@ def _front_matter(subject: Subject, run: Run | None, name: str) -> str:
 
 
 def _introduction(subject: Subject) -> str:
-    trained = "" if subject.num_timesteps is None else f", trained for {subject.num_timesteps:,} steps"
+    trained = "" if subject.about.num_timesteps is None else f", trained for {subject.about.num_timesteps:,} steps"
     return (
-        f"A policy of the class `{type(subject.policy).__name__}` with {subject.num_parameters:,} numbers{trained}, "
-        "for [Stable-Baselines3](https://stable-baselines3.readthedocs.io) environments."
+        f"A policy of the class `{type(subject.policy).__name__}` with {subject.about.num_parameters:,} "
+        f"numbers{trained}, for [Stable-Baselines3](https://stable-baselines3.readthedocs.io) environments."
     )
 
 
@@ -108,18 +105,18 @@ def _evaluation(run: Run) -> str:
 
 
 def _arguments(run: Run) -> list[str]:
-    """:return: arguments of ``make_env`` that say how the policy sees and acts, as Python"""
+    """Arguments of ``make_env`` that say how the policy sees and acts, as Python."""
     return [f"{name}={value!r}" for name, value in run.environment.items() if value not in (None, {})]
 
 
 def _usage(subject: Subject, run: Run | None) -> str:
-    name = subject.export.name
+    name = subject.about.path.name
     if subject.package is None:
         lines = ["from difftori_gym import load_export, make_env"]
         lines += ["", f"policy = load_export({name!r})  # tensors and JSON: nothing is unpickled"]
     else:
-        lines = ["from difftori_gym import make_env", f"from {subject.package} import {subject.algorithm}"]
-        lines += ["", f"policy = {subject.algorithm}.load({name!r})  # unpickled: only from people you trust"]
+        lines = ["from difftori_gym import make_env", f"from {subject.package} import {subject.about.algorithm}"]
+        lines += ["", f"policy = {subject.about.algorithm}.load({name!r})  # unpickled: only from people you trust"]
     if run is not None:
         lines += [
             f"env = make_env({', '.join([repr(run.env), *_arguments(run)])})",
@@ -134,12 +131,12 @@ def _usage(subject: Subject, run: Run | None) -> str:
 
 
 def _spaces(subject: Subject) -> str:
-    rows = [("observations", f"`{subject.observation_space}`"), ("actions", f"`{subject.action_space}`")]
+    rows = [("observations", f"`{subject.about.observation_space}`"), ("actions", f"`{subject.about.action_space}`")]
     return "## Spaces\n\n" + _table(("", ""), [(name, " ".join(text.split())) for name, text in rows])
 
 
 def _settings(subject: Subject) -> str:
-    rows = [(f"`{name}`", f"`{json.dumps(value)}`") for name, value in _flat(subject.settings)]
+    rows = [(f"`{name}`", f"`{json.dumps(value)}`") for name, value in _flat(subject.about.settings)]
     return "## Settings\n\n" + _table(("setting", "value"), rows)
 
 
@@ -155,7 +152,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def _versions(subject: Subject) -> str:
-    return "## Versions\n\n" + _table(("package", "at the export"), list(subject.versions.items()))
+    return "## Versions\n\n" + _table(("package", "at the export"), list(subject.about.versions.items()))
 
 
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

@@ -78,7 +78,7 @@ def find_trained(path: Path, name: str | None = None) -> Trained:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """:return: settings of the run that a folder or file belongs to, none if it belongs to none"""
+    """Settings of the run that a folder or file belongs to, none if it belongs to none."""
     for folder in (path, *path.resolve().parents[:2]):
         if (folder / _SETTINGS).is_file():
             try:
@@ -162,12 +162,7 @@ def _guessed_obs(space: spaces.Space[Any]) -> str:
 
 
 def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> None:
-    """
-    :param space: observations that a model takes
-    :param shown: observations of an environment
-    :param env: its id
-    :raises ValueError: if they differ, with the options that say how the model saw
-    """
+    """:raises ValueError: if a model takes other observations than are shown, with the options that say how it saw"""
     if map_obs(_kind, space) != map_obs(_kind, shown):
         raise ValueError(
             f"the model sees {' '.join(str(space).split())}, {env} shows {' '.join(str(shown).split())}: give what it "
@@ -176,7 +171,7 @@ def check_seen(space: spaces.Space[Any], shown: spaces.Space[Any], env: str) -> 
 
 
 def _kind(space: spaces.Space[Any]) -> Any:
-    """:return: shapes and kinds of number; images with channels first and last are the same, as a policy takes both"""
+    """Shapes and kinds of number; images with channels first and last are the same, as a policy takes both."""
     images = space.shape is not None and len(space.shape) == 3 and space.dtype == np.uint8
     shape = tuple(sorted(space.shape or ())) if images else space.shape
     return type(space), shape, images

@@ -59,9 +59,9 @@ def write_card(request: CardRequest, command: str) -> Path:
     env_id = request.env or trained.env
     if env_id is not None:
         asked = {"obs": request.obs, "obs_kwargs": request.obs_kwargs, "action_repeat": request.action_repeat}
-        environment, guessed = environment_of(trained, asked, subject.observation_space, env_id)
+        environment, guessed = environment_of(trained, asked, subject.about.observation_space, env_id)
         env = make_vec_env(env_id, 1, **environment)
-        check_seen(subject.observation_space, env.observation_space, env_id)
+        check_seen(subject.about.observation_space, env.observation_space, env_id)
         evaluation = evaluate(subject.policy, env, n_episodes=request.episodes, seed=request.seed)
         env.close()
         run = Run(env_id, environment, request.seed, evaluation, guessed)
@@ -73,7 +73,7 @@ def write_card(request: CardRequest, command: str) -> Path:
     if request.curve is not None:
         from difftori_gym.card.curve import draw_curve, read_curve  # matplotlib, which the rest does not need
 
-        title = f"{subject.algorithm or 'policy'}" + (f", {env_id}" if env_id else "")
+        title = (subject.about.algorithm or "policy") + (f", {env_id}" if env_id else "")
         draw_curve(read_curve(request.curve), title, request.out / "curve.png")
         files["curve"] = "curve.png"
     card = request.out / "README.md"

@@ -176,7 +176,6 @@ class ResumeCallback(BaseCallback):
         """
         Write a checkpoint now.
 
-        :return: the checkpoint
         :raises OSError: if it cannot be written, naming cause and remedy; older checkpoints are then as they were
         """
         now = time.perf_counter()

@@ -114,19 +114,13 @@ def save_checkpoint(
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """
-    :param directory: folder of a run
-    :return: its checkpoints, whole or not, oldest first
-    """
+    """:return: a run's checkpoints, whole or not, oldest first"""
     found = [path for path in directory.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(found, key=steps_of)
 
 
 def steps_of(checkpoint: Path) -> int:
-    """
-    :param checkpoint: a checkpoint
-    :return: the agent steps in its name
-    """
+    """:return: the agent steps in a checkpoint's name"""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
@@ -134,8 +128,6 @@ def read_checkpoint(checkpoint: Path) -> CheckpointRecord:
     """
     Read the record of a checkpoint and compare every file with it.
 
-    :param checkpoint: a checkpoint
-    :return: its record
     :raises DamagedCheckpointError: if a file is missing, cut short or changed
     """
     try:
@@ -162,10 +154,7 @@ def read_checkpoint(checkpoint: Path) -> CheckpointRecord:
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """
-    :param directory: folder of a run
-    :return: its newest whole checkpoint, None when there is none; damaged ones are passed over with a warning
-    """
+    """:return: a run's newest whole checkpoint, None when there is none; damaged ones are passed over with a warning"""
     for path in reversed(list_checkpoints(directory)):
         try:
             read_checkpoint(path)
@@ -239,7 +228,7 @@ def _checksum(content: dict[str, Any]) -> int:
 
 
 def _fingerprint(path: Path) -> tuple[int, int]:
-    """:return: bytes and CRC-32 of a file"""
+    """Bytes and CRC-32 of a file."""
     size = checksum = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):

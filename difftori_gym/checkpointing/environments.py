@@ -49,10 +49,6 @@ class EnvironmentsState:
 
 
 def save_environments(env: VecEnv) -> EnvironmentsState:
-    """
-    :param env: environments of a learner
-    :return: their state
-    """
     wrappers, base = _unwrap(env)
     learned = [_attributes(wrapper, _LEARNED.get(type(wrapper), ())) for wrapper in wrappers]
     try:
@@ -69,7 +65,6 @@ def restore_environments(env: VecEnv, state: EnvironmentsState) -> str:
     wrappers have learned.
 
     :param env: built like the ones that were saved
-    :param state: theirs
     :return: empty, or why their episodes begin anew
     :raises ValueError: if the wrappers or the number of environments are others
     """
@@ -115,11 +110,6 @@ def _remembered(wrapper: VecEnvWrapper) -> dict[str, Any]:
 
 
 def _save_each(base: VecEnv) -> list[bytes]:
-    """
-    :param base: environments without vectorised wrappers
-    :return: the state of each
-    :raises NotRestorableError: if there is none
-    """
     if isinstance(base, DummyVecEnv):
         return [save_env(env) for env in base.envs]
     if isinstance(base, SubprocVecEnv) and all(base.env_is_wrapped(SnapshotMethods)):

@@ -57,11 +57,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def discard(path: Path) -> None:
-    """
-    Remove a folder so that nobody ever sees a part of it.
-
-    :param path: folder, which may be missing
-    """
+    """Remove a folder, if it is there, so that nobody ever sees a part of it."""
     if path.exists():
         removed = _beside(path.with_name(f"{path.name}-removed"))
         _remove(removed)
@@ -70,12 +66,7 @@ def discard(path: Path) -> None:
 
 
 def discard_unfinished(directory: Path) -> list[Path]:
-    """
-    Remove what processes left behind that were killed while they wrote.
-
-    :param directory: folder that they wrote into
-    :return: what was removed
-    """
+    """Remove what processes left in a folder that were killed while they wrote; returns what was removed."""
     found = sorted(directory.glob(f"{_UNFINISHED}*"))
     for path in found:
         _remove(path)

@@ -12,10 +12,9 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 def _resize(value: Any, size: int, new_size: int) -> Any:
     """
-    :param value: attribute of a buffer
+    Cut storage, or fill it with zeros, to a new size; anything else stays as it is.
+
     :param size: number of entries along the first axis that marks storage
-    :param new_size: number of entries to cut it or fill it with zeros to
-    :return: storage of the new size; anything else as it is
     """
     if isinstance(value, dict):
         return {key: _resize(entry, size, new_size) for key, entry in value.items()}
@@ -24,11 +23,8 @@ def _resize(value: Any, size: int, new_size: int) -> Any:
     if new_size <= size:
         # A copy: the file of a part of a tensor would hold all of it.
         return value[:new_size].clone() if isinstance(value, torch.Tensor) else value[:new_size]
-    resized: Any
-    if isinstance(value, torch.Tensor):
-        resized = value.new_zeros((new_size, *value.shape[1:]))
-    else:
-        resized = np.zeros((new_size, *value.shape[1:]), dtype=value.dtype)
+    shape = (new_size, *value.shape[1:])
+    resized: Any = value.new_zeros(shape) if isinstance(value, torch.Tensor) else np.zeros(shape, value.dtype)
     resized[:size] = value
     return resized
 
@@ -56,10 +52,7 @@ class TrimmedReplay:
 
 
 def _in_full_size(buffer: ReplayBuffer) -> ReplayBuffer:
-    """
-    :param buffer: a buffer of a file, whose storage may be shorter than its size
-    :return: the same object, with storage of its full size
-    """
+    """The same buffer, whose storage in a file may be shorter than its size."""
     length = buffer.dones.shape[0]
     if length < buffer.buffer_size:
         for name, value in vars(buffer).items():

@@ -32,11 +32,7 @@ class HeldSignals:
         self._learner: object = None
 
     def hold(self, learner: object) -> None:
-        """
-        Begin.
-
-        :param learner: whose ``learn`` runs. A signal that comes when it does not has its usual effect.
-        """
+        """Begin, while ``learner.learn`` runs: a signal that comes when it does not has its usual effect."""
         self.received, self._learner = None, learner
         if threading.current_thread() is threading.main_thread():
             for kind in self.kinds:

@@ -66,9 +66,8 @@ class TrainingState:
     @classmethod
     def of(cls, model: BaseAlgorithm, *, whole_step: bool) -> TrainingState:
         """
-        :param model: between two rollouts, or stopped within one
-        :param whole_step: whether its last step is stored and learned from
-        :return: its state, which shares arrays with it: write it before going on
+        :param whole_step: whether the model's last step is stored and learned from
+        :return: the model's state, which shares arrays with it: write it before going on
         """
         names = getattr(model, "resume_attributes", ())
         return cls(
@@ -110,17 +109,13 @@ class TrainingState:
         return reason
 
     def restore_noise(self, model: BaseAlgorithm) -> None:
-        """
-        Undo that ``learn`` of Stable-Baselines3 begins by resetting the action noise.
-
-        :param model: that has begun to learn
-        """
+        """Undo that ``learn`` of Stable-Baselines3 begins by resetting the action noise."""
         if model.action_noise is not None and not self.why_anew():
             model.action_noise = self.action_noise
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    """:return: the value with its tensors on a device, without graphs: a file is read on other machines, too"""
+    """A value with its tensors on a device, without graphs: a file is read on other machines, too."""
     if isinstance(value, Tensor):
         return value.detach().to(device)
     if isinstance(value, dict):

@@ -53,13 +53,8 @@ class CollectionSettings:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "episodes": 1,
-            "seed": 0,
-            "max_attempts": 1,
-            "max_steps": 1,
-            "steps_after_success": 0,
-        }.items():
+        limits = dict(episodes=1, seed=0, max_attempts=1, max_steps=1, steps_after_success=0)
+        for name, least in limits.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"Collecting needs {name} >= {least}, got {value}.")
@@ -143,12 +138,7 @@ def collect(
 
 def _play(env: EpisodeRecorder, expert: Expert, seed: int, steps: int | None, after: int | None) -> bool | None:
     """
-    :param env: the recorder
-    :param expert: who plays
-    :param seed: of the reset
-    :param steps: most steps of an episode, None: no limit but the environment's
-    :param after: steps after the first success, None: no limit
-    :return: whether the task was solved, None if the environment does not tell
+    Whether the task was solved, None if the environment does not tell; ``after`` counts steps after the first success.
     """
     solved_at: float = np.inf
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -63,33 +62,17 @@ def make_expert(task: TaskId, policy: Path | None = None, algorithm: str | None 
 
 
 def _following(act: Callable[[np.ndarray], np.ndarray]) -> Play:
-    """
-    :param act: function from the environment's true state to an action
-    :return: plays by it, whatever the agent sees
-    """
+    """Play by a function from the environment's true state to an action, whatever the agent sees."""
 
     def play(env: EpisodeRecorder, observation: Any, stop: Callable[[], bool]) -> None:
         while not stop():
-            env.step(act(read_state(env)))
+            env.step(act(np.asarray(env.get_wrapper_attr("state"))))
 
     return play
 
 
-def read_state(env: gym.Env[Any, Any]) -> np.ndarray:
-    """
-    :param env: of MetaWorld or robosuite, with any kind of observation
-    :return: the state observation of this moment, which scripted experts read
-    """
-    return np.asarray(env.get_wrapper_attr("state"))
-
-
 def _loaded(path: Path, learners: list[type[BaseAlgorithm]]) -> BaseAlgorithm:
-    """
-    :param path: a file
-    :param learners: classes that may have saved it; one name stands for two, of reinforcement learning and imitation
-    :return: the model
-    :raises ValueError: if none of them has
-    """
+    """A model that one of the classes saved; one name stands for two, of reinforcement learning and imitation."""
     errors = []
     for learner in learners:
         try:
@@ -101,9 +84,6 @@ def _loaded(path: Path, learners: list[type[BaseAlgorithm]]) -> BaseAlgorithm:
 
 
 def _model_expert(path: Path, algorithm: str | None) -> Expert:
-    """
-    :raises ValueError: if the method is not known or the file is not its
-    """
     name = algorithm or ""
     known = [registry[name].learner() for registry in (METHODS, IMITATION_METHODS) if name in registry]
     if not known:
@@ -111,7 +91,6 @@ def _model_expert(path: Path, algorithm: str | None) -> Expert:
     if not path.is_file():
         raise ValueError(f"{path}: expected a saved model, found none.")
     model = _loaded(path, known)
-    learner = type(model)
 
     def play(env: EpisodeRecorder, observation: Any, stop: Callable[[], bool]) -> None:
         if model.observation_space != env.observation_space or model.action_space != env.action_space:
@@ -126,4 +105,4 @@ def _model_expert(path: Path, algorithm: str | None) -> Expert:
             observation, *_ = env.step(action)
             start = np.zeros(1, dtype=bool)
 
-    return Expert(f"{learner.__name__} {path.name}", play)
+    return Expert(f"{type(model).__name__} {path.name}", play)

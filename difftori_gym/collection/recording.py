@@ -37,16 +37,10 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._success: bool | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        Forget the last episode and start another.
-
-        :param seed: see Gymnasium
-        :param options: see Gymnasium
-        :return: observation and info
-        """
+        """Forget the last episode and start another."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._seed = seed
-        self._observations, self._actions, self._rewards = [_copied(observation)], [], []
+        self._observations, self._actions, self._rewards = [map_obs(np.array, observation)], [], []
         self._terminated = self._truncated = False
         self._success = None
         return observation, info
@@ -55,8 +49,6 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         """
         Execute an action, clipped.
 
-        :param action: finite, of the box's shape
-        :return: observation, reward, terminated, truncated and info
         :raises ValueError: if the action is not finite
         """
         action = np.asarray(action)
@@ -66,7 +58,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             )
         executed = np.clip(action, self._box.low, self._box.high).astype(self._box.dtype)
         observation, reward, terminated, truncated, info = self.env.step(executed)
-        self._observations.append(_copied(observation))
+        self._observations.append(map_obs(np.array, observation))  # which the environment will not write into
         self._actions.append(executed)
         self._rewards.append(float(reward))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
@@ -102,8 +94,3 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             success=self._success,
             seed=self._seed,
         )
-
-
-def _copied(observation: Any) -> Any:
-    """:return: an observation that the environment will not write into"""
-    return map_obs(np.array, observation)

@@ -67,12 +67,7 @@ _MUJOCO_UNLIMITED = 1e10
 
 
 def _spell(name: str) -> str:
-    """
-    Spell a task as TD-MPC does: ``ball_in_cup-catch-v0`` becomes ``cup-catch``.
-
-    :param name: name with underscores or hyphens, with or without ``-v0``
-    :return: name with hyphens
-    """
+    """A task as TD-MPC spells it: ``ball_in_cup-catch-v0`` becomes ``cup-catch``."""
     name = name.removesuffix("-v0").replace("_", "-")
     return name.replace("ball-in-cup-", "cup-")
 
@@ -91,11 +86,6 @@ class _ShimmyRendering(ExplainedRendering[Any, Any]):
     Correct what Shimmy tells about films, draw fast, and give access to cameras and joints.
 
     Shimmy's ``render_fps`` is the length of a control step times 1000, in a dict shared by all environments.
-
-    :param env: Shimmy's environment
-    :param fast: draw without antialiasing, shadows and reflections
-    :param tracked: what a planned path follows, None for nothing
-    :param picture: camera, height and width of ``render()``
     """
 
     #: pixels of the planned path under actions ``[K, A]``; only where something is tracked
@@ -107,11 +97,12 @@ class _ShimmyRendering(ExplainedRendering[Any, Any]):
         *,
         fast: bool,
         tracked: TrackedPoint | None,
-        picture: tuple[CameraId, int, int],
+        camera: CameraId,
+        height: int,
+        width: int,
     ) -> None:
         super().__init__(env)
         source = env.unwrapped._env  # type: ignore[attr-defined]
-        camera, height, width = picture
         self.metadata = {**env.metadata, "render_fps": 1.0 / source.control_timestep()}
         self._physics = source.physics
         allow_pictures(self._physics.model, height, width)
@@ -154,7 +145,6 @@ class _ShimmyRendering(ExplainedRendering[Any, Any]):
         source._step_count, source._reset_next_step = state["clock"]
 
     def close(self) -> None:
-        """Give the drawing contexts back."""
         self.cameras.close()
         super().close()
 
@@ -168,32 +158,21 @@ class DMControl(Suite):
     paper_tasks: ClassVar[tuple[str, ...]] = tuple(task for task in ACTION_REPEAT if task != "cartpole-swingup")
 
     def tasks(self) -> list[str]:
-        """:return: canonical names of all tasks"""
         self.require()
         return list(_suite_names())
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``cup-catch``, ``ball_in_cup-catch``, ``finger-turn_hard-v0``, ...
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``cup-catch``, ``ball_in_cup-catch``, ``finger-turn_hard-v0``, ..."""
         self.require()
         name = _spell(task)
         return name if name in _suite_names() else None
 
     def action_repeat(self, task: str) -> int:
-        """
-        :param task: canonical name
-        :return: environment frames per agent step of the DiffTORI release, 1 for tasks it does not have
-        """
+        """That of the DiffTORI release, 1 for tasks it does not have."""
         return ACTION_REPEAT.get(task, 1)
 
     def preset(self, task: str, obs: Observation) -> Preset | None:
-        """
-        :param task: canonical name
-        :param obs: kind of observation
-        :return: camera 0, in the quadruped's tasks 2, as the DiffTORI release has it; clouds without the ground
-        """
+        """Camera 0, in the quadruped's tasks 2, as the DiffTORI release has it; clouds without the ground."""
         if obs == "pixels":
             return PixelPreset(camera=_camera_of(task))
         if obs == "pointcloud":
@@ -202,17 +181,12 @@ class DMControl(Suite):
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """
-        Build one task.
+        Build one task, which truncates itself, after 1000 frames in most.
 
-        :param task: canonical name
-        :param seed: seed of the task's random stream until the first seeded reset
-        :param render_mode: None, ``rgb_array`` or another of Shimmy's
         :param env_kwargs: ``fast_render`` (default True: draw without antialiasing, shadows and reflections);
             ``width`` and ``height`` of rendered images in pixels (256); ``camera_id``, name or number of their camera
             (-1 for a free one, None for the preset's)
-        :return: environment that truncates itself, after 1000 frames in most tasks
-        :raises TypeError: on another argument
-        :raises ValueError: on another render mode or an unknown camera; lists the choices
+        :raises ValueError: on another render mode than Shimmy's or an unknown camera; lists the choices
         """
         return _load(task, seed=seed, render_mode=render_mode, **env_kwargs)
 
@@ -227,7 +201,6 @@ def _load(
     height: int = 256,
     camera_id: CameraId | None = None,
 ) -> gym.Env[Any, Any]:
-    """See :meth:`DMControl.make`."""
     domain, task_name = _suite_names()[task]
     from dm_control import suite
     from shimmy.dm_control_compatibility import DmControlCompatibilityV0
@@ -239,34 +212,21 @@ def _load(
         raise ValueError(f"Unknown render_mode {render_mode!r} of {task}. Choices: {', '.join(modes)}; or None.")
     source = suite.load(domain, task_name, task_kwargs={"random": seed})
     shimmy = DmControlCompatibilityV0(source, render_mode=render_mode, render_kwargs=render_kwargs)
-    picture = (camera, height, width)
-    env = _ShimmyRendering(shimmy, fast=fast_render, tracked=_TRACKED.get(domain), picture=picture)
+    tracked = _TRACKED.get(domain)
+    env = _ShimmyRendering(shimmy, fast=fast_render, tracked=tracked, camera=camera, height=height, width=width)
     if camera_id not in (None, FREE_CAMERA):  # a wrong one is told now, and not as if nothing could be drawn
         env.cameras.index(camera_id)
-    return TransformAction(env, _to_float64, _float32_bounds(env.action_space))
+    # The simulation computes in float64.
+    return TransformAction(env, lambda action: np.asarray(action, np.float64), _float32_bounds(env.action_space))
 
 
 def _camera_of(task: str) -> int:
-    """
-    :param task: canonical name
-    :return: number of the camera of the DiffTORI release
-    """
+    """The camera of the DiffTORI release."""
     return 2 if task.startswith("quadruped-") else 0
 
 
-def _to_float64(action: Any) -> Any:
-    """
-    :param action: action ``[A]``
-    :return: the action in the precision of the simulation
-    """
-    return np.asarray(action, dtype=np.float64)
-
-
 def _float32_bounds(space: spaces.Space[Any]) -> spaces.Box:
-    """
-    :param space: float64 action space of the suite
-    :return: the same box in float32, with infinite bounds where MuJoCo has no limit
-    """
+    """With infinite bounds where MuJoCo has no limit."""
     assert isinstance(space, spaces.Box)
     low = np.where(space.low <= -_MUJOCO_UNLIMITED, -np.inf, space.low).astype(np.float32)
     high = np.where(space.high >= _MUJOCO_UNLIMITED, np.inf, space.high).astype(np.float32)

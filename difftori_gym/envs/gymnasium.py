@@ -21,36 +21,24 @@ class Gymnasium(Suite):
     name: ClassVar[str] = "gymnasium"
 
     def tasks(self) -> list[str]:
-        """:return: all registered ids, without those that another suite of this package names"""
+        """All registered ids, without those that another suite of this package names."""
         return sorted(id for id in registry if not id.startswith("dm_control/"))
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: registered id, ``module:id`` imports the module that registers it
-        :return: the id, or None when it is not registered
-        """
+        """Takes registered ids; ``module:id`` imports the module that registers it."""
         module, _, id = task.rpartition(":")
         if module:
             importlib.import_module(module)
         return task if id in registry else None
 
     def preset(self, task: str, obs: Observation) -> Preset | None:
-        """
-        :param task: registered id
-        :param obs: kind of observation
-        :return: images of ``render()`` for ``pixels``, nothing for ``pointcloud``
-        """
+        """Images of ``render()`` for ``pixels``, nothing for ``pointcloud``."""
         return PixelPreset() if obs == "pixels" else super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """
-        Build one environment, with the time limit it is registered with.
+        Build one environment by ``gymnasium.make``, with the time limit it is registered with; resets seed it.
 
-        :param task: registered id
-        :param seed: not used: Gymnasium's environments are seeded at reset
-        :param render_mode: Gymnasium render mode
-        :param env_kwargs: passed to ``gymnasium.make``
-        :return: the environment
         :raises ImportError: if a package of the environment is missing, with Gymnasium's remedy
         """
         if "mujoco" in str(registry[task.rpartition(":")[2]].entry_point):

@@ -11,10 +11,10 @@ import torch
 
 from difftori_gym.envs.maniskill_batch import ManiSkillBatch
 from difftori_gym.envs.maniskill_observation import PixelView, PointCloudView, StateView, View
-from difftori_gym.envs.rendering import select_gl_backend
+from difftori_gym.envs.observations import checked_obs_kwargs
+from difftori_gym.envs.rendering import VULKAN_REMEDY, is_vulkan_error, select_gl_backend
 from difftori_gym.envs.suite import Suite
-from difftori_gym.envs.vulkan import VULKAN_REMEDY, is_vulkan_error
-from difftori_gym.wrappers import BatchedEnv, SingleEnv
+from difftori_gym.wrappers import BatchedEnv
 from difftori_gym.wrappers.pixel_observation import image_size
 
 _VIEWS: dict[str, type[View]] = {"state": StateView, "pixels": PixelView, "pointcloud": PointCloudView}
@@ -44,22 +44,13 @@ TASKS: tuple[str, ...] = (
     "PushCube",
     "PushT",
     "RollBall",
-    "RotateSingleObjectInHandLevel0",
-    "RotateSingleObjectInHandLevel1",
-    "RotateValveLevel0",
-    "RotateValveLevel1",
-    "RotateValveLevel2",
-    "RotateValveLevel3",
-    "RotateValveLevel4",
+    *(f"RotateSingleObjectInHandLevel{level}" for level in range(2)),
+    *(f"RotateValveLevel{level}" for level in range(5)),
     "SO100GraspCube",
     "StackCube",
     "StackPyramid",
     "TableTopFreeDraw",
-    "TriFingerRotateCubeLevel0",
-    "TriFingerRotateCubeLevel1",
-    "TriFingerRotateCubeLevel2",
-    "TriFingerRotateCubeLevel3",
-    "TriFingerRotateCubeLevel4",
+    *(f"TriFingerRotateCubeLevel{level}" for level in range(5)),
     "UnitreeG1PlaceAppleInBowl",
     "UnitreeG1Stand",
     "UnitreeG1TransportBox",
@@ -77,10 +68,7 @@ def _registered() -> dict[str, Any]:
 
 
 def _missing_assets(task: str) -> list[str]:
-    """
-    :param task: canonical name
-    :return: names of downloads that the task declares and that are not there
-    """
+    """Names of downloads that the task declares and that are not there."""
     from mani_skill.utils import assets
 
     missing = []
@@ -106,10 +94,7 @@ class ManiSkill(Suite):
         return list(TASKS)
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``PickCube`` or ``PickCube-v1``; tasks that need a download are found, too
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``PickCube`` or ``PickCube-v1``; tasks that need a download are found, too."""
         name = task.removesuffix("-v1")
         return name if f"{name}-v1" in _registered() else None
 
@@ -130,13 +115,8 @@ class ManiSkill(Suite):
         """
         Build environments that step together.
 
-        :param task: canonical name
-        :param num_envs: at least 1
-        :param obs: ``state``, ``pixels`` or ``pointcloud``
         :param obs_kwargs: arguments of :class:`PixelView` or :class:`PointCloudView`
         :param seed: not used: ManiSkill is seeded at reset
-        :param action_repeat: environment frames per step
-        :param render_mode: None or ``rgb_array``
         :param sim_backend: ``physx_cpu`` or ``physx_cuda``; None: the GPU if there is one
         :param render_backend: ``cpu`` or ``gpu``; None: the GPU if there is one
         :param env_kwargs: those of ManiSkill, such as ``control_mode``, ``reward_mode`` and ``max_episode_steps``
@@ -171,46 +151,17 @@ class ManiSkill(Suite):
             _explain(task, error, env_kwargs)
         return ManiSkillBatch(source, view, action_repeat=action_repeat, render_mode=render_mode)
 
-    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
-        """
-        Build one environment.
-
-        :param task: canonical name
-        :param seed: not used: ManiSkill is seeded at reset
-        :param render_mode: None or ``rgb_array``
-        :param env_kwargs: as in :meth:`make_batch`
-        :return: environment that truncates itself
-        """
-        batch = self.make_batch(task, 1, seed=seed, render_mode=render_mode, **env_kwargs)
-        assert batch is not None
-        return SingleEnv(batch)
-
 
 def _view_of(obs: str, obs_kwargs: dict[str, Any] | None) -> View:
-    """
-    :param obs: kind of observation
-    :param obs_kwargs: its settings
-    :return: what is made of ManiSkill's observations
-    :raises ValueError: for an unknown kind or setting; lists the choices
-    """
+    """What is made of ManiSkill's observations."""
     if obs not in _VIEWS:
         raise ValueError(f"Unknown obs {obs!r}. Choices: {', '.join(_VIEWS)}.")
     names = [field.name for field in dataclasses.fields(_VIEWS[obs])]
-    for name in obs_kwargs or {}:
-        if name not in names:
-            raise ValueError(f"Unknown obs_kwargs {name!r} of obs={obs!r}. Choices: {', '.join(names) or 'none'}.")
-    return _VIEWS[obs](**(obs_kwargs or {}))
+    return _VIEWS[obs](**checked_obs_kwargs(obs_kwargs, names, obs))
 
 
 def _explain(task: str, error: BaseException, env_kwargs: dict[str, Any]) -> NoReturn:
-    """
-    :param task: canonical name
-    :param error: what building it raised
-    :param env_kwargs: what it was built with
-    :raises RuntimeError: without a Vulkan device, with the remedy
-    :raises FileNotFoundError: for assets that the task did not declare
-    :raises ValueError: for settings that ManiSkill refuses
-    """
+    """Raise what building a task raised, as an error that says what to do."""
     if is_vulkan_error(error):
         raise RuntimeError(f"maniskill/{task} found no Vulkan device ({error}). {VULKAN_REMEDY}") from error
     if isinstance(error, (FileNotFoundError, EOFError, SystemExit)):  # the latter two after a question

@@ -50,12 +50,6 @@ class ManiSkillBatch(BatchedEnv):
         )
 
     def reset(self, seeds: Sequence[int | None]) -> TensorObs:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one per environment; None continues its random stream
-        :return: first observations
-        """
         seeded = [index for index, seed in enumerate(seeds) if seed is not None]
         given = [int(seed) for seed in seeds if seed is not None]
         if len(given) == self.num_envs:
@@ -66,12 +60,6 @@ class ManiSkillBatch(BatchedEnv):
         return self.view(raw)
 
     def step(self, actions: Tensor) -> TensorStep:
-        """
-        Step every environment and reset those whose episode ended.
-
-        :param actions: inside the action space ``[N, A]``, float32
-        :return: the step
-        """
         raw, rewards, terminated, truncated, info = self.source.step(actions)
         final, rewards = self.view(raw), rewards.float().clone()
         terminated, truncated = terminated.clone(), truncated & ~terminated
@@ -100,12 +88,11 @@ class ManiSkillBatch(BatchedEnv):
         return map_obs(lambda new, old: _where(ended, new, old), fresh, final)
 
     def render(self) -> list[np.ndarray]:
-        """:return: one image ``[height, width, 3]`` per environment, of the task's camera for people"""
+        """Of the task's camera for people."""
         images = self.source.render()
         return list(np.asarray(images.cpu() if isinstance(images, Tensor) else images, dtype=np.uint8))
 
     def close(self) -> None:
-        """Free the simulation."""
         self.source.close()
 
 

@@ -31,12 +31,7 @@ class _EpisodeOverError(Exception):
 
 
 class _Planned:
-    """
-    What a solution takes for the environment: it steps ours, and looks at ManiSkill's.
-
-    :param env: ours, reset already
-    :param stop: whether the episode is over
-    """
+    """What a solution takes for the environment: it steps ours, reset already, and looks at ManiSkill's."""
 
     def __init__(self, env: gym.Env[Any, Any], stop: Callable[[], bool]) -> None:
         self._env = env
@@ -50,10 +45,6 @@ class _Planned:
         """The episode has begun: nothing to do."""
 
     def step(self, action: Any) -> Any:
-        """
-        :param action: positions of the joints, and the gripper ``[8]``
-        :return: what the environment returns
-        """
         if self._stop():
             raise _EpisodeOverError
         return self._env.step(action)
@@ -80,10 +71,6 @@ def motion_planner(task: str) -> Callable[[gym.Env[Any, Any], Callable[[], bool]
     solve = getattr(solutions, f"solve{task}")
 
     def play(env: gym.Env[Any, Any], stop: Callable[[], bool]) -> None:
-        """
-        :param env: reset already
-        :param stop: whether the episode is over
-        """
         # The solutions print; a pose without a path makes them raise what the planner raises, and ends the attempt.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_EpisodeOverError, RuntimeError, TypeError):
             solve(_Planned(env, stop), seed=None, debug=False, vis=False)

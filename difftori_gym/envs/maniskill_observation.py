@@ -27,10 +27,6 @@ class StateView:
     obs_mode = "state"
 
     def __call__(self, raw: Any) -> TensorObs:
-        """
-        :param raw: what ManiSkill gives
-        :return: states ``[N, D]``
-        """
         return raw.float().clone()  # the simulation may write into its own
 
 
@@ -61,11 +57,7 @@ class PixelView:
         return "rgb+state" if self.state == "observation" else "rgb"
 
     def __call__(self, raw: Any) -> TensorObs:
-        """
-        :param raw: what ManiSkill gives
-        :return: images, or a dict of them and states
-        :raises ValueError: for an unknown camera
-        """
+        """:raises ValueError: for an unknown camera"""
         cameras = raw["sensor_data"]
         chosen = tuple(cameras) if self.camera is None else several_cameras(self.camera)
         for name in chosen:
@@ -107,24 +99,17 @@ class PointCloudView:
         image_size(self.size, "ManiSkill")
         if self.num_points < 1:
             raise ValueError(f"ManiSkill's point clouds need num_points >= 1, got {self.num_points}.")
-        low, high = self.box
-        if not all(a < b for a, b in zip(low, high, strict=True)):
-            raise ValueError(f"ManiSkill's point clouds need crop_low < crop_high on every axis, got {low} and {high}.")
+        _ = self.box  # or the error of an empty one
 
     @property
-    def box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Lower and upper corner, infinite where there is no bound."""
-        return crop_corner(self.crop_low, CropBox.low), crop_corner(self.crop_high, CropBox.high)
+    def box(self) -> CropBox:
+        """The crop box, infinite where there is no bound."""
+        return CropBox(crop_corner(self.crop_low, CropBox.low), crop_corner(self.crop_high, CropBox.high))
 
     def __call__(self, raw: Any) -> TensorObs:
-        """
-        :param raw: what ManiSkill gives
-        :return: clouds and agent positions
-        """
         points = raw["pointcloud"]["xyzw"][..., :3].float()  # [N, P, 3]
-        low, high = (torch.tensor(corner, device=points.device) for corner in self.box)
         # The last number is zero where a ray hit nothing.
-        valid = (raw["pointcloud"]["xyzw"][..., 3] > 0) & ((points >= low) & (points <= high)).all(dim=-1)
+        valid = (raw["pointcloud"]["xyzw"][..., 3] > 0) & self.box.contains(points)
         chosen = farthest_point_sampling(points, self.num_points, valid=valid)  # [N, num_points]
         rows = torch.arange(len(points), device=points.device)[:, None]
         cloud = points[rows, chosen]
@@ -139,15 +124,12 @@ class PointCloudView:
         if not self._warned:
             object.__setattr__(self, "_warned", True)  # no setting, so the record stays what it is
             warnings.warn(
-                f"ManiSkill's cameras see no point between {self.box[0]} and {self.box[1]}; the cloud is padded. Check "
-                "crop_low and crop_high if this is not meant. It is said only once.",
+                f"ManiSkill's cameras see no point between {self.box.low} and {self.box.high}; the cloud is padded. "
+                "Check crop_low and crop_high if this is not meant. It is said only once.",
                 stacklevel=2,
             )
-        low, high = (torch.tensor(corner, device=cloud.device) for corner in self.box)
-        middle = (low + high) / 2
-        origin = torch.zeros(3, device=cloud.device).clamp(low, high)
         padding = torch.zeros(cloud.shape[-1], device=cloud.device)
-        padding[:3] = middle.where(middle.isfinite(), origin)
+        padding[:3] = self.box.middle()
         return torch.where(empty[:, None, None], padding, cloud)
 
 
@@ -155,10 +137,7 @@ View = StateView | PixelView | PointCloudView
 
 
 def space_of(observations: TensorObs) -> spaces.Space[Any]:
-    """
-    :param observations: of ``N`` environments
-    :return: the space of one environment's: bytes from 0 to 255, floats without bounds
-    """
+    """The space of one environment's observations: bytes from 0 to 255, floats without bounds."""
     return space_from_entries({key: _space_of(value) for key, value in entries(observations).items()})
 
 
@@ -170,10 +149,7 @@ def _space_of(values: Tensor) -> spaces.Space[Any]:
 
 
 def _agent(raw: Any) -> Tensor:
-    """
-    :param raw: observation of a visual mode
-    :return: joints and the task's extras ``[N, D]``, float32
-    """
+    """Joints and the task's extras ``[N, D]``, float32, from an observation of a visual mode."""
 
     def leaves(tree: Any) -> list[Tensor]:
         if isinstance(tree, dict):

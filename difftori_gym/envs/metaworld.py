@@ -18,7 +18,7 @@ from difftori_gym.envs.mujoco_state import MujocoSnapshot
 from difftori_gym.envs.observations import Observation, PixelPreset, PointCloudPreset, Preset
 from difftori_gym.envs.planned_path import PlannedPath, TrackedPoint
 from difftori_gym.envs.rendering import select_gl_backend
-from difftori_gym.envs.suite import Suite, closest_first
+from difftori_gym.envs.suite import Suite
 from difftori_gym.wrappers.cameras import CameraId
 
 #: The paper's imitation tasks, under the levels of difficulty that DP3 gives them.
@@ -85,20 +85,13 @@ def scripted_expert(task: str) -> Expert:
     :raises ImportError: if MetaWorld is not installed
     """
     suite = MetaWorld()
-    suite.require()
+    name = suite.find(task.removeprefix("metaworld/"))
     with suite.explain_missing():
-        name = suite.canonical_task(task.removeprefix("metaworld/"))
-        if name is None:
-            raise ValueError(f"Unknown task {task!r}. Choices: {', '.join(closest_first(task, suite.tasks()))}.")
         from metaworld.policies import ENV_POLICY_MAP
 
     policy: Any = ENV_POLICY_MAP[f"{name}-v3"]()  # type: ignore[abstract]
 
     def act(state: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """
-        :param state: ``[39]``
-        :return: action ``[4]``
-        """
         with warnings.catch_warnings():  # "Constant(s) may be too high": they are clipped here
             warnings.simplefilter("ignore", UserWarning)
             action = policy.get_action(np.asarray(state, dtype=np.float64))
@@ -116,8 +109,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     :param task: canonical name
     :param seed: seed of goals and object positions; ``reset(seed=...)`` sets it anew. None: not seeded
     :param render_mode: None or ``rgb_array``
-    :param width: of rendered images, pixels
-    :param height: of rendered images, pixels
+    :param width: of rendered images, pixels, like ``height``
     :param camera: camera of rendered images
     :param max_episode_steps: frames after which an episode is truncated, 1 to 500
     :param fast_render: draw without antialiasing, shadows and reflections
@@ -157,7 +149,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.planned_pixels = PlannedPath(
             self._simulation, self._advance, TrackedPoint("hand"), self.cameras, self._camera, height, width
         )
-        self._metadata_fps()
+        self.metadata = {**self.metadata, "render_fps": 1.0 / self._source.dt}  # of a frame, five steps of simulation
 
         space = self._source.sawyer_observation_space
         self.observation_space = spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32))
@@ -167,14 +159,9 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.state: NDArray[np.float64] = np.zeros(space.shape)
         self._steps = 0
 
-    def _metadata_fps(self) -> None:
-        """Films play in real time: one frame is five steps of the simulation."""
-        self.metadata = {**self.metadata, "render_fps": 1.0 / self._source.dt}
-
     def snapshot(self) -> dict[str, Any]:
         """:return: simulation, random numbers and the running episode, see ``wrappers/snapshot.py``"""
-        own = (self.state, self._steps)
-        return {"source": MujocoSnapshot(self._source).snapshot(), "own": own}
+        return {"source": MujocoSnapshot(self._source).snapshot(), "own": (self.state, self._steps)}
 
     def restore_snapshot(self, state: dict[str, Any]) -> None:
         """:param state: from :meth:`snapshot`"""
@@ -184,13 +171,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """
-        Start an episode with a new goal.
-
-        :param seed: seed of goals and object positions, None to go on with the running stream
-        :param options: not used
-        :return: observation ``[39]`` and info
-        """
+        """Start an episode with a new goal: observation ``[39]`` and info."""
         super().reset(seed=seed)
         if seed is not None:
             self._source.seed(seed)
@@ -214,13 +195,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self._source.model, self._source.data
 
     def _advance(self, model: Any, data: Any, action: NDArray[np.float64]) -> None:
-        """
-        What a step does to the simulation, done to a copy: it drags the hand by a body that follows the action.
-
-        :param model: MuJoCo's model
-        :param data: copy of its data
-        :param action: ``[4]``
-        """
+        """What a step does, done to a copy of the data: it drags the hand by a body that follows the action."""
         import mujoco
 
         source = self._source
@@ -231,10 +206,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         mujoco.mj_step(model, data, source.frame_skip)
 
     def _observe(self, observation: NDArray[np.float64]) -> NDArray[np.float32]:
-        """
-        :param observation: the suite's, ``[39]``; clipped here, which the suite does in steps, but not at the reset
-        :return: observation in float32
-        """
+        """Clipped, which the suite does in steps, but not at the reset."""
         self.state = np.clip(observation, self._low, self._high)
         return self.state.astype(np.float32)
 
@@ -249,15 +221,14 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return None if self.render_mode is None else self.cameras.image(self._camera, *self._image_size)
 
     def close(self) -> None:
-        """Give the drawing contexts back."""
         self.cameras.close()
         self._source.close()
 
 
 def _with_free_goals(source: Any) -> Any:
     """
-    :param source: MetaWorld's environment, which refuses to start without a task drawn from one of its benchmarks
-    :return: the same, showing the goal and drawing it anew from the environment's own random stream at each reset
+    MetaWorld's environment refuses to start without a task drawn from one of its benchmarks. Here it shows the goal and
+    draws it anew from its own random stream at each reset.
     """
     source._partially_observable = False
     del source.sawyer_observation_space  # cached, with the goal hidden
@@ -268,11 +239,7 @@ def _with_free_goals(source: Any) -> Any:
 
 
 def _mount_cameras(model: Any) -> None:
-    """
-    Move ``corner2`` where the paper has it and turn the corner cameras upright, so that images, depth and poses agree.
-
-    :param model: MuJoCo's model, changed in place
-    """
+    """Move ``corner2`` where the paper has it and turn the corner cameras upright, so that all that is seen agrees."""
     model.camera("corner2").pos[:] = CORNER2_POSITION
     for name in _UPSIDE_DOWN:
         w, x, y, z = model.camera(name).quat
@@ -288,25 +255,17 @@ class MetaWorld(Suite):
     paper_tasks: ClassVar[tuple[str, ...]] = tuple(task for level in PAPER_TASKS.values() for task in level)
 
     def tasks(self) -> list[str]:
-        """:return: canonical names of all tasks"""
         self.require()
         return list(_classes())
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``reach``, ``reach-v3``, ``sweep_into``, ...
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``reach``, ``reach-v3``, ``sweep_into``, ..."""
         self.require()
         name = task.removesuffix("-v3").replace("_", "-")
         return name if name in _classes() else None
 
     def preset(self, task: str, obs: Observation) -> Preset | None:
-        """
-        :param task: canonical name
-        :param obs: kind of observation
-        :return: camera ``corner2`` for images; for clouds the same camera, 512 points and DP3's crop box
-        """
+        """Camera ``corner2`` for images; for clouds the same camera, 512 points and DP3's crop box."""
         if obs == "pixels":
             return PixelPreset(camera="corner2")
         if obs == "pointcloud":
@@ -316,14 +275,5 @@ class MetaWorld(Suite):
         return super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
-        """
-        Build one task.
-
-        :param task: canonical name
-        :param seed: seed of goals and object positions
-        :param render_mode: None or ``rgb_array``
-        :param env_kwargs: ``width``, ``height``, ``camera``, ``max_episode_steps``, ``fast_render``, see
-            :class:`MetaWorldTask`
-        :return: environment that truncates itself, after 500 frames unless told otherwise
-        """
+        """See :class:`MetaWorldTask` for ``env_kwargs``."""
         return MetaWorldTask(task, seed=seed, render_mode=render_mode, **env_kwargs)

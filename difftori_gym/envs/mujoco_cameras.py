@@ -24,11 +24,9 @@ _FAR_SHARE = 0.9
 
 def draw_fast(model: Any) -> None:
     """
-    Turn off antialiasing, shadows and reflections, which take most of the drawing time without a graphics card.
+    Turn off antialiasing, shadows and reflections of a model, which take most of the time without a graphics card.
 
     The first two are read when the first image is drawn: call it before.
-
-    :param model: MuJoCo's ``MjModel``, changed in place
     """
     model.vis.quality.offsamples = 0
     model.vis.quality.shadowsize = 0
@@ -39,25 +37,19 @@ def draw_fast(model: Any) -> None:
 _opened: weakref.WeakSet[MujocoCameras] = weakref.WeakSet()
 
 
-def _close_all() -> None:
-    """Give all contexts back."""
-    for cameras in list(_opened):
-        cameras.close()
-
-
 @functools.cache
 def _close_at_exit() -> None:
     """Close before MuJoCo shuts the driver down, which would leave the contexts to fail one by one."""
-    atexit.register(_close_all)
+
+    @atexit.register
+    def close_all() -> None:
+        for cameras in list(_opened):
+            cameras.close()
 
 
 @functools.cache
 def _check_driver() -> None:
-    """
-    Open a small context.
-
-    :raises Exception: if MuJoCo cannot draw on this machine
-    """
+    """Open a small context: raises if MuJoCo cannot draw on this machine."""
     import mujoco
 
     mujoco.GLContext(16, 16).free()
@@ -83,17 +75,10 @@ def explained_drawing() -> Iterator[None]:
 
 
 class ExplainedRendering(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
-    """
-    Say what to do where an environment's own ``render()`` cannot draw.
-
-    :param env: an environment that MuJoCo draws
-    """
+    """Say what to do where the ``render()`` of an environment that MuJoCo draws cannot."""
 
     def render(self) -> Any:
-        """
-        :return: what the environment gives
-        :raises RuntimeError: if MuJoCo cannot draw on this machine
-        """
+        """:raises RuntimeError: if MuJoCo cannot draw on this machine"""
         if self.render_mode not in (None, "human"):
             with explained_drawing():
                 pass
@@ -102,11 +87,8 @@ class ExplainedRendering(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
 
 def allow_pictures(model: Any, height: int, width: int) -> None:
     """
-    Let pictures be as large as this. Models allow for 640 x 480 unless they say more; it counts at the first picture.
-
-    :param model: MuJoCo's model, or dm_control's view of it
-    :param height: pixels
-    :param width: pixels
+    Let pictures be as large as this, in pixels. Models, here MuJoCo's or dm_control's view of one, allow for 640 x 480
+    unless they say more; it counts at the first picture.
     """
     whole = model.vis.global_
     whole.offheight, whole.offwidth = max(whole.offheight, height), max(whole.offwidth, width)
@@ -151,10 +133,6 @@ class MujocoCameras:
 
     def image(self, camera: CameraId, height: int, width: int) -> NDArray[np.uint8]:
         """
-        :param camera: name or number
-        :param height: pixels
-        :param width: pixels
-        :return: colours ``[height, width, 3]``
         :raises ValueError: if there is no such camera
         :raises RuntimeError: if MuJoCo cannot draw on this machine
         """
@@ -165,14 +143,7 @@ class MujocoCameras:
         return renderer.render()
 
     def depth(self, camera: CameraId, height: int, width: int) -> NDArray[np.float32]:
-        """
-        :param camera: name or number
-        :param height: pixels
-        :param width: pixels
-        :return: distance along the optical axis ``[height, width]``, metres; infinite where nothing is seen
-        :raises ValueError: if there is no such camera
-        :raises RuntimeError: if MuJoCo cannot draw on this machine
-        """
+        """Infinite where nothing is seen; raises as :meth:`image` does."""
         index = self.index(camera)
         renderer, data = self._renderer(height, width)
         renderer.enable_depth_rendering()
@@ -185,20 +156,12 @@ class MujocoCameras:
 
     @staticmethod
     def _show_sky(renderer: Any, shown: bool) -> None:
-        """
-        :param renderer: MuJoCo's renderer
-        :param shown: whether to draw the sky
-        """
         import mujoco
 
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = shown
 
     def pose(self, camera: CameraId) -> CameraPose:
-        """
-        :param camera: name or number
-        :return: the camera's pose
-        :raises ValueError: if there is no such camera
-        """
+        """:raises ValueError: if there is no such camera"""
         index = self.index(camera)
         model, data = self._simulation()
         return CameraPose(
@@ -214,12 +177,7 @@ class MujocoCameras:
         self._renderers.clear()
 
     def _renderer(self, height: int, width: int) -> tuple[Any, Any]:
-        """
-        :param height: pixels
-        :param width: pixels
-        :return: a renderer of that size for the current model, and the current data
-        :raises RuntimeError: if MuJoCo cannot draw on this machine
-        """
+        """A renderer of that size for the current model, and the current data."""
         model, data = self._simulation()
         if model is not self._model:
             self.close()
@@ -231,13 +189,6 @@ class MujocoCameras:
         return self._renderers[height, width], data
 
     def _open(self, model: Any, height: int, width: int) -> Any:
-        """
-        :param model: the model to draw
-        :param height: pixels
-        :param width: pixels
-        :return: MuJoCo's renderer
-        :raises RuntimeError: if MuJoCo cannot draw on this machine
-        """
         import mujoco
 
         if self._options is None:

@@ -27,11 +27,7 @@ class MujocoState:
 
 
 def mujoco_state(model: Any, data: Any) -> MujocoState:
-    """
-    :param model: ``mujoco.MjModel``
-    :param data: ``mujoco.MjData``
-    :return: copies of both
-    """
+    """Copies of an ``MjModel`` and its ``MjData``."""
     import mujoco
 
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -41,11 +37,7 @@ def mujoco_state(model: Any, data: Any) -> MujocoState:
 
 
 def restore_mujoco(model: Any, data: Any, state: MujocoState) -> None:
-    """
-    :param model: ``mujoco.MjModel``, overwritten
-    :param data: ``mujoco.MjData`` of that model, overwritten
-    :param state: of a model that was built alike
-    """
+    """Overwrite both by the state of a model that was built alike."""
     import mujoco
 
     for name, array in state.model.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,11 +23,7 @@ OBSERVATIONS: tuple[str, ...] = get_args(Observation)
 
 @dataclass(frozen=True)
 class StatePreset:
-    """
-    One flat float32 vector.
-
-    :param frame_stack: number of last observations seen together, at least 1
-    """
+    """One flat float32 vector; ``frame_stack`` last ones are seen together, at least 1."""
 
     frame_stack: int = 1
 
@@ -37,11 +33,6 @@ class PixelPreset:
     """
     Arguments of :class:`~difftori_gym.wrappers.PixelObservation`; the defaults are the paper's.
 
-    :param camera: name or number of a camera, or several; None: what ``render()`` shows
-    :param size: height and width in pixels, or one number for both
-    :param state: what stands beside the image
-    :param grey: one channel instead of three
-    :param antialias: cameras draw at so many times the size, and pixels are averaged
     :param frame_stack: number of last images seen together, at least 1
     """
 
@@ -58,13 +49,6 @@ class PointCloudPreset:
     """
     Arguments of :class:`~difftori_gym.wrappers.PointCloudObservation`.
 
-    :param cameras: name or number of a depth camera, or several
-    :param num_points: points of the cloud
-    :param size: height and width of the depth images in pixels, or one number for both
-    :param crop_low: lower corner of the crop box, metres
-    :param crop_high: upper corner of the crop box, metres
-    :param crop_yaw: how far the crop box is turned about the vertical through the world's origin, degrees
-    :param color: add red, green and blue to each point
     :param frame_stack: clouds have no order in time that could be stacked: 1
     """
 
@@ -81,21 +65,27 @@ class PointCloudPreset:
 Preset = StatePreset | PixelPreset | PointCloudPreset
 
 
+def checked_obs_kwargs(given: Mapping[str, Any] | None, known: Collection[str], obs: str) -> dict[str, Any]:
+    """:raises ValueError: for settings of an observation that are not known; lists the choices"""
+    unknown = [repr(name) for name in given or () if name not in known]
+    if unknown:
+        choices = ", ".join(known) or "none"
+        raise ValueError(f"Unknown obs_kwargs {', '.join(unknown)} of obs={obs!r}. Choices: {choices}.")
+    return dict(given or {})
+
+
 def adjusted(preset: Preset, frame_stack: int | None, changes: Mapping[str, Any] | None, obs: str) -> Preset:
     """
+    A preset with other fields.
+
     :param preset: what the suite proposes
     :param frame_stack: number of observations seen together, None for the preset's
     :param changes: other fields to replace
     :param obs: kind of observation, for messages
-    :return: the preset with the changes
     :raises ValueError: on an unknown field or a frame stack that cannot be
     """
-    changes = dict(changes or {})
     fields = [field.name for field in dataclasses.fields(preset) if field.name != "frame_stack"]
-    unknown = [name for name in changes if name not in fields]
-    if unknown:
-        choices = ", ".join(fields) or "none"
-        raise ValueError(f"Unknown obs_kwargs {', '.join(map(repr, unknown))} of obs={obs!r}. Choices: {choices}.")
+    changes = checked_obs_kwargs(changes, fields, obs)
     if frame_stack is not None:
         changes["frame_stack"] = frame_stack
     preset = dataclasses.replace(preset, **changes)
@@ -110,11 +100,7 @@ def adjusted(preset: Preset, frame_stack: int | None, changes: Mapping[str, Any]
 
 
 def observe(env: gym.Env[Any, Any], preset: Preset) -> gym.Env[Any, Any]:
-    """
-    :param env: environment whose observations are the suite's own
-    :param preset: what to see instead
-    :return: environment with these observations
-    """
+    """An environment with these observations in place of the suite's own."""
     arguments = {f.name: getattr(preset, f.name) for f in dataclasses.fields(preset) if f.name != "frame_stack"}
     if isinstance(preset, PointCloudPreset):
         return PointCloudObservation(env, **arguments)
@@ -126,10 +112,7 @@ def observe(env: gym.Env[Any, Any], preset: Preset) -> gym.Env[Any, Any]:
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:
-    """
-    :param space: of an environment's own observations
-    :return: whether they are images, of which no state vector can be made
-    """
+    """Whether a space has no state vector in it."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
 
 
@@ -140,28 +123,17 @@ def stack_frames(env: gym.Env[Any, Any], number: int) -> gym.Env[Any, Any]:
     Gymnasium's ``FrameStackObservation`` puts them on an axis of their own, ``[k, C, H, W]``; here this axis is merged
     with the next, ``[k C, H, W]`` and ``[k N]``, as CNNs and MLPs take it. At the start of an episode the first
     observation is repeated.
-
-    :param env: environment with an observation that is a Box or a dict of Boxes
-    :param number: how many, at least 1
-    :return: the environment
     """
     stacked = FrameStackObservation(env, number, padding_type="reset")
     return TransformObservation(stacked, _merge, _merged_space(stacked.observation_space))
 
 
 def _merge(observation: Any) -> Any:
-    """
-    :param observation: array ``[k, N, ...]`` or a dict of them
-    :return: array ``[k N, ...]`` or a dict of them
-    """
+    """Array ``[k, N, ...]``, or a dict of them, to ``[k N, ...]``."""
     return map_obs(lambda value: np.reshape(value, (-1, *value.shape[2:])), observation)
 
 
 def _merged_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """
-    :param space: Box ``[k, N, ...]`` or a Dict of them
-    :return: Box ``[k N, ...]`` or a Dict of them
-    """
     return space_from_entries(
         {
             key: spaces.Box(_merge(entry.low), _merge(entry.high), dtype=entry.dtype.type)

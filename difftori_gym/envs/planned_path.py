@@ -18,12 +18,7 @@ from difftori_gym.wrappers.geometry import project
 
 @dataclass(frozen=True)
 class TrackedPoint:
-    """
-    A point of a body.
-
-    :param body: name of the body
-    :param offset: of the point in the body's own axes, metres
-    """
+    """A point of a body: the body's name, and the point's offset in its own axes, metres."""
 
     body: str
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -40,9 +35,7 @@ class PlannedPath:
     :param advance: applies one action to a copy of the ``MjData`` and moves it on by one environment frame
     :param point: what is followed
     :param cameras: cameras of the simulation
-    :param camera: the picture's camera
-    :param height: of the picture, pixels
-    :param width: of the picture, pixels
+    :param camera: the picture's, which has ``height`` times ``width`` pixels
     """
 
     simulation: Callable[[], tuple[Any, Any]]
@@ -70,10 +63,7 @@ class PlannedPath:
         return np.array(positions)
 
     def __call__(self, actions: NDArray[Any]) -> NDArray[np.float64]:
-        """
-        :param actions: one per environment frame ``[K, A]``, in the environment's units
-        :return: column and row of the point in the picture ``[K + 1, 2]``, nan behind the camera
-        """
+        """:return: column and row of the point in the picture ``[K + 1, 2]``, nan behind the camera"""
         positions = torch.from_numpy(self.positions(actions))
         return project(positions, self.cameras.pose(self.camera), self.height, self.width).numpy()
 

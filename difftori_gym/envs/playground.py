@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 import types
 from typing import Any, ClassVar
 
-import gymnasium as gym
-
 from difftori_gym.envs.dm_control import ACTION_REPEAT
-from difftori_gym.envs.playground_batch import PlaygroundBatch, configure_jax
 from difftori_gym.envs.rendering import select_gl_backend
 from difftori_gym.envs.suite import Suite
-from difftori_gym.wrappers import BatchedEnv, SingleEnv
+from difftori_gym.wrappers import BatchedEnv
 
 _PACKAGE = "mujoco_playground"
 # Tasks that TD-MPC's spelling shortens.
 _OTHER_NAMES = {"ball-in-cup": "cup-catch", "point-mass": "point-mass-easy"}
 
 
+def configure_jax() -> None:
+    """
+    Settle what JAX reads when it is imported; what the user has set stays.
+
+    JAX would take three quarters of a GPU's memory at once, which torch needs too. And with ``OMP_NUM_THREADS=1``,
+    by which torch is kept to one thread, its programs for the CPU keep to one as well.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if os.environ.get("OMP_NUM_THREADS") == "1" and "xla_cpu_multi_thread_eigen" not in flags:
+        one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["XLA_FLAGS"] = f"{flags} {one_thread}".strip()
+
+
 @functools.cache
 def _control_suite() -> Any:
     """
-    Import Playground's control suite without its robots.
+    Playground's module ``dm_control_suite``, imported without its robots.
 
     Importing the package as a whole clones a repository of robot models, a gigabyte over the network, which the
     control suite does not use. So a bare package stands in its place for the length of this import; afterwards the
     real one can be imported as ever.
-
-    :return: the module ``dm_control_suite``
     """
     configure_jax()
     select_gl_backend()
@@ -53,10 +63,7 @@ def _control_suite() -> Any:
 
 
 def _spell(name: str) -> str:
-    """
-    :param name: ``CartpoleSwingup``, ``cartpole-swingup``, ``cartpole_swingup``
-    :return: the name with hyphens
-    """
+    """``CartpoleSwingup`` or ``cartpole_swingup`` with hyphens."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[a-z])(?=[0-9])", "-", name)
     name = words.replace("_", "-").lower()
     return _OTHER_NAMES.get(name, name.replace("ball-in-cup-", "cup-"))
@@ -81,24 +88,17 @@ class Playground(Suite):
     batched: ClassVar[bool] = True
 
     def tasks(self) -> list[str]:
-        """:return: canonical names of all tasks"""
         self.require()
         return list(_names())
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``cartpole-swingup``, ``CartpoleSwingup``, ``cup-catch``, ``BallInCup``, ...
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``cartpole-swingup``, ``CartpoleSwingup``, ``cup-catch``, ``BallInCup``, ..."""
         self.require()
         name = _spell(task)
         return name if name in _names() else None
 
     def action_repeat(self, task: str) -> int:
-        """
-        :param task: canonical name
-        :return: environment frames per agent step of the same task of ``dm_control``
-        """
+        """That of the same task of ``dm_control``."""
         return ACTION_REPEAT.get(task, 1)
 
     def make_batch(
@@ -114,18 +114,13 @@ class Playground(Suite):
         **env_kwargs: Any,
     ) -> BatchedEnv:
         """
-        Build ``num_envs`` environments that step together.
+        Build environments that step together, on the device that JAX computes on.
 
-        :param task: canonical name
-        :param num_envs: at least 1
         :param obs: ``state``; Playground draws pixels for learning with a package that is not published
         :param obs_kwargs: none: there is nothing to set
         :param seed: of environments that are reset without a seed
-        :param action_repeat: environment frames per step
-        :param render_mode: None or ``rgb_array``
         :param env_kwargs: ``episode_length`` in frames, 1000 by default; ``width``, ``height`` and ``camera_id`` of
             images
-        :return: the environments, on the device that JAX computes on
         :raises ValueError: for another kind of observation, or settings of it
         """
         if obs_kwargs:
@@ -133,18 +128,8 @@ class Playground(Suite):
         if obs != "state":
             raise ValueError(f"playground gives obs='state' only, got {obs!r}. For pixels take dm_control/{task}.")
         source = _control_suite().load(_names()[task])
+        from difftori_gym.envs.playground_batch import PlaygroundBatch
+
         return PlaygroundBatch(
             source, num_envs, seed=seed, action_repeat=action_repeat, render_mode=render_mode, **env_kwargs
         )
-
-    def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
-        """
-        Build one environment.
-
-        :param task: canonical name
-        :param seed: of resets without a seed
-        :param render_mode: None or ``rgb_array``
-        :param env_kwargs: as in :meth:`make_batch`
-        :return: environment that truncates itself
-        """
-        return SingleEnv(self.make_batch(task, 1, seed=seed, render_mode=render_mode, **env_kwargs))

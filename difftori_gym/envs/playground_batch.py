@@ -1,14 +1,19 @@
-"""Many environments of MuJoCo Playground's control suite in one JAX program, seen from torch."""
+"""
+Many environments of MuJoCo Playground's control suite in one JAX program, seen from torch.
+
+It imports JAX, which :func:`~difftori_gym.envs.playground.configure_jax` has to come before.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 from gymnasium import spaces
+from jax import numpy as jnp
 from torch import Tensor
 
 from difftori_gym.envs.mujoco_cameras import FREE_CAMERA, MujocoCameras, allow_pictures, explained_drawing
@@ -18,28 +23,8 @@ from difftori_gym.wrappers import BatchedEnv, TensorStep
 _ALIGNMENT = 64
 
 
-def configure_jax() -> None:
-    """
-    Settle what JAX reads when it is imported; what the user has set stays.
-
-    JAX would take three quarters of a GPU's memory at once, which torch needs too. And with ``OMP_NUM_THREADS=1``,
-    by which torch is kept to one thread, its programs for the CPU keep to one as well.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    flags = os.environ.get("XLA_FLAGS", "")
-    if os.environ.get("OMP_NUM_THREADS") == "1" and "xla_cpu_multi_thread_eigen" not in flags:
-        one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        os.environ["XLA_FLAGS"] = f"{flags} {one_thread}".strip()
-
-
 class _Progress(NamedTuple):
-    """
-    What a step starts from, on JAX's device.
-
-    :param state: Playground's state of every environment
-    :param keys: random streams ``[N, 2]``
-    :param frames: of the running episodes ``[N]``
-    """
+    """What a step starts from, on JAX's device: random streams ``[N, 2]``, frames of the running episodes ``[N]``."""
 
     state: Any
     keys: Any
@@ -52,7 +37,7 @@ class _Outcome(NamedTuple):
     rewards: Any
     terminated: Any
     truncated: Any
-    final: Any
+    final_observations: Any
     frames: Any
 
 
@@ -70,9 +55,8 @@ class PlaygroundBatch(BatchedEnv):
     :param action_repeat: environment frames per step, at least 1
     :param episode_length: environment frames after which an episode is truncated
     :param render_mode: None or ``rgb_array``
-    :param width: of images, pixels
-    :param height: of images, pixels
-    :param camera_id: index or name of the camera
+    :param width: of images, pixels, like ``height``
+    :param camera_id: index or name of their camera
     :raises ValueError: for a number outside its range or an unknown camera
     """
 
@@ -89,8 +73,6 @@ class PlaygroundBatch(BatchedEnv):
         height: int = 256,
         camera_id: int | str = 0,
     ) -> None:
-        import jax
-
         if action_repeat < 1:
             raise ValueError(f"PlaygroundBatch needs action_repeat >= 1, got {action_repeat}.")
         self.episode_length = int(source._config.episode_length) if episode_length is None else episode_length
@@ -123,16 +105,12 @@ class PlaygroundBatch(BatchedEnv):
 
     def _start_episodes(self, keys: Any) -> _Progress:
         """New episodes; the keys are used up, and their successors are part of what is returned."""
-        import jax
-
         split = jax.vmap(jax.random.split)(keys)  # [N, 2, 2]
         state = jax.vmap(self.source.reset)(split[:, 0])
-        return _Progress(_plain(state), split[:, 1], jax.numpy.zeros(self.num_envs, dtype=jax.numpy.int32))
+        return _Progress(_plain(state), split[:, 1], jnp.zeros(self.num_envs, dtype=jnp.int32))
 
     def _advance_episodes(self, progress: _Progress, actions: Any) -> tuple[_Progress, _Outcome]:
         """One step of every environment, without resets."""
-        import jax
-        from jax import numpy as jnp
 
         def frame(carry: Any, _: None) -> tuple[Any, None]:
             # After the end of an episode the simulation runs on unseen, until the step is over.
@@ -154,8 +132,6 @@ class PlaygroundBatch(BatchedEnv):
 
     def _restart_ended(self, ended: Any, fresh: _Progress, after: _Progress, final: Any) -> tuple[_Progress, Any]:
         """Fresh episodes where one ended; also the observations to act on."""
-        import jax
-
         joined = jax.tree.map(lambda new, old: _where(ended, new, old), fresh, after)
         return joined, _where(ended, fresh.state.obs, final)
 
@@ -163,19 +139,9 @@ class PlaygroundBatch(BatchedEnv):
 
     def _put(self, keys: Any) -> Any:
         """Bind an array to the device: what comes from torch is bound, and a mixture would be compiled twice."""
-        import jax
-
         return jax.device_put(keys, self._device)
 
     def reset(self, seeds: Sequence[int | None]) -> Tensor:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one per environment; None continues its random stream
-        :return: first observations ``[N, D]``
-        """
-        import jax
-
         if any(seed is not None for seed in seeds):
             chosen = np.array([0 if seed is None else seed for seed in seeds], dtype=np.uint32)
             given = np.array([seed is not None for seed in seeds])
@@ -185,36 +151,18 @@ class PlaygroundBatch(BatchedEnv):
         return torch.from_dlpack(self._progress.state.obs)
 
     def step(self, actions: Tensor) -> TensorStep:
-        """
-        Step every environment and reset those whose episode ended.
-
-        :param actions: in [-1, 1], ``[N, A]``, float32
-        :return: the step
-        """
-
         assert self._progress is not None, "step before reset"
         after, outcome = self._advance(self._progress, _to_jax(actions))
-        ended, observations = outcome.terminated | outcome.truncated, outcome.final
+        ended, observations = outcome.terminated | outcome.truncated, outcome.final_observations
         # The learner waits for these flags in any case, and programs without resets compile twice as fast.
         if bool(ended.any()):
-            after, observations = self._restart(ended, self._start(self._keys), after, outcome.final)
+            after, observations = self._restart(ended, self._start(self._keys), after, observations)
         self._progress, self._keys = after, after.keys
-        return TensorStep(
-            observations=torch.from_dlpack(observations),
-            rewards=torch.from_dlpack(outcome.rewards),
-            terminated=torch.from_dlpack(outcome.terminated),
-            truncated=torch.from_dlpack(outcome.truncated),
-            final_observations=torch.from_dlpack(outcome.final),
-            frames=torch.from_dlpack(outcome.frames),
-        )
+        tensors = {name: torch.from_dlpack(array) for name, array in outcome._asdict().items()}
+        return TensorStep(torch.from_dlpack(observations), **tensors)
 
     def render(self) -> list[np.ndarray]:
-        """
-        Draw on the host with MuJoCo's own renderer; Playground's on the GPU needs a package that is not published.
-
-        :return: one image ``[height, width, 3]`` per environment
-        :raises RuntimeError: if MuJoCo cannot draw on this machine
-        """
+        """Draw on the host with MuJoCo's own renderer; Playground's needs a package that is not published."""
         assert self._progress is not None, "render before reset"
         import mujoco
 
@@ -238,41 +186,22 @@ class PlaygroundBatch(BatchedEnv):
         return images
 
     def close(self) -> None:
-        """Free the renderer."""
         if self._drawing is not None:
             self._drawing[0].close()
             self._drawing = None
 
 
 def _where(condition: Any, chosen: Any, other: Any) -> Any:
-    """
-    :param condition: per environment ``[N]``
-    :param chosen: array ``[N, ...]``
-    :param other: array ``[N, ...]``
-    :return: environments of the first where the condition holds, of the second elsewhere
-    """
-    from jax import numpy as jnp
-
     return jnp.where(condition.reshape((-1,) + (1,) * (chosen.ndim - 1)), chosen, other)
 
 
 def _plain(tree: Any) -> Any:
-    """
-    :param tree: of arrays
-    :return: the same without JAX's weak types, which would make a second compilation of what takes it
-    """
-    import jax
-
+    """Without JAX's weak types, which would make a second compilation of what takes them."""
     return jax.tree.map(lambda array: jax.lax.convert_element_type(array, array.dtype), tree)
 
 
 def _to_jax(actions: Tensor) -> Any:
-    """
-    :param actions: on the device that JAX computes on
-    :return: an array in the same memory
-    """
-    import jax
-
+    """An array in the same memory."""
     actions = actions.detach().contiguous()
     if actions.data_ptr() % _ALIGNMENT:
         actions = actions.clone()  # numpy's memory may start anywhere
@@ -280,8 +209,4 @@ def _to_jax(actions: Tensor) -> Any:
 
 
 def _torch_device(device: Any) -> torch.device:
-    """
-    :param device: JAX's
-    :return: torch's name for it
-    """
     return torch.device("cuda", device.local_hardware_id) if device.platform == "gpu" else torch.device("cpu")

@@ -9,20 +9,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from difftori_gym.envs.observations import checked_obs_kwargs
 from difftori_gym.envs.suite import Suite
 from difftori_gym.wrappers.pixel_observation import image_size
 
 _TASK = "PushT"
-_OBSERVATIONS = ("state", "pixels")
 
 
 class _Pixels(gym.ObservationWrapper[Any, Any, Any]):
-    """
-    Images with the channels first, alone or beside the disc's position.
-
-    :param env: Push-T with images and positions as observations
-    :param state: ``none``, or ``agent`` for a dict of ``pixels`` and ``state`` (the disc's position, float32 ``[2]``)
-    """
+    """Images with the channels first, alone or beside the disc's position (float32 ``[2]``)."""
 
     def __init__(self, env: gym.Env[Any, Any], state: Literal["none", "agent"]) -> None:
         super().__init__(env)
@@ -34,10 +29,6 @@ class _Pixels(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = pixels if state == "none" else spaces.Dict({"pixels": pixels, "state": position})
 
     def observation(self, observation: dict[str, np.ndarray]) -> Any:
-        """
-        :param observation: ``pixels`` ``[height, width, 3]`` and ``agent_pos`` ``[2]``
-        :return: image ``[3, height, width]``, or a dict of it and the position
-        """
         pixels = np.ascontiguousarray(observation["pixels"].transpose(2, 0, 1))
         if self._state == "none":
             return pixels
@@ -57,14 +48,10 @@ class PushT(Suite):
     own_observations: ClassVar[tuple[str, ...]] = ("pixels",)
 
     def tasks(self) -> list[str]:
-        """:return: the task"""
         return [_TASK]
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``PushT``, ``PushT-v0`` or ``push-t``
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``PushT``, ``PushT-v0`` or ``push-t``."""
         return _TASK if task.lower().removesuffix("-v0").replace("-", "") == "pusht" else None
 
     def make(
@@ -78,32 +65,21 @@ class PushT(Suite):
         **env_kwargs: Any,
     ) -> gym.Env[Any, Any]:
         """
-        Build the task.
+        Build the task, which truncates itself; resets seed it.
 
-        :param task: canonical name
-        :param seed: not used: Push-T is seeded at reset
-        :param render_mode: None or ``rgb_array``
         :param obs: ``state`` (positions of disc and block, angle of the block) or ``pixels``
         :param obs_kwargs: of pixels: ``size`` (96 by default) and ``state`` (``none`` or ``agent``)
         :param env_kwargs: those of gym-pusht, such as ``visualization_width``
-        :return: environment that truncates itself
-        :raises ValueError: for an unknown kind or setting of observation
+        :raises ValueError: for an unknown setting of the observation
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of what gym-pusht imports
             import gym_pusht  # noqa: F401  (registers the task)
 
-        if obs not in _OBSERVATIONS:
-            raise ValueError(f"pusht does not offer obs={obs!r}. Choices: {', '.join(_OBSERVATIONS)}.")
-        settings: dict[str, Any] = {"size": 96, "state": "none"} if obs == "pixels" else {}
-        for name in obs_kwargs or {}:
-            if name not in settings:
-                raise ValueError(
-                    f"Unknown obs_kwargs {name!r} of obs={obs!r}. Choices: {', '.join(settings) or 'none'}."
-                )
-        settings.update(obs_kwargs or {})
         if obs == "state":
             return self._build(render_mode=render_mode, obs_type="state", **env_kwargs)
+        settings: dict[str, Any] = {"size": 96, "state": "none"}
+        settings.update(checked_obs_kwargs(obs_kwargs, settings, obs))
         if settings["state"] not in ("none", "agent"):
             raise ValueError(f"Unknown state {settings['state']!r} of Push-T's pixels. Choices: none, agent.")
         height, width = image_size(settings["size"], "Push-T")

@@ -60,7 +60,7 @@ def parse_task(id: str) -> TaskId:
     """
     prefix, slash, rest = id.partition("/")
     if slash and prefix in SUITES:
-        return _parse_in_suite(SUITES[prefix], rest)
+        return TaskId(prefix, SUITES[prefix].find(rest))
     if SUITES["gymnasium"].canonical_task(id) is not None:
         return TaskId("gymnasium", id)
     if slash:
@@ -97,46 +97,18 @@ def _parse_group(id: str) -> list[TaskId]:
     if not suite.paper_tasks:
         groups = ", ".join(f"{name}/{GROUP}" for name, each in SUITES.items() if each.paper_tasks)
         raise ValueError(f"The tasks of the paper are known for {groups}, got {id!r}: name the tasks one by one.")
-    return [_parse_in_suite(suite, task) for task in suite.paper_tasks]
-
-
-def _parse_in_suite(suite: Suite, name: str) -> TaskId:
-    """
-    :param suite: where to look
-    :param name: task in any accepted spelling
-    :return: the task
-    :raises ValueError: if the suite has no such task
-    """
-    suite.require()
-    with suite.explain_missing():
-        task = suite.canonical_task(name)
-    if task is None:
-        choices = ", ".join(closest_first(name, suite.tasks()))
-        raise ValueError(f"Unknown task {name!r} of {suite.name}. Choices: {choices}.")
-    return TaskId(suite.name, task)
+    return [TaskId(prefix, suite.find(task)) for task in suite.paper_tasks]
 
 
 def task_action_repeat(task: TaskId) -> int:
-    """
-    :param task: a task
-    :return: environment frames per agent step that the task is published with, 1 when there is none
-    """
+    """:return: environment frames per agent step that a task is published with, 1 when there is none"""
     return SUITES[task.suite].action_repeat(task.task)
 
 
 def _make_batch(
-    task: TaskId, num_envs: int, action_repeat: int | None, frame_stack: int | None, **kwargs: Any
+    task: TaskId, num_envs: int, *, action_repeat: int | None, frame_stack: int | None, **kwargs: Any
 ) -> BatchedEnv | None:
-    """
-    :param task: task of a suite that steps in batched tensors
-    :param num_envs: at least 1
-    :param action_repeat: environment frames per agent step; None: the task's preset
-    :param frame_stack: None or 1: batched observations are not stacked
-    :param kwargs: other arguments of ``Suite.make_batch``
-    :return: the environments; None where the suite has to build several one by one
-    :raises ValueError: for another ``frame_stack``
-    :raises ImportError: if the suite is not installed
-    """
+    """Environments of a suite that steps in batched tensors; None where it has to build several one by one."""
     if frame_stack not in (None, 1):
         raise ValueError(
             f"{task} steps in batched tensors, which are not stacked, got frame_stack={frame_stack}. Use "
@@ -149,12 +121,6 @@ def _make_batch(
 
 
 def _preset(task: TaskId, obs: Observation) -> Preset:
-    """
-    :param task: a task
-    :param obs: kind of observation
-    :return: settings that the task is published with
-    :raises ValueError: if there is no such kind, or the suite does not offer it; lists the choices
-    """
     if obs not in OBSERVATIONS:
         raise ValueError(f"Unknown obs {obs!r}. Choices: {', '.join(OBSERVATIONS)}.")
     offered = {kind: SUITES[task.suite].preset(task.task, kind) for kind in get_args(Observation)}
@@ -164,16 +130,6 @@ def _preset(task: TaskId, obs: Observation) -> Preset:
         choices = ", ".join(kind for kind, found in offered.items() if found is not None or kind in own)
         raise ValueError(f"{task.suite} does not offer obs={obs!r}. Choices: {choices}.")
     return preset
-
-
-def _repeated(env: gym.Env[Any, Any], task: TaskId, action_repeat: int | None) -> gym.Env[Any, Any]:
-    """
-    :param env: bare environment of a task
-    :param task: the task
-    :param action_repeat: environment frames per agent step; None: the task's preset
-    :return: environment that repeats actions and tells the success of its episodes
-    """
-    return EpisodeSuccess(ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat))
 
 
 def make_env(
@@ -211,37 +167,30 @@ def make_env(
     seed = checked_seed(seed)
     task = parse_task(id)
     suite = SUITES[task.suite]
+    own: dict[str, Any] = dict(obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs)
+    env: gym.Env[Any, Any]
     if suite.batched:
-        batch = _make_batch(
-            task, 1, action_repeat, frame_stack, obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs
-        )
+        batch = _make_batch(task, 1, action_repeat=action_repeat, frame_stack=frame_stack, **own)
         assert batch is not None
-        return SingleEnv(batch) if seed is None else SeedFirstReset(SingleEnv(batch), seed)
-    if obs in suite.own_observations:
-        with suite.explain_missing():
-            env = suite.make(
-                task.task, seed=seed, render_mode=render_mode, obs=obs, obs_kwargs=obs_kwargs, **env_kwargs
-            )
-        env = _repeated(env, task, action_repeat)
-        env = env if frame_stack in (None, 1) else stack_frames(env, frame_stack)
+        env = SingleEnv(batch)
         return env if seed is None else SeedFirstReset(env, seed)
-    preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
-    if isinstance(preset, PixelPreset) and preset.camera is None and render_mode is None:
-        render_mode = "rgb_array"
+    preset = None
+    if obs not in suite.own_observations:
+        preset = adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
+        if isinstance(preset, PixelPreset) and preset.camera is None and render_mode is None:
+            render_mode = "rgb_array"
+        own = dict(render_mode=render_mode, **env_kwargs)
     with suite.explain_missing():
-        env = suite.make(task.task, seed=seed, render_mode=render_mode, **env_kwargs)
-    env = _repeated(env, task, action_repeat)
-    env = observe(env, preset)
+        env = suite.make(task.task, seed=seed, **own)
+    env = EpisodeSuccess(ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat))
+    if preset is not None:
+        env = observe(env, preset)
+    elif frame_stack not in (None, 1):
+        env = stack_frames(env, frame_stack)
     return env if seed is None else SeedFirstReset(env, seed)
 
 
 def _make_monitored(id: str, name: str, **kwargs: Any) -> Monitor:
-    """
-    :param id: environment id
-    :param name: of this one among several, for errors
-    :param kwargs: arguments of :func:`make_env`
-    :return: the environment, whose infos hold return and length of each finished episode
-    """
     return Monitor(NamedEnv(make_env(id, **kwargs), name))
 
 
@@ -265,58 +214,40 @@ def make_vec_env(
     A suite that steps in batched tensors gives a :class:`~difftori_gym.wrappers.TensorVecEnv`, unless
     ``vec_env_cls`` asks for something else.
 
-    :param id: ``suite/task`` or a registered Gymnasium id
+    What is not told here is as in :func:`make_env`.
+
     :param n_envs: number of environments, at least 1
-    :param obs: kind of observation
     :param seed: seed of the first environment, the i-th gets ``seed + i``. None: not seeded
-    :param action_repeat: environment frames per agent step; None: the task's preset
-    :param frame_stack: number of last observations seen together; None: the preset, 3 for images
-    :param obs_kwargs: other settings of the observation in place of the task's preset
-    :param render_mode: Gymnasium render mode
     :param vec_env_cls: ``DummyVecEnv`` (all in this process) or ``SubprocVecEnv``; None takes the suite's batched
         environments where it has them, else ``DummyVecEnv``
     :param vec_env_kwargs: arguments of ``vec_env_cls``, such as ``{"start_method": "spawn"}``
-    :param env_kwargs: arguments of the suite
     :return: the vectorised environment
     :raises ValueError: as :func:`make_env`, and if ``n_envs`` is below 1
-    :raises ImportError: if the suite is not installed
     :raises RuntimeError: if a process of ``SubprocVecEnv`` fails or is killed, now or later; names the environment
     """
     if n_envs < 1:
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
     seed = checked_seed(seed)
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
-    if vec_env_cls is None and SUITES[task.suite].batched:
-        batch = _make_batch(
-            task,
-            n_envs,
-            action_repeat,
-            frame_stack,
-            obs=obs,
-            obs_kwargs=obs_kwargs,
-            seed=seed,
-            render_mode=render_mode,
-            **env_kwargs,
-        )
+    suite = SUITES[task.suite]
+    settings: dict[str, Any] = dict(
+        obs=obs,
+        obs_kwargs=obs_kwargs,
+        action_repeat=action_repeat,
+        frame_stack=frame_stack,
+        render_mode=render_mode,
+        **env_kwargs,
+    )
+    if vec_env_cls is None and suite.batched:
+        batch = _make_batch(task, n_envs, seed=seed, **settings)
         if batch is not None:
             return TensorVecEnv(batch, seed=seed)
-    if obs not in SUITES[task.suite].own_observations and not SUITES[task.suite].batched:
+    if obs not in suite.own_observations and not suite.batched:
         adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
     names = [f"environment {index} ({task})" for index in range(n_envs)]
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        functools.partial(
-            _make_monitored,
-            id,
-            names[index],
-            obs=obs,
-            seed=None if seed is None else seed + index,
-            action_repeat=action_repeat,
-            frame_stack=frame_stack,
-            obs_kwargs=obs_kwargs,
-            render_mode=render_mode,
-            **env_kwargs,
-        )
-        for index in range(n_envs)
+        functools.partial(_make_monitored, id, name, seed=None if seed is None else seed + index, **settings)
+        for index, name in enumerate(names)
     ]
     if vec_env_cls is SubprocVecEnv:
         return NamedSubprocVecEnv(makers, names=names, **(vec_env_kwargs or {}))

@@ -1,4 +1,4 @@
-"""Choose how MuJoCo draws on a machine without a screen."""
+"""What draws on this machine: OpenGL for MuJoCo, Vulkan for ManiSkill, and what to do where there is none."""
 
 from __future__ import annotations
 
@@ -16,33 +16,54 @@ GL_REMEDY = (
     "unset or set to egl or osmesa."
 )
 
+#: What to do where ManiSkill finds no Vulkan device.
+VULKAN_REMEDY = (
+    "ManiSkill draws with Vulkan, also to simulate for state observations. Install libvulkan1 and a driver: the "
+    "graphics card's own, or mesa-vulkan-drivers, 23 or newer, which draws on the CPU (Debian 12: from "
+    "bookworm-backports; scripts/system_packages.sh installs both). If they are there, set the environment variable "
+    "VK_DRIVER_FILES (and, for older loaders, VK_ICD_FILENAMES) to the driver's file, such as "
+    "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json, or unset it if it names one that is gone."
+)
+
 # What MuJoCo takes: the first line says whether to draw, the second with what.
 _KNOWN = {"", *("enable", "enabled", "on", "true", "1", "disable", "disabled", "off", "false", "0")}
 _KNOWN |= {"egl", "osmesa", "glfw", "glx", "cgl", "wgl"}
 
-_PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); print('drawn')"
+_GL_PROBE = "import mujoco; context = mujoco.GLContext(16, 16); context.make_current(); print('drawn')"
+_VULKAN_PROBE = "import sapien; sapien.render.RenderSystem({device!r}); print('drawn')"
+
+
+def _draws(program: str, environment: dict[str, str], timeout: float) -> bool:
+    """
+    Whether a program draws in a process of its own: a library that is there may still find no driver, a bad driver may
+    take the process with it, and a failed import of MuJoCo cannot be undone in the process that tried it.
+    """
+    command = [sys.executable, "-c", program]
+    try:
+        probe = subprocess.run(command, env=environment, capture_output=True, timeout=timeout, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"drawn" in probe.stdout
 
 
 @functools.cache
 def gl_backend_works(backend: str) -> bool:
-    """
-    Open a drawing context in a process of its own.
-
-    A library that is there may still find no driver, and a failed import of MuJoCo cannot be undone in the process
-    that tried it.
-
-    :param backend: ``egl`` or ``osmesa``
-    :return: whether MuJoCo can draw with it
-    """
+    """:return: whether MuJoCo can draw with ``egl`` or ``osmesa``"""
     environment = {**os.environ, GL_VARIABLE: backend}
     environment.pop("PYOPENGL_PLATFORM", None)
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return b"drawn" in probe.stdout
+    return _draws(_GL_PROBE, environment, timeout=60)
+
+
+@functools.cache
+def vulkan_works(device: str = "cpu") -> bool:
+    """:return: whether ManiSkill's renderer finds a Vulkan device, ``cpu`` for a software driver, or ``cuda``"""
+    return _draws(_VULKAN_PROBE.format(device=device), dict(os.environ), timeout=120)
+
+
+def is_vulkan_error(error: BaseException) -> bool:
+    """:return: whether an error in building an environment tells of a missing or unsuitable Vulkan driver"""
+    text = str(error).lower()
+    return any(sign in text for sign in ("vk::", "vulkan", "rendering device", "render device"))
 
 
 def select_gl_backend() -> None:

@@ -70,7 +70,7 @@ _TABLE_TOP, _CEILING = 0.805, 1.6
 
 @functools.lru_cache(maxsize=1)
 def _robosuite() -> Any:
-    """:return: the package, imported without its remarks on optional parts"""
+    """The package, imported without its remarks on optional parts."""
     select_gl_backend()
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -125,8 +125,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     :param task: short name in :data:`TASKS`
     :param seed: seed of object positions; ``reset(seed=...)`` sets it anew. None: not seeded
     :param render_mode: None or ``rgb_array``
-    :param width: of rendered images, pixels
-    :param height: of rendered images, pixels
+    :param width: of rendered images, pixels, like ``height``
     :param camera: camera of rendered images. None: robomimic's first
     :param max_episode_steps: frames after which an episode is truncated, at least 1. None: robomimic's
     :param reward_shaping: robosuite's dense reward; without it 1 at success and 0 otherwise
@@ -176,13 +175,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """
-        Start an episode with objects in new places.
-
-        :param seed: seed of object positions, None to go on with the running stream
-        :param options: not used
-        :return: observation ``[N]`` and info
-        """
+        """Start an episode with objects in new places: observation ``[N]`` and info."""
         super().reset(seed=seed)
         if seed is not None:
             # The placement samplers hold this very generator, so that it cannot be replaced.
@@ -217,7 +210,6 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self._observation()
 
     def _observation(self) -> NDArray[np.float32]:
-        """:return: the arms and the objects ``[N]``"""
         return np.concatenate([self.agent_position(), self._last["object-state"].astype(np.float32)])
 
     def render(self) -> Any:
@@ -225,17 +217,12 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return None if self.render_mode is None else self.cameras.image(self._camera, *self._image_size)
 
     def close(self) -> None:
-        """Give the drawing contexts back."""
         self.cameras.close()
         self._source.close()
 
 
 def _build(settings: RobomimicTask, **suite_kwargs: Any) -> Any:
-    """
-    :param settings: the task
-    :param suite_kwargs: arguments of ``robosuite.make`` beside robomimic's
-    :return: robosuite's environment; a reset keeps its model, which takes 0.05 s instead of 1 s
-    """
+    """robosuite's environment; a reset keeps its model, which takes 0.05 s instead of 1 s."""
     robosuite = _robosuite()
     controller = {"type": "BASIC", "body_parts": {"right": osc_pose()}}
     arguments: dict[str, Any] = dict(
@@ -260,15 +247,11 @@ class Robosuite(Suite):
     packages: ClassVar[tuple[str, ...]] = ("robosuite", "mujoco")
 
     def tasks(self) -> list[str]:
-        """:return: canonical names of all tasks"""
         self.require()
         return list(TASKS)
 
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: ``Square``, ``square``, ``NutAssemblySquare``, ``tool_hang``, ...
-        :return: the canonical name, or None when there is no such task
-        """
+        """Takes ``Square``, ``square``, ``NutAssemblySquare``, ``tool_hang``, ..."""
         wanted = task.replace("_", "").replace("-", "").lower()
         for name, settings in TASKS.items():
             if wanted in (name.lower(), settings.environment.lower()):
@@ -276,11 +259,7 @@ class Robosuite(Suite):
         return None
 
     def preset(self, task: str, obs: Observation) -> Preset | None:
-        """
-        :param task: canonical name
-        :param obs: kind of observation
-        :return: robomimic's cameras, one frame; clouds of 1024 points above the table
-        """
+        """robomimic's cameras, one frame; clouds of 1024 points above the table."""
         settings = TASKS[task]
         if obs == "pixels":
             return PixelPreset(camera=settings.cameras, frame_stack=1)
@@ -295,14 +274,5 @@ class Robosuite(Suite):
         return super().preset(task, obs)
 
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
-        """
-        Build one task.
-
-        :param task: canonical name
-        :param seed: seed of object positions
-        :param render_mode: None or ``rgb_array``
-        :param env_kwargs: ``width``, ``height``, ``camera``, ``max_episode_steps``, ``reward_shaping``,
-            ``fast_render`` and arguments of ``robosuite.make``, see :class:`RobosuiteTask`
-        :return: environment that truncates itself, after robomimic's number of frames unless told otherwise
-        """
+        """See :class:`RobosuiteTask` for ``env_kwargs``."""
         return RobosuiteTask(task, seed=seed, render_mode=render_mode, **env_kwargs)

@@ -77,10 +77,6 @@ def scripted_expert(task: str) -> Expert:
     settings = TASKS[name]
 
     def act(state: Vector) -> NDArray[np.float32]:
-        """
-        :param state: ``[N]``
-        :return: action ``[7]``
-        """
         state = np.asarray(state, dtype=np.float64)
         gripper, rotation, width = state[0:3], _matrix(state[3:7]), state[7] - state[8]
         thing = state[settings.object_at : settings.object_at + 7]
@@ -95,13 +91,7 @@ def scripted_expert(task: str) -> Expert:
 
 
 def _aim(task: PickTask, gripper: Vector, width: float, thing: Vector) -> tuple[Vector, float]:
-    """
-    :param task: settings
-    :param gripper: position ``[3]``
-    :param width: distance of the fingers
-    :param thing: position of the object ``[3]``
-    :return: where to move the gripper ``[3]``, and the fingers' action
-    """
+    """Where to move the gripper ``[3]``, and the fingers' action."""
     grasp = thing + np.array([0.0, 0.0, task.grasp_height])
     across = float(np.linalg.norm(grasp[:2] - gripper[:2]))
     at_goal = task.goal is not None and float(np.linalg.norm(thing[:2] - np.array(task.goal))) < 0.04
@@ -121,11 +111,7 @@ def _aim(task: PickTask, gripper: Vector, width: float, thing: Vector) -> tuple[
 
 
 def _carry(task: PickTask, gripper: Vector) -> Vector:
-    """
-    :param task: settings
-    :param gripper: position of the gripper, which holds the object ``[3]``
-    :return: where to move it ``[3]``
-    """
+    """Where to move the gripper, which holds the object ``[3]``."""
     if task.goal is None:
         return np.array([gripper[0], gripper[1], task.carry_height])
     goal = np.array(task.goal)
@@ -138,11 +124,7 @@ def _carry(task: PickTask, gripper: Vector) -> Vector:
 
 
 def _turn(rotation: Vector, thing: Vector | None) -> Vector:
-    """
-    :param rotation: of the gripper, ``[3, 3]``
-    :param thing: rotation of the object to align with, ``[3, 3]``; None: only point straight down
-    :return: rotation about the axes of the world to the pose aimed at, axis times angle ``[3]``
-    """
+    """Rotation to the pose aimed at, axis times angle ``[3]``; without an object only to point straight down."""
     sides = [rotation[:, 1]] if thing is None else [thing[:, 0], -thing[:, 0], thing[:, 1], -thing[:, 1]]
     y = max(sides, key=lambda side: float(side @ rotation[:, 1])) * np.array([1.0, 1.0, 0.0])
     y /= np.linalg.norm(y)
@@ -153,10 +135,7 @@ def _turn(rotation: Vector, thing: Vector | None) -> Vector:
 
 
 def _matrix(quaternion: Vector) -> Vector:
-    """
-    :param quaternion: x, y, z, w
-    :return: rotation matrix ``[3, 3]``
-    """
+    """Of a quaternion x, y, z, w."""
     x, y, z, w = quaternion / np.linalg.norm(quaternion)
     return np.array(
         [

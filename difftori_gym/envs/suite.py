@@ -38,13 +38,7 @@ class TaskId:
 
 
 def closest_first(name: str, choices: list[str]) -> list[str]:
-    """
-    Order choices for an error message.
-
-    :param name: what was asked for
-    :param choices: what there is
-    :return: all choices, those spelled like ``name`` first
-    """
+    """:return: all choices, those spelled like ``name`` first"""
     close = get_close_matches(name, choices, n=5, cutoff=0.5)
     return close + [choice for choice in choices if choice not in close]
 
@@ -63,7 +57,7 @@ class Suite(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     #: canonical names of the tasks that the DiffTORI paper reports, see :func:`difftori_gym.envs.parse_tasks`
     paper_tasks: ClassVar[tuple[str, ...]] = ()
-    #: whether :meth:`make_batch` builds environments that step together in tensors
+    #: whether :meth:`make_batch` builds environments that step together in tensors, and :meth:`make` is not needed
     batched: ClassVar[bool] = False
     #: kinds of observation that :meth:`make` builds itself, given ``obs`` and ``obs_kwargs``
     own_observations: ClassVar[tuple[str, ...]] = ()
@@ -95,26 +89,33 @@ class Suite(ABC):
                 f'{self.name} needs the package {error.name}. Run: pip install "difftori-gym[{self.extra}]"'
             ) from error
 
+    def find(self, name: str) -> str:
+        """
+        :param name: of a task in any accepted spelling
+        :return: its canonical name
+        :raises ValueError: if there is no such task; lists the choices, close ones first
+        :raises ImportError: if the suite is not installed; names the command that installs it
+        """
+        self.require()
+        with self.explain_missing():
+            task = self.canonical_task(name)
+        if task is None:
+            choices = ", ".join(closest_first(name, self.tasks()))
+            raise ValueError(f"Unknown task {name!r} of {self.name}. Choices: {choices}.")
+        return task
+
     @abstractmethod
     def tasks(self) -> list[str]:
         """:return: canonical names of all tasks"""
 
     @abstractmethod
     def canonical_task(self, task: str) -> str | None:
-        """
-        :param task: name of a task in any accepted spelling
-        :return: the canonical name, or None when there is no such task
-        """
+        """:return: the canonical name of a task in any accepted spelling, None when there is no such task"""
 
     def preset(self, task: str, obs: Observation) -> Preset | None:
-        """
-        :param task: canonical name
-        :param obs: kind of observation
-        :return: settings that the task is published with, None when the suite does not offer this kind
-        """
+        """:return: settings that a task is published with, None when the suite does not offer this observation"""
         return StatePreset() if obs == "state" else None
 
-    @abstractmethod
     def make(self, task: str, *, seed: int | None, render_mode: str | None, **env_kwargs: Any) -> gym.Env[Any, Any]:
         """
         Build the bare environment: one frame per step, observations as the suite gives them.
@@ -125,37 +126,21 @@ class Suite(ABC):
         :param env_kwargs: the suite's own arguments
         :return: the environment
         """
+        raise NotImplementedError(f"{self.name} builds its environments by make_batch.")
 
     def action_repeat(self, task: str) -> int:
-        """
-        :param task: canonical name
-        :return: environment frames per agent step that the task is published with, 1 when there is none
-        """
+        """:return: environment frames per agent step that a task is published with, 1 when there is none"""
         return 1
 
-    def make_batch(
-        self,
-        task: str,
-        num_envs: int,
-        *,
-        obs: str = "state",
-        obs_kwargs: dict[str, Any] | None = None,
-        seed: int | None = None,
-        action_repeat: int = 1,
-        render_mode: str | None = None,
-        **env_kwargs: Any,
-    ) -> BatchedEnv | None:
+    def make_batch(self, task: str, num_envs: int, *, obs: str = "state", **kwargs: Any) -> BatchedEnv | None:
         """
         Build environments that step together, if the suite can.
 
         :param task: canonical name
         :param num_envs: at least 1
         :param obs: kind of observation
-        :param obs_kwargs: its settings
-        :param seed: seed of random choices at construction
-        :param action_repeat: environment frames per step
-        :param render_mode: Gymnasium render mode
-        :param env_kwargs: the suite's own arguments
+        :param kwargs: ``obs_kwargs``, ``seed`` of random choices at construction, ``action_repeat``, ``render_mode``,
+            and the suite's own arguments
         :return: the environments; None where they have to be built one by one
         """
         return None

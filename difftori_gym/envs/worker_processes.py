@@ -19,32 +19,18 @@ _PATIENCE = 1.0
 
 
 class _NamedPipe:
-    """
-    The connection to a worker process.
-
-    :param remote: the connection
-    :param process: the worker
-    :param name: what it runs, for messages
-    """
+    """The connection to a worker process; errors say what it runs."""
 
     def __init__(self, remote: Any, process: Any, name: str) -> None:
         self._remote, self._process, self._name = remote, process, name
 
     def send(self, message: Any) -> None:
-        """
-        :param message: for the worker
-        :raises RuntimeError: if it is gone
-        """
         try:
             self._remote.send(message)
         except _GONE as error:
             raise RuntimeError(_told(self._name, self._process)) from error
 
     def recv(self) -> Any:
-        """
-        :return: the worker's answer
-        :raises RuntimeError: if it is gone
-        """
         try:
             # Forked workers hold each other's pipes open, so that the end of one is not always seen in its pipe.
             while not self._remote.poll(_PATIENCE):
@@ -92,10 +78,7 @@ class NamedSubprocVecEnv(SubprocVecEnv):
 
 
 def _in_worker(env_fn: Callable[[], gym.Env[Any, Any]]) -> SnapshotMethods[Any, Any]:
-    """
-    :param env_fn: builds an environment
-    :return: the environment, which can be asked for its state
-    """
+    """Builds an environment, which can be asked for its state."""
     # Ctrl-C reaches every process of a terminal. The parent decides what it means, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return SnapshotMethods(env_fn())
@@ -108,11 +91,7 @@ def _end(processes: Sequence[Any]) -> None:
 
 
 def _told(name: str, process: Any) -> str:
-    """
-    :param name: of the environment
-    :param process: its worker, None if it never started
-    :return: what happened to it and what to do
-    """
+    """What happened to a worker, None if it never started, and what to do."""
     code = None
     if process is not None:
         process.join(timeout=5.0)

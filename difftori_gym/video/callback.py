@@ -69,12 +69,8 @@ class VideoCallback(BaseCallback):
         self.eval_env = eval_env if isinstance(eval_env, VecEnv) else DummyVecEnv([lambda: eval_env])
         self.folder = Path(folder)
         check_request(self.folder / f"{name_prefix}{format}", n_eval_episodes, max_steps, None, overlay)
-        self.render_freq, self.name_prefix, self.format, self.tensorboard = (
-            render_freq,
-            name_prefix,
-            format,
-            tensorboard,
-        )
+        self.render_freq, self.tensorboard = render_freq, tensorboard
+        self.name_prefix, self.format = name_prefix, format
         self._film: dict[str, Any] = dict(
             n_episodes=n_eval_episodes,
             max_steps=max_steps,
@@ -106,11 +102,7 @@ class VideoCallback(BaseCallback):
         return True
 
     def film(self) -> Path:
-        """
-        Film the policy as it is now.
-
-        :return: the file
-        """
+        """Film the policy as it is now, into the file that is returned."""
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
         path = self.folder / f"{self.name_prefix}-{self.num_timesteps:09d}{self.format}"
@@ -127,8 +119,6 @@ class VideoCallback(BaseCallback):
         Put a film among the images of every tensorboard log.
 
         Stable-Baselines3's ``Video`` would do so by moviepy, which turns it into the same gif.
-
-        :param path: the film
         """
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):

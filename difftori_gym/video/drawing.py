@@ -51,11 +51,7 @@ class Caption:
 
 
 def write_caption(image: Image, caption: Caption) -> Image:
-    """
-    :param image: ``[height, width, 3]``
-    :param caption: what to write into its upper left corner
-    :return: ``[height, width, 3]``, a new image
-    """
+    """:return: a new image ``[height, width, 3]`` with the caption in its upper left corner"""
     import PIL.Image
     from PIL import ImageDraw
 
@@ -82,10 +78,7 @@ def write_caption(image: Image, caption: Caption) -> Image:
 
 @functools.lru_cache
 def _font(size: int) -> Any:
-    """
-    :param size: height of the letters, pixels
-    :return: Pillow's own font, which needs no file
-    """
+    """Pillow's own, which needs no file."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
@@ -95,7 +88,7 @@ def draw_path(image: Image, pixels: NDArray[np.float64]) -> Image:
     """
     :param image: ``[height, width, 3]``
     :param pixels: column and row of each point of a path ``[K, 2]``; nan where it is out of sight
-    :return: ``[height, width, 3]``, a new image with the path, yellow where it begins and red where it ends
+    :return: a new image with the path, yellow where it begins and red where it ends
     """
     import PIL.Image
     from PIL import ImageDraw
@@ -121,14 +114,11 @@ def draw_path(image: Image, pixels: NDArray[np.float64]) -> Image:
 def tile(images: Sequence[Image]) -> Image:
     """
     :param images: of the same shape ``[height, width, 3]``, one or more
-    :return: all of them in a grid that is as wide as high or wider, ``[rows height, columns width, 3]``; black at the
-        end of the last row
+    :return: all in a grid at least as wide as high ``[rows height, columns width, 3]``; black where there are too few
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     height, width = images[0].shape[:2]
-    whole = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * height, number % columns * width
-        whole[top : top + height, left : left + width] = image
-    return whole
+    whole = np.zeros((rows * columns, height, width, 3), dtype=np.uint8)
+    whole[: len(images)] = images
+    return whole.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)

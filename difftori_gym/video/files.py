@@ -29,7 +29,6 @@ _GIF_MIN_UNITS = 2
 
 def check_format(path: Path) -> None:
     """
-    :param path: file to write
     :raises ValueError: on another ending than those of :data:`FORMATS`
     :raises ImportError: if a package that writes it is missing
     """
@@ -45,8 +44,6 @@ def film_writer(path: Path, fps: float) -> Iterator[Any]:
     """
     Write a film that appears under its name only when it is complete; missing folders are made.
 
-    :param path: file to write
-    :param fps: images per second
     :return: imageio's writer, whose ``append_data`` takes images ``[height, width, 3]``
     """
     import imageio.v2 as imageio
@@ -68,9 +65,6 @@ def film_writer(path: Path, fps: float) -> Iterator[Any]:
 class _RealTimeGif:
     """
     Images of one duration that a gif can have: some are written twice or left out, so that the film takes its time.
-
-    :param path: file to write
-    :param fps: images per second
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -78,30 +72,19 @@ class _RealTimeGif:
 
         units = max(_GIF_MIN_UNITS, int(_GIF_UNITS / fps + 1e-6))
         self._writer: Any = imageio.get_writer(path, mode="I", duration=1000 * units / _GIF_UNITS, loop=0)
+        self.close = self._writer.close
         self._due_per_image = _GIF_UNITS / (fps * units)
         self._seen, self._written = 0, 0
 
     def append_data(self, image: Image) -> None:
-        """
-        :param image: the next of the film ``[height, width, 3]``
-        """
         self._seen += 1
         while self._written < math.ceil(self._seen * self._due_per_image - 1e-6):
             self._writer.append_data(image)
             self._written += 1
 
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
-
 
 def even_size(image: Image) -> Image:
-    """
-    Repeat the last row or column where their number is odd: the codec halves the resolution of colour.
-
-    :param image: ``[height, width, 3]``
-    :return: ``[height, width, 3]``, height and width even
-    """
+    """Repeat the last row or column where their number is odd: the codec halves the resolution of colour."""
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 

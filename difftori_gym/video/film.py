@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import MaxAndSkipObservation
 from stable_baselines3.common.atari_wrappers import MaxAndSkipEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from difftori_gym.envs.rendering import GL_REMEDY
 from difftori_gym.evaluation import Episode, Predictor, run_episodes
@@ -19,7 +19,7 @@ from difftori_gym.training_environment import left_right
 from difftori_gym.video.drawing import Caption, draw_path, tile, write_caption
 from difftori_gym.video.files import Image, check_format, even_size, film_writer
 from difftori_gym.video.forecast import Forecast, WatchedPolicy
-from difftori_gym.wrappers.pictures import as_picture
+from difftori_gym.wrappers.pixel_observation import as_picture
 from difftori_gym.wrappers.seed_first_reset import checked_seed
 
 Overlay = Literal["none", "plan"]
@@ -91,15 +91,7 @@ def record_video(
 
 
 class _Film:
-    """
-    Pictures of one episode in every environment.
-
-    :param vec_env: the environments
-    :param watched: the policy, asked before each picture
-    :param writer: takes the pictures
-    :param captions: whether to write on them
-    :param overlay: what else to draw
-    """
+    """Pictures of one episode in every environment, each taken when the policy has been asked."""
 
     def __init__(
         self, vec_env: VecEnv, watched: WatchedPolicy, writer: Any, *, captions: bool, overlay: Overlay
@@ -109,11 +101,7 @@ class _Film:
         self._images: list[Image] = []
 
     def shoot(self, episodes: Sequence[Episode]) -> None:
-        """
-        Take the picture before a step.
-
-        :param episodes: where the episodes stand
-        """
+        """Take the picture before a step."""
         running = [index for index, episode in enumerate(episodes) if not episode.finished]
         images = pictures(self._vec_env)
         forecast = self._watched.forecast
@@ -127,8 +115,6 @@ class _Film:
         """
         Take the last picture: an ended episode's last image with its return and success, or the present image of one
         that was cut.
-
-        :param episodes: the episodes
         """
         images = pictures(self._vec_env)
         finished = [episode.finished for episode in episodes]
@@ -154,24 +140,13 @@ class _Film:
 
 
 def _caption(episode: Episode, forecast: Forecast, index: int) -> Caption:
-    """
-    :param episode: where it stands
-    :param forecast: what the policy thinks
-    :param index: number of the environment
-    :return: what to write
-    """
     value = None if forecast.values is None or episode.finished else float(forecast.values[index])
     return Caption(episode.length, episode.total, forecast.source, value, bool(episode.success))
 
 
 def film_speed(vec_env: VecEnv) -> float:
-    """
-    :param vec_env: environments
-    :return: images per second at which a film of them plays in real time, 30 where they do not tell
-    """
-    innermost = vec_env
-    while isinstance(innermost, VecEnvWrapper):  # which tells nothing of what it wraps
-        innermost = innermost.venv
+    """:return: images per second at which a film plays in real time, 30 where the environments do not tell"""
+    innermost = vec_env.unwrapped  # a wrapper tells nothing of what it wraps
     own_fps: Any = innermost.metadata.get("render_fps")
     if own_fps is None:  # environments in other processes
         try:
@@ -188,7 +163,6 @@ def check_drawing(vec_env: VecEnv) -> None:
     """
     Draw once, before a rollout that may take long. The environments are reset.
 
-    :param vec_env: environments to film
     :raises ValueError: if they cannot draw
     """
     if vec_env.render_mode != "rgb_array":
@@ -208,7 +182,6 @@ def check_drawing(vec_env: VecEnv) -> None:
 
 def pictures(vec_env: VecEnv) -> list[Image]:
     """
-    :param vec_env: environments
     :return: one image ``[height, width, 3]`` per environment
     :raises ValueError: if they draw nothing, or images of another kind or of different sizes
     """
@@ -221,12 +194,7 @@ def pictures(vec_env: VecEnv) -> list[Image]:
 
 def check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float | None, overlay: str) -> None:
     """
-    :param path: file to write
-    :param n_episodes: number of episodes
-    :param max_steps: agent steps per episode
-    :param fps: images per second
-    :param overlay: what to draw
-    :raises ValueError: if one of them cannot be
+    :raises ValueError: if one of the arguments of :func:`record_video` cannot be
     :raises ImportError: if a package for the file's format is missing
     """
     check_format(path)
@@ -241,11 +209,7 @@ def check_request(path: Path, n_episodes: int, max_steps: int | None, fps: float
 
 
 def check_overlay(watched: WatchedPolicy, vec_env: VecEnv) -> None:
-    """
-    :param watched: the policy
-    :param vec_env: environments to film
-    :raises ValueError: if there is no plan, or the environments cannot tell where it leads
-    """
+    """:raises ValueError: if the policy has no plan, or the environments cannot tell where it leads"""
     if not watched.plans:
         raise ValueError(
             "overlay='plan' needs a policy that plans (DiffTORI, TDMPC), got one that does not. Use overlay='none'."

@@ -46,9 +46,7 @@ class ValuingPolicy(Protocol):
 
 class WatchedPolicy:
     """
-    Acts as a model does, and keeps what it thought: ``predict`` of a planning policy solves each plan once.
-
-    :param model: model or policy
+    Acts as a model or policy does, and keeps what it thought: ``predict`` of a planning policy solves each plan once.
     """
 
     def __init__(self, model: Predictor) -> None:
@@ -68,13 +66,7 @@ class WatchedPolicy:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
-        """
-        :param observation: observations of all environments
-        :param state: what the last call returned, None at first
-        :param episode_start: ``[N]``, true where an episode begins
-        :param deterministic: no exploration
-        :return: actions and the next state
-        """
+        """See :class:`~difftori_gym.evaluation.Predictor`."""
         if isinstance(self._policy, PlanningPolicy):
             actions, state, plan = self._policy.predict_with_plan(observation, state, episode_start, deterministic)
             values = plan.values.detach().cpu().numpy().astype(np.float64)
@@ -86,19 +78,12 @@ class WatchedPolicy:
         return actions, state
 
     def _in_units(self, plans: torch.Tensor) -> NDArray[Any]:
-        """
-        :param plans: actions ``[N, H, A]`` in [-1, 1]
-        :return: actions ``[N, H, *action_shape]`` in the environment's units
-        """
+        """Planned actions ``[N, H, A]`` in [-1, 1] to ``[N, H, *action_shape]`` in the environment's units."""
         scaled = plans.detach().cpu().numpy().reshape(*plans.shape[:2], *self._policy.action_space.shape)
         return np.stack([self._policy.unscale_action(plan) for plan in scaled])
 
     def _critic_values(self, observation: Any, actions: NDArray[Any]) -> NDArray[np.float64] | None:
-        """
-        :param observation: observations of all environments
-        :param actions: those the policy chose, in the environment's units
-        :return: what the policy's critic expects ``[N]``, the smallest of several; None without a critic
-        """
+        """What the policy's critic expects of actions ``[N]``, the smallest of several; None without a critic."""
         policy = self._policy
         with torch.no_grad():
             if isinstance(policy, ActorCriticPolicy):
@@ -115,16 +100,9 @@ class WatchedPolicy:
         return values.flatten().cpu().numpy().astype(np.float64)
 
     def _tensor(self, observation: Any) -> Any:
-        """
-        :param observation: observations of all environments
-        :return: the same as tensors
-        """
         return self._policy.obs_to_tensor(observation)[0]
 
     def _scaled(self, actions: NDArray[Any]) -> torch.Tensor:
-        """
-        :param actions: in the environment's units
-        :return: actions ``[N, A]`` in [-1, 1]
-        """
+        """Actions in the environment's units to ``[N, A]`` in [-1, 1]."""
         scaled = torch.as_tensor(self._policy.scale_action(actions), dtype=torch.float32)
         return scaled.flatten(1).to(self._policy.device)

@@ -9,8 +9,8 @@ these names; ``hyperparameters`` writes our files of hyper-parameters anew.
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,37 +20,20 @@ from difftori_gym.zoo.registration import ALGORITHMS, hyperparameters_file, regi
 COMMANDS = ("train", "enjoy", "plot_train", "plot_from_file", "all_plots")
 
 
-def option(arguments: Sequence[str], *names: str) -> str | None:
-    """
-    :param arguments: of a command line
-    :param names: spellings of an option that takes a value
-    :return: its value, None if it is not given
-    """
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name in names:
-            return value if equals else next(iter(arguments[position + 1 :]), None)
-    return None
-
-
-def options(arguments: Sequence[str], name: str) -> list[str]:
-    """
-    :param arguments: of a command line
-    :param name: of an option that takes several values
-    :return: its values, none if it is not given
-    """
-    found: list[str] = []
-    for position, argument in enumerate(arguments):
-        given, equals, value = argument.partition("=")
-        if given == name:
-            following = itertools.takewhile(lambda word: not word.startswith("-"), arguments[position + 1 :])
-            found += [value] if equals else following
-    return found
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """:return: what is needed here of a command line for rl_zoo3's programs"""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--env", "--algo"):
+        parser.add_argument(option)
+    parser.add_argument("-conf", "--conf-file")
+    parser.add_argument("--gym-packages", nargs="*", action="extend", default=[])
+    return parser.parse_known_args(arguments)[0]
 
 
 def main(arguments: Sequence[str]) -> None:
     """
-    :param arguments: of the command line, without the program's name
+    Run one of the programs, by arguments without the program's name.
+
     :raises SystemExit: for another command
     """
     command, *rest = arguments or [""]
@@ -62,13 +45,13 @@ def main(arguments: Sequence[str]) -> None:
     if command not in COMMANDS:
         raise SystemExit(f"Unknown command {command!r}. Choices: {', '.join((*COMMANDS, 'hyperparameters'))}.")
     register()
-    for package in options(rest, "--gym-packages"):  # the Zoo's own way to environments that it does not know
+    given = read_options(rest)
+    for package in given.gym_packages:  # the Zoo's own way to environments that it does not know
         importlib.import_module(package)
-    env, algorithm = option(rest, "--env"), option(rest, "--algo")
-    if env is not None and command in ("train", "enjoy"):
-        register_environment(env)
-    if command == "train" and algorithm in ALGORITHMS and option(rest, "-conf", "--conf-file") is None:
-        rest = [*rest, "--conf-file", str(hyperparameters_file(algorithm))]
+    if given.env is not None and command in ("train", "enjoy"):
+        register_environment(given.env)
+    if command == "train" and given.algo in ALGORITHMS and given.conf_file is None:
+        rest = [*rest, "--conf-file", str(hyperparameters_file(given.algo))]
     from rl_zoo3.cli import main as zoo
 
     sys.argv = ["difftori_gym.zoo", command, *rest]

@@ -39,10 +39,7 @@ TASKS = (
 
 
 def hyperparameters(name: str) -> dict[str, dict[str, Any]]:
-    """
-    :param name: of a method
-    :return: for each task, what the RL Zoo is told; ``default`` is for all others
-    """
+    """:return: what the RL Zoo is told of a method for each task; ``default`` is for all others"""
     method = METHODS[name]
     if "state" not in method.obs:
         pixels = {"policy": "CnnPolicy", "env_kwargs": {"obs": "pixels"}, **method.hyperparameters("", obs="pixels")}
@@ -57,10 +54,7 @@ def hyperparameters(name: str) -> dict[str, dict[str, Any]]:
 
 
 def as_yaml(name: str) -> str:
-    """
-    :param name: of a method
-    :return: the file's text
-    """
+    """:return: the text of a method's file"""
     head = "# Written by `python -m difftori_gym.zoo hyperparameters` from difftori_gym/baselines/methods.py.\n"
     return head + yaml.dump(hyperparameters(name), Dumper=_WithoutAnchors, sort_keys=False, default_flow_style=None)
 
@@ -69,14 +63,10 @@ class _WithoutAnchors(yaml.SafeDumper):
     """The same list in two places is written twice, for people to read."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """:return: True"""
         return True
 
 
 def write(folder: Path, names: tuple[str, ...]) -> None:
-    """
-    :param folder: where the files are written
-    :param names: of methods
-    """
+    """Write the methods' files into a folder."""
     for name in names:
         (folder / f"{name}.yml").write_text(as_yaml(name), encoding="utf-8")

@@ -39,10 +39,7 @@ def register() -> None:
 
 
 def hyperparameters_file(name: str) -> Path:
-    """
-    :param name: of an algorithm
-    :return: its tuned hyper-parameters, as the RL Zoo reads them
-    """
+    """:return: an algorithm's tuned hyper-parameters, as the RL Zoo reads them"""
     return Path(__file__).with_name(f"{name}.yml")
 
 
@@ -50,7 +47,6 @@ class _TaskSpec(EnvSpec):
     """What ``gymnasium.spec`` answers for one of our ids; the RL Zoo builds environments by its ``make``."""
 
     def make(self, **kwargs: Any) -> gym.Env[Any, Any]:
-        """See :func:`~difftori_gym.envs.make_env`."""
         return make_env(self.id, **kwargs)
 
 
@@ -58,7 +54,6 @@ def register_environment(id: str) -> None:
     """
     Put a ``suite/task`` into Gymnasium's registry, unless it is there.
 
-    :param id: as :func:`~difftori_gym.envs.make_env` takes it
     :raises ValueError: if there is no such task
     """
     if id in registry:

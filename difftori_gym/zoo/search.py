@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-
-class Trial(Protocol):
-    """What is used of an ``optuna.Trial``."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """:return: a number in the range"""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """:return: a whole number in the range"""
+if TYPE_CHECKING:
+    from optuna import Trial
 
 
 def sample_planner(trial: Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
     For DiffTORI and TD-MPC: learning rate, batch, discount, planning horizon, noise, weights of the model's losses.
 
-    :param trial: what suggests values
-    :param n_actions: see the RL Zoo; not used, as the next two
-    :param n_envs: number of environments
-    :param additional_args: about hindsight replay
-    :return: keyword arguments of the learner
+    Of the RL Zoo's arguments only the first is used.
     """
     suggested = _shared(trial)
     suggested["horizon"] = trial.suggest_int("horizon", 1, 7)
@@ -35,15 +24,7 @@ def sample_planner(trial: Trial, n_actions: int, n_envs: int, additional_args: d
 
 
 def sample_drqv2(trial: Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-    """
-    For DrQ-v2: learning rate, batch, discount, length of returns, clip of the noise. See :func:`sample_planner`.
-
-    :param trial: what suggests values
-    :param n_actions: not used, as the next two
-    :param n_envs: number of environments
-    :param additional_args: about hindsight replay
-    :return: keyword arguments of the learner
-    """
+    """For DrQ-v2: learning rate, batch, discount, length of returns, clip of the noise. See :func:`sample_planner`."""
     suggested = _shared(trial)
     suggested["return_steps"] = trial.suggest_int("return_steps", 1, 5)
     suggested["noise_clip"] = trial.suggest_float("noise_clip", 0.1, 0.5)
@@ -59,10 +40,7 @@ def _shared(trial: Trial) -> dict[str, Any]:
 
 
 def convert(suggested: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param suggested: values of a trial, by Optuna's names
-    :return: keyword arguments of the learner
-    """
+    """:return: keyword arguments of the learner, from a trial's values by Optuna's names"""
     found = dict(suggested)
     found["batch_size"] = 2 ** found.pop("batch_size_pow")
     found["gamma"] = 1.0 - found.pop("one_minus_gamma")

@@ -5,7 +5,7 @@ import pytest
 from difftori_gym.collection import CollectionSettings, collect, make_expert
 from difftori_gym.envs import parse_task
 from difftori_gym.envs.maniskill_experts import motion_planner
-from difftori_gym.envs.vulkan import VULKAN_REMEDY, vulkan_works
+from difftori_gym.envs.rendering import VULKAN_REMEDY, vulkan_works
 from difftori_gym.il import read_minari
 
 pytest.importorskip("h5py")

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from difftori_gym.envs import make_env, make_vec_env, parse_task
 from difftori_gym.envs.maniskill import TASKS
-from difftori_gym.envs.vulkan import VULKAN_REMEDY, is_vulkan_error, vulkan_works
+from difftori_gym.envs.rendering import VULKAN_REMEDY, is_vulkan_error, vulkan_works
 from difftori_gym.wrappers import TensorVecEnv
 
 # Not imported here: it imports MuJoCo, whose way of drawing make_env settles first.

@@ -22,7 +22,7 @@ def test_a_task_may_be_written_in_several_ways(id):
 def test_unknown_tasks_are_told_with_the_closest_first():
     with pytest.raises(ValueError, match=r"^Unknown task 'reech' of metaworld\. Choices: reach, "):
         make_env("metaworld/reech")
-    with pytest.raises(ValueError, match=r"^Unknown task 'reech'\. Choices: reach, "):
+    with pytest.raises(ValueError, match=r"^Unknown task 'reech' of metaworld\. Choices: reach, "):
         scripted_expert("reech")
 
 

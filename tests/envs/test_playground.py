@@ -102,8 +102,8 @@ def test_torch_and_jax_share_their_memory(vec_env):
         batch._advance = original
     _, outcome = outcomes[0]
     for tensor, array in (
-        (step.observations, outcome.final),
-        (step.final_observations, outcome.final),
+        (step.observations, outcome.final_observations),
+        (step.final_observations, outcome.final_observations),
         (step.rewards, outcome.rewards),
         (step.terminated, outcome.terminated),
         (step.frames, outcome.frames),

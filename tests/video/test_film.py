@@ -12,7 +12,7 @@ from difftori_gym.video import film, record_video
 from difftori_gym.video.drawing import Caption, write_caption
 from difftori_gym.video.files import as_gif, film_writer
 from difftori_gym.wrappers import PixelObservation
-from difftori_gym.wrappers.pictures import as_picture
+from difftori_gym.wrappers.pixel_observation import as_picture
 
 select_gl_backend()  # before the first import of MuJoCo
 pytest.importorskip("dm_control")

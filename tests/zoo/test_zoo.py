@@ -9,7 +9,7 @@ import yaml
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.zoo import ALGORITHMS
-from difftori_gym.zoo.__main__ import main, option
+from difftori_gym.zoo.__main__ import main, read_options
 from difftori_gym.zoo.hyperparameters import TASKS, as_yaml
 from difftori_gym.zoo.registration import hyperparameters_file
 from difftori_gym.zoo.search import convert
@@ -91,9 +91,11 @@ def test_searched_settings_are_arguments_of_the_learners():
 
 
 def test_options_and_unknown_commands():
-    assert option(["--env", "a", "--algo=b"], "--algo") == "b"
-    assert option(["--env", "a"], "-e", "--env") == "a"
-    assert option(["--env"], "--algo") is None
+    command = "--env a -n 40 --eval-freq -1 --gym-packages b c -params d:1 --algo=e --gym-packages f"
+    given = read_options(command.split(" "))
+    assert (given.env, given.algo, given.gym_packages) == ("a", "e", ["b", "c", "f"])
+    assert given.conf_file is None
+    assert read_options(["-conf", "a.yml"]).conf_file == read_options(["--conf-file=a.yml"]).conf_file == "a.yml"
     with pytest.raises(SystemExit, match="train, enjoy"):
         main(["fly"])
 
