@@ -1,0 +1,280 @@
+"""
+What an update costs at least: the matrix products that it makes, counted by phase and by network, and their time alone.
+
+    python benchmarks/update_floor.py --out results/benchmarks
+
+Every product and convolution of one round of updates (as many as there are between two policy-gradient losses) is
+recorded as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
+Prints the multiple of it for widths and batches, and for one of them where products and time go, by phase and network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tables import Job, machine, medians, save_table
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from difftori_gym import DiffTORI, make_vec_env
+from difftori_gym.baselines import TDMPC
+from difftori_gym.rl import update
+
+TASK = "dm_control/walker-walk"
+WIDTHS, BATCHES = (128, 256, 512), (128, 256)
+LEARNERS: dict[str, type[DiffTORI]] = {"DiffTORI": DiffTORI, "TD-MPC": TDMPC}
+_aten = torch.ops.aten
+_FACTORS = {_aten.mm: (0, 1), _aten.addmm: (1, 2), _aten.bmm: (0, 1), _aten.baddbmm: (1, 2)}
+_CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
+_OTHER = "encoding and the rest"
+# Functions and methods whose calls are a phase, in the module of the update, in its class and in the replay.
+_PHASES = {
+    "td_target": "targets",
+    "model_loss": "model loss, forward",
+    "_gradients": "model loss, backward",
+    "prior_loss": "prior",
+    "_step": "optimisers",
+}
+_PHASES_OF_UPDATER = {
+    "_add_policy_gradient": "policy gradient",
+    "_update_raw_critic": "Q-tilde",
+    "_update_targets": "moving averages",
+}
+_PHASES_OF_REPLAY = {"sample_sequences": "sampling", "update_priorities": "sampling"}
+_WITHIN = {"_gradients"}  # inside of another phase it belongs to that
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product that was made: what makes it again, its operations, and where it belongs."""
+
+    again: Callable[[], object]
+    flop: float
+    phase: str
+    network: str
+
+
+class Phases:
+    """Where a call is, and the processor time of each phase without that of the phases inside."""
+
+    def __init__(self) -> None:
+        self.stack = [_OTHER]
+        self.seconds: Counter[str] = Counter()
+        self._since = time.process_time()
+
+    def _charge(self) -> None:
+        now = time.process_time()
+        self.seconds[self.stack[-1]] += now - self._since
+        self._since = now
+
+    def wrapped(self, name: str, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """:return: the function, whose calls are that phase"""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inside = name in _WITHIN and self.stack[-1] != _OTHER
+            self._charge()
+            self.stack.append(self.stack[-1] if inside else phase)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._charge()
+                self.stack.pop()
+
+        return call
+
+    @contextmanager
+    def of(self, model: DiffTORI) -> Iterator[None]:
+        """Calls are attributed as long as this is open."""
+        places: list[tuple[Any, dict[str, str]]] = [
+            (update, _PHASES),
+            (model._updater, {**_PHASES_OF_UPDATER, "_descend": "prior"}),
+            (model.replay_buffer, _PHASES_OF_REPLAY),
+        ]
+        before = [(place, name, vars(place).get(name)) for place, names in places for name in names]
+        for place, names in places:
+            for name, phase in names.items():
+                setattr(place, name, self.wrapped(name, phase, getattr(place, name)))
+        self._since = time.process_time()
+        try:
+            yield
+        finally:
+            self._charge()
+            for place, name, own in before:
+                delattr(place, name) if own is None else setattr(place, name, own)
+
+
+class Recorder(TorchDispatchMode):
+    """Notes every product and convolution."""
+
+    def __init__(self, model: DiffTORI, phases: Phases) -> None:
+        super().__init__()
+        self.products: list[Product] = []
+        self._phases = phases
+        policy = model.policy
+        networks = {
+            "encoder": policy.encoder,
+            "dynamics": policy.model.dynamics,
+            "reward": policy.model.reward,
+            "values": policy.model.critic,
+            "prior": policy.model.actor,
+            "Q-tilde": policy.raw_critic,
+            "encoder, averaged": policy.encoder_target,
+            "values, averaged": policy.critic_target,
+            "Q-tilde, averaged": policy.raw_critic_target,
+        }
+        # By the place of its weights a product is known, and by that of its input the product of their gradient.
+        self._weights = {p.data_ptr(): name for name, each in networks.items() for p in each.parameters()}
+        self._inputs: dict[int, str] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        if packet in _FACTORS:
+            left, right = (args[place] for place in _FACTORS[packet])
+            self._note(left, right, batched=left.dim() == 3)
+        elif packet in _CONVOLUTIONS:
+            raise NotImplementedError("products of images are counted by benchmarks/pixels.py")
+        return out
+
+    def _note(self, left: Tensor, right: Tensor, *, batched: bool) -> None:
+        network = next((self._weights[x.data_ptr()] for x in (left, right) if x.data_ptr() in self._weights), None)
+        if network is None:
+            network = next((self._inputs[x.data_ptr()] for x in (left, right) if x.data_ptr() in self._inputs), None)
+        else:
+            self._inputs[left.data_ptr()] = network
+        one, other = _like(left), _like(right)
+        out = torch.empty(*left.shape[:-1], right.shape[-1])
+        product = torch.bmm if batched else torch.mm
+        flop = 2.0 * left.numel() * right.shape[-1]
+        again = lambda: product(one, other, out=out)  # noqa: E731
+        self.products.append(Product(again, flop, self._phases.stack[-1], network or "the planner's own copies"))
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """:return: random numbers of the same shape in the same layout"""
+    return torch.randn(tensor.numel()).as_strided(tensor.shape, tensor.stride()) if _dense(tensor) else _copy(tensor)
+
+
+def _dense(tensor: Tensor) -> bool:
+    return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) < tensor.numel()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return torch.randn(span).as_strided(tensor.shape, tensor.stride())
+
+
+def built(name: str, width: int) -> DiffTORI:
+    """A learner after a few updates at full horizon."""
+    model = LEARNERS[name](
+        "MlpPolicy",
+        make_vec_env(TASK, seed=0),
+        policy_kwargs=dict(net_arch={head: [width, width] for head in ("pi", "qf", "dynamics", "reward")}),
+        learning_starts=600,
+        buffer_size=2000,
+        schedule_steps=0,
+        seed=0,
+        device="cpu",
+    )
+    return model.learn(620)
+
+
+def recorded(model: DiffTORI, batch: int) -> list[Product]:
+    """Products of one round of updates."""
+    phases = Phases()
+    with phases.of(model), Recorder(model, phases) as recorder:
+        model.train(model.update_settings.pg_freq, batch)
+    return recorder.products
+
+
+def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> tuple[dict[str, object], list[Any]]:
+    """Row of the summary, and the rows of where it goes."""
+    model = built(name, width)
+    count, products = model.update_settings.pg_freq, recorded(model, batch)
+
+    def multiply() -> None:
+        with torch.inference_mode():
+            for product in products:
+                product.again()
+
+    jobs: dict[str, Job] = {"products": multiply, "update": lambda: model.train(count, batch)}
+    times, _ = medians(jobs, seconds, rounds)
+    floor, whole = times["products"] / count, times["update"] / count
+    flop = sum(product.flop for product in products) / count
+    row: dict[str, object] = dict(learner=name, width=width, batch=batch, mflop=flop / 1e6, products_ms=floor)
+    row.update(gflops=flop / floor / 1e6, update_ms=whole, ratio=whole / floor)
+
+    phases = Phases()
+    with phases.of(model):
+        for _ in range(rounds):
+            model.train(count, batch)
+    spent = {phase: 1e3 * seconds / rounds / count for phase, seconds in phases.seconds.items()}
+    parts = [_part("phase", phase, [p for p in products if p.phase == phase], count, ms) for phase, ms in spent.items()]
+    for network in dict.fromkeys(product.network for product in products):
+        parts.append(_part("network", network, [p for p in products if p.network == network], count, None))
+    parts.sort(key=lambda part: (part["by"] == "network", -part["mflop"]))
+    return row, parts
+
+
+def _part(by: str, name: str, products: list[Product], count: int, spent: float | None) -> dict[str, Any]:
+    def multiply() -> None:
+        with torch.inference_mode():
+            for product in products:
+                product.again()
+
+    alone = medians({"alone": multiply}, 1.0, 20)[0]["alone"] / count if products else 0.0
+    mflop = sum(product.flop for product in products) / count / 1e6
+    return {"by": by, "part": name, "mflop": mflop, "products_ms": alone, "ms": "" if spent is None else spent}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder of the tables")
+    parser.add_argument("--seconds", type=float, default=10.0, help="measuring time per row, about")
+    parser.add_argument("--rounds", type=int, default=20, help="greatest number of rounds")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    notes = [f"{TASK}, horizon 5, float32. {machine(torch.device('cpu'))} Medians of interleaved rounds."]
+    headings = {
+        "learner": "learner",
+        "width": "width",
+        "batch": "batch",
+        "mflop": "MFLOP per update",
+        "products_ms": "products alone, ms",
+        "gflops": "GFLOP/s of the products",
+        "update_ms": "update, ms",
+        "ratio": "times the floor",
+    }
+    part_headings = {
+        "by": "by",
+        "part": "part",
+        "mflop": "MFLOP per update",
+        "products_ms": "products alone, ms",
+        "ms": "spent, ms",
+    }
+    rows: list[dict[str, object]] = []
+    for name in args.learners:
+        for width in args.widths:
+            for batch in args.batches:
+                row, parts = measure(name, width, batch, args.seconds, args.rounds)
+                rows.append(row)
+                table = save_table(rows, headings, notes, args.out, "update_floor")
+                where = f"update_floor_{name}_{width}_{batch}"
+                print(save_table(parts, part_headings, [f"{name}, width {width}, batch {batch}."], args.out, where))
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
