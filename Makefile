@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # A second, small environment: the core alone, with a current numpy 2. ManiSkill's planner holds the first one at 1.
 NUMPY2 := $(VENV)-numpy2
-NUMPY2_TESTS ?= tests/trajopt tests/models tests/rl tests/exports tests/wrappers tests/il/learners
+NUMPY2_TESTS ?= tests/trajopt tests/models tests/rl tests/exports tests/wrappers tests/il/learners tests/il/formats
 
 # The default comparison; every part can be replaced: make compare METHODS="difftori sac" SEEDS=0
 METHODS ?= difftori tdmpc sac

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     def prepare() -> Callable[[ProgressBars, str], list[Failure]]:
         overrides, ablation = parse_overrides(values.pop("set")), values.pop("ablation")
         values.update(overrides=overrides, methods=("difftori",), tasks=values.pop("task"))
-        values.update({name: tuple(values[name]) for name in ("tasks", "seeds", "base") if name in values})
+        values.update({name: tuple(values[name]) for name in ("tasks", "seeds", "base", "leave_out") if name in values})
         if len(values.get("base", ("bc",))) != 1:
             raise ValueError(f"an ablation has one --base, got {', '.join(values['base'])}.")
         with warnings.catch_warnings():

@@ -107,6 +107,7 @@ def add_imitation_arguments(group: argparse._ArgumentGroup) -> None:
 
     add("--demos", type=int, help="demonstrations; with --demos-from: the first ones, default: all")
     add("--demos-from", type=Path, help="a data set, or a folder of data sets named TASK-OBS or TASK")
+    add("--leave-out", nargs="+", metavar="EPISODE", help="names of episodes of --demos-from not to read: demo_3")
     add("--base", nargs="+", help="methods that train base policies, such as bc or diffusion; default: bc")
     add("--steps", type=int, help=f"gradient steps, default: {STEPS['published']}, small: {STEPS['small']}")
     add("--size", choices=SIZES, help="published sizes, or small ones of ours for a CPU; default: published")
@@ -148,7 +149,7 @@ def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]
     :raises ImportError: if a suite is not installed
     """
     imitation = "demos" in values or "demos_from" in values
-    of_imitation = ("base", "steps", "size", "sample", "env_kwargs")
+    of_imitation = ("leave_out", "base", "steps", "size", "sample", "env_kwargs")
     others = ("frames", "n_envs", "obs_kwargs", "action_repeat") if imitation else of_imitation
     for name in others:
         if name in values:
@@ -156,7 +157,8 @@ def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]
             raise ValueError(f"--{name.replace('_', '-')} is for {kind}.")
     if not imitation and "frames" not in values:
         raise ValueError("expected --frames NUMBER for reinforcement learning or --demos NUMBER for imitation.")
-    values.update({name: tuple(values[name]) for name in ("methods", "tasks", "seeds", "base") if name in values})
+    several = ("methods", "tasks", "seeds", "base", "leave_out")
+    values.update({name: tuple(values[name]) for name in several if name in values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # environments are built once for checks; runs warn in their own output
         if imitation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +113,9 @@ class Workload:
     :param execute: does what is left of a run, given its folder, where to report to, and a context to film in; a
         function of a module, because other processes import it
     :param is_finished: tells, given the folder of all results, whether nothing is left of a run
-    :param collect: brings the table of all runs in a folder up to date
+    :param collect: brings the table of all runs in a folder up to date and gives its rows
     """
 
     execute: Callable[[Any, Path, Report, AbstractContextManager[object]], None]
     is_finished: Callable[[Any, Path], bool]
-    collect: Callable[[Path], object]
+    collect: Callable[[Path], Sequence[Any]]

@@ -6,7 +6,7 @@ import ast
 import re
 from typing import NamedTuple
 
-from sb3_tests.subjects import CRITIC
+from sb3_tests.subjects import CRITIC, IDENTITY_STEPS
 
 
 class Edit(NamedTuple):
@@ -15,7 +15,8 @@ class Edit(NamedTuple):
 
     :param where: file, or file::function, or file::first function, second function
     :param old: regular expression
-    :param new: replacement; ``ALGO`` stands for the algorithm's name, ``CRITIC`` for what the table of that name says
+    :param new: replacement; ``ALGO`` stands for the algorithm's name, ``CRITIC`` and ``IDENTITY_STEPS`` for what the
+        tables of those names say
     :param reason: for the report
     """
 
@@ -61,6 +62,13 @@ EDITS = (
     Edit("test_predict::test_mixing_gym_vecenv_api", r"CartPole-v1", "Pendulum-v1", CONTINUOUS),
     Edit("test_spaces::test_action_spaces", r"raises\(AssertionError\)", "raises(ValueError)", SPACE_ERROR),
     Edit("test_identity::test_continuous", r"dict\(net_arch=\[64, 64\]\),", r"\g<0> **FULL,", "default settings"),
+    Edit(
+        "test_identity::test_continuous",
+        r"ALGO: 400",
+        "ALGO: IDENTITY_STEPS",
+        "400 steps, 300 of them with an update, are few for TDMPC: of seeds 0 to 11, three get less than the 90 of 100 "
+        "asked for (0: 78, 4: 85, 8: 87); with 1000 steps seeds 0, 1, 4, 5, 6 and 8 all get 100",
+    ),
     Edit(
         "test_identity::test_continuous",
         r"if model_class in \[ALGO\]:",
@@ -222,4 +230,5 @@ def edited(name: str, text: str, algorithm: str) -> str:
                 raise SystemExit(f"error: expected {edit.old!r} in {file}::{function}, found nothing to edit.")
             text = text[:begin] + part + text[end:]
     imports = "from sb3_subject import ALGO, FULL, wake_values  # noqa: F401\n"
-    return (imports + text).replace("ALGO", algorithm).replace("CRITIC", CRITIC[algorithm])
+    text = (imports + text).replace("ALGO", algorithm).replace("CRITIC", CRITIC[algorithm])
+    return text.replace("IDENTITY_STEPS", str(IDENTITY_STEPS[algorithm]))

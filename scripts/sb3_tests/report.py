@@ -8,7 +8,7 @@ from typing import Any
 
 from sb3_tests.edits import CONTRIB_EDITS, EDITS
 from sb3_tests.not_applicable import NOT_APPLICABLE, NOT_APPLICABLE_TO
-from sb3_tests.subjects import CRITIC, SMALL
+from sb3_tests.subjects import CRITIC, IDENTITY_STEPS, SMALL
 
 
 def report(outcomes: dict[str, dict[str, Any]]) -> str:
@@ -58,7 +58,9 @@ def report(outcomes: dict[str, dict[str, Any]]) -> str:
         + ": the tests count on the 100 random steps of SAC and TD3 before the first update, and small batches save "
         "time. CRITIC is "
         + ", ".join(f"`{network}` ({name})" for name, network in CRITIC.items())
-        + ": what takes observations and is trained. Besides:",
+        + ": what takes observations and is trained. IDENTITY_STEPS is "
+        + ", ".join(f"{steps} ({name})" for name, steps in IDENTITY_STEPS.items())
+        + ". Besides:",
         "",
         "| where | what becomes what | reason |",
         "|---|---|---|",

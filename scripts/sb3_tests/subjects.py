@@ -17,6 +17,8 @@ SMALL: dict[str, dict[str, int]] = {
 }
 # What the tests call critic: what takes observations and is trained beside the encoder, where there is such a network.
 CRITIC = {"DiffTORI": "raw_critic", "TDMPC": "encoder"}
+# Steps of test_identity, whose other off-policy algorithms take 400.
+IDENTITY_STEPS = {"DiffTORI": 400, "TDMPC": 1000}
 # Written beside the tests, which import the algorithm from it.
 SUBJECT = '''
 import {module}

@@ -91,12 +91,17 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
         ),
         (dict(demos=0), "--demos must be at least 1, got 0"),
         (dict(demos=None), "Imitation needs --demos NUMBER, --demos-from PATH, or both"),
+        (dict(leave_out=("demo_3",)), "--leave-out names episodes of --demos-from PATH, got no such path"),
+        (
+            dict(demos_from="two", leave_out=("demo_3",), tasks=("metaworld/reach", "metaworld/push")),
+            "--leave-out names episodes of one data set, which serves one task",
+        ),
         (dict(demos_from="nowhere"), "expected a data set of metaworld/reach, or a folder with one named reach-state"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path, changes, message):
     if "demos_from" in changes:
-        changes = {"demos_from": tmp_path / changes["demos_from"]}
+        changes = {**changes, "demos_from": tmp_path / changes["demos_from"]}
     with pytest.raises(ValueError, match=re.escape(message)):
         plan_imitation(settings(tmp_path, **changes))
 

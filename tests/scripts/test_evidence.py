@@ -1,8 +1,10 @@
 """The queue of evidence: real cells in real processes, killed, shared, died; and plans that are refused."""
 
 import csv
+import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,6 @@ from studies.queue import Places, Queue
 from studies.rows import COLUMNS, Row, add_rows, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "evidence.py"
 CONTRACT = "suite,task,obs,method,seed,frames,agent_steps,episode_return,success,wall_s,cpu_s,commit,settings"
 TIMES = ("wall_s", "cpu_s")
 
@@ -38,11 +39,17 @@ settings.ppo = {{ n_steps = 100, batch_size = 50, n_epochs = 1, policy_kwargs = 
 SAC = "{ learning_starts = 50, batch_size = 16, policy_kwargs = { net_arch = [8] } }"
 
 
-def head():
-    answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+def git(*arguments):
+    answer = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     if answer.returncode != 0:
         pytest.skip("no git repository")
     return answer.stdout.strip()
+
+
+@functools.cache
+def head():
+    """The same for all tests, whatever is committed meanwhile."""
+    return git("rev-parse", "HEAD")
 
 
 def write_plan(folder, text=TINY, **values):
@@ -52,14 +59,21 @@ def write_plan(folder, text=TINY, **values):
     return path
 
 
-def command(plan, work, *arguments):
-    return [sys.executable, str(SCRIPT), "--plan", str(plan), "--work", str(work), *arguments]
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts a queue: today's program, in a clone, so that no tree is registered in the repository itself."""
+    clone = tmp_path_factory.mktemp("evidence") / "clone"
+    git("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+    shutil.copytree(ROOT / "scripts", clone / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
 
+    def start(plan, work, *arguments):
+        work.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, clone / "scripts" / "evidence.py", "--plan", plan, "--work", work, "run"]
+        with (work / "queue.txt").open("a") as log:  # what keeps a queue from going on is in it
+            return subprocess.Popen([*command, "--min-free-gb", "0.1", *arguments], stdout=log, stderr=log)
 
-def start(plan, work, *arguments):
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "queue.txt").open("a") as log:  # what keeps a queue from going on is in it
-        return subprocess.Popen(command(plan, work, "run", "--min-free-gb", "0.1", *arguments), stdout=log, stderr=log)
+    yield start
+    assert str(tmp_path_factory.getbasetemp()) not in git("worktree", "list")
 
 
 def table(path):
@@ -74,17 +88,9 @@ def wait_for(condition, seconds=240):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """The tree of the commit is made once."""
-    folder = tmp_path_factory.mktemp("evidence") / "work"
-    yield folder
-    for tree in folder.glob("trees/*"):
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
-
-
 @pytest.mark.slow
-def test_a_queue_that_is_killed_twice_and_shared_has_the_rows_of_an_undisturbed_one(tmp_path, work):
+def test_a_queue_that_is_killed_twice_and_shared_has_the_rows_of_an_undisturbed_one(tmp_path, start):
+    work = tmp_path / "work"
     calm = write_plan(tmp_path / "calm")
     quiet = start(calm, work / "calm", "--jobs", "2")
     # The trees are those of the calm queue.
@@ -125,7 +131,7 @@ def test_a_queue_that_is_killed_twice_and_shared_has_the_rows_of_an_undisturbed_
 
 
 @pytest.mark.slow
-def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, work, capsys):
+def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, start, capsys):
     bad = SAC.replace("batch_size = 16", "batch_size = -3")
     plan = write_plan(tmp_path / "data", frames=100, sac=bad)
     assert start(plan, tmp_path / "work", "--jobs", "2").wait(timeout=400) == 1
@@ -158,7 +164,6 @@ def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, work, capsys):
     assert start(there, tmp_path / "elsewhere", "--hours", "0", "--import", str(away)).wait(timeout=100) == 0
     assert table(tmp_path / "there" / "tiny.csv") == table(tmp_path / "data" / "tiny.csv")
     assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/args.json"))
-    subprocess.run(["git", "-C", str(ROOT), "worktree", "prune"], check=True)
 
 
 def refused(capsys, plan, work, *arguments):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from difftori_gym.comparison.compare import remember_command
-from difftori_gym.comparison.folder_lock import FolderLock
+from difftori_gym.comparison.compare import Kind, run_and_report
 from difftori_gym.comparison.imitation.plan import Work, read_imitation_runs
 from difftori_gym.comparison.imitation.report import write_report
-from difftori_gym.comparison.imitation.results import collect_rows
+from difftori_gym.comparison.imitation.results import ImitationRow
 from difftori_gym.comparison.imitation.settings import ImitationSettings
 from difftori_gym.comparison.imitation.training import IMITATION
-from difftori_gym.comparison.report import ReportInputs
-from difftori_gym.comparison.runner import Display, Failure, run_all
+from difftori_gym.comparison.runner import Display, Failure
 
 
 def compare_imitation(
@@ -31,27 +30,14 @@ def compare_imitation(
     :return: the runs that died
     :raises FolderHeldError: if another comparison works in ``settings.out``
     """
-    with FolderLock(settings.out) as lock:
-        commands = remember_command(settings.out, command)
-        failures: list[Failure] = []
-        try:
-            failures = run_all(runs, settings.out, settings.jobs, display, IMITATION, lock.beat)
-        finally:
-            rows = collect_rows(settings.out)
-            if rows:
-                # Imported here: matplotlib would be loaded in every process that runs.
-                from difftori_gym.comparison.imitation.figures import draw_successes
+    return run_and_report(settings, runs, display, command, _KIND)
 
-                draw_successes(rows, settings.out / "success.png", published=settings.published)
-            write_report(
-                ReportInputs(
-                    out=settings.out,
-                    rows=rows,
-                    runs=read_imitation_runs(settings.out),
-                    failures=failures,
-                    commands=commands,
-                    jobs=settings.jobs,
-                    published=settings.published,
-                )
-            )
-    return failures
+
+def _draw(rows: Sequence[ImitationRow], out: Path, published: bool) -> None:
+    # Imported here: matplotlib would be loaded in every process that runs.
+    from difftori_gym.comparison.imitation.figures import draw_successes
+
+    draw_successes(rows, out / "success.png", published=published)
+
+
+_KIND = Kind(workload=IMITATION, read_runs=read_imitation_runs, draw=_draw, write_report=write_report)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gymnasium import spaces
+
 from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
 from difftori_gym.comparison.files import read_json
 from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun
@@ -69,19 +71,22 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
     )
 
 
-def read_demonstrations(run: ImitationRun, out: Path) -> Demonstrations:
+def read_demonstrations(run: ImitationRun, out: Path, action_space: spaces.Box) -> Demonstrations:
     """
     :param run: a run
     :param out: folder of the results
+    :param action_space: that of the environment, for files that hold none
     :return: the demonstrations it learns from
-    :raises ValueError: if there are fewer than asked for, or they are of another task or kind of observation
+    :raises ValueError: if there are fewer than asked for, an action lies outside the space, an episode to leave out is
+        not there, or they are of another task or kind of observation
     """
     path = run.demonstrations_path(out)
     if path.is_dir():
-        found = read_minari(path, num_episodes=run.demos)
+        found = read_minari(path, num_episodes=run.demos, leave_out=run.leave_out)
     else:
         # ManiSkill writes a description beside each file, robomimic writes it into the file.
-        found = read_maniskill(path) if path.with_suffix(".json").exists() else read_robomimic(path)
+        read = read_maniskill if path.with_suffix(".json").exists() else read_robomimic
+        found = read(path, action_space=action_space, leave_out=run.leave_out)
         found = found if run.demos is None else found.take(run.demos)
     if path.is_dir() and found.env_id and found.env_id != str(run.task_id):
         raise ValueError(f"{path}: expected demonstrations of {run.task_id}, got {found.env_id}.")

@@ -134,6 +134,7 @@ def _run(
         seed=seed,
         demos=settings.demos,
         demonstrations=source,
+        leave_out=list(settings.leave_out),
         steps=steps,
         eval_freq=min(settings.eval_freq or steps, steps),
         eval_episodes=settings.eval_episodes,
@@ -169,10 +170,12 @@ def _source(settings: ImitationSettings, task: TaskId, alone: bool) -> str:
     :param task: a task
     :param alone: whether it is the only one
     :return: its demonstrations, "" for those that are collected
-    :raises ValueError: if there are none
+    :raises ValueError: if there are none, or episodes of several are to be left out
     """
     if settings.demos_from is None:
         return ""
+    if settings.leave_out and not alone:
+        raise ValueError("--leave-out names episodes of one data set, which serves one task: give one to --tasks.")
     return str(find_dataset(settings.demos_from, task, settings.obs, alone=alone).resolve())
 
 

@@ -93,6 +93,7 @@ class ImitationRun:
     :param size: size of the preset
     :param hyperparameters: keywords of the learner
     :param base_run: name of the run that trains the base policy, None without one
+    :param leave_out: names of episodes that are not among the demonstrations
     :param device: torch device
     :param video: whether to film the policy
     """
@@ -114,6 +115,7 @@ class ImitationRun:
     size: str
     hyperparameters: dict[str, Any]
     base_run: str | None = None
+    leave_out: list[str] = field(default_factory=list)
     device: str = "auto"
     video: bool = True
 
@@ -235,6 +237,7 @@ class ImitationSettings:
     :param out: folder of the results
     :param demos: number of demonstrations, at least 1. None: all in ``demos_from``
     :param demos_from: a data set, or a folder of data sets named after the tasks; None: collect them
+    :param leave_out: names of episodes of ``demos_from`` that are not read, such as ``demo_3``; for one task
     :param base: methods that train base policies
     :param obs: kind of observation
     :param steps: gradient steps of every run; None: the preset of the size
@@ -257,6 +260,7 @@ class ImitationSettings:
     out: Path
     demos: int | None = 10
     demos_from: Path | None = None
+    leave_out: tuple[str, ...] = ()
     base: tuple[str, ...] = ("bc",)
     obs: str = "state"
     steps: int | None = None
@@ -285,6 +289,8 @@ class ImitationSettings:
             raise ValueError(f"--seeds must be at least 0, got {min(self.seeds)}.")
         if self.demos is None and self.demos_from is None:
             raise ValueError("Imitation needs --demos NUMBER, --demos-from PATH, or both, got neither.")
+        if self.leave_out and self.demos_from is None:
+            raise ValueError("--leave-out names episodes of --demos-from PATH, got no such path.")
 
 
 def repeating_command(run: ImitationRun) -> str:
@@ -302,6 +308,7 @@ def repeating_command(run: ImitationRun) -> str:
         *("--obs", run.obs),
         *(("--demos", str(run.demos)) if run.demos is not None else ()),
         *(("--demos-from", run.demonstrations) if run.demonstrations else ()),
+        *(("--leave-out", *run.leave_out) if run.leave_out else ()),
         *("--steps", str(run.steps)),
         *("--size", run.size),
         *("--eval-episodes", str(run.eval_episodes)),

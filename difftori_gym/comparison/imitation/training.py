@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
@@ -115,14 +116,15 @@ def train_imitation(
     discard_unfinished(directory)
     write_text(directory / "args.json", run.to_json())
     out = directory.parent.parent
-    demonstrations = read_demonstrations(run, out)
-    check_held_out(run, demonstrations)
     env = make_vec_env(
         str(run.task_id),
         min(run.eval_episodes, _EVAL_ENVS[run.obs]),
         obs=run.obs,  # type: ignore[arg-type]
         **run.env_kwargs,
     )
+    assert isinstance(env.action_space, spaces.Box)  # the plan was checked
+    demonstrations = read_demonstrations(run, out, env.action_space)
+    check_held_out(run, demonstrations)
     model, state = _model(run, directory, demonstrations)
     what = f"{run.demonstrations_path(out)}"
     check_same_spaces(env.observation_space, env.action_space, model.policy, what=what, whose=str(run.task_id))
