@@ -104,5 +104,5 @@ def _own_solver(objective: FastObjective, actions: Tensor, settings: Settings) -
 
 @functools.lru_cache(maxsize=256)
 def _sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
-    """:return: the settings with as many iterations as ``n`` unknowns ask for"""
+    """The settings with as many iterations as ``n`` unknowns ask for."""
     return settings.replace(max_iterations=8 + round(3.1 * math.sqrt(n)))

@@ -25,8 +25,9 @@ def refit_to_elites(
     objective: FastObjective,
     actions: Tensor,
     settings: Settings,
-    candidates: Tensor | None,
-    generator: torch.Generator | None,
+    candidates: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    *,
     weighting: Weighting,
 ) -> SampledSolution:
     """
