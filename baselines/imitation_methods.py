@@ -80,12 +80,10 @@ class ImitationMethod:
         self, obs: str = "state", size: SizeName = "published", overrides: Mapping[str, Any] | None = None
     ) -> Hyperparameters:
         """
-        Look up the hyper-parameters.
+        Keywords of the learner for a kind of observation and a size; where two layers hold a dictionary, it is merged.
 
-        :param obs: kind of observation
         :param size: ``published``, or ``small`` for CPUs
         :param overrides: the user's own choices
-        :return: keywords of the learner; where two layers hold a dictionary, it is merged
         :raises ValueError: on a name that the learner does not have, or an unknown size
         """
         if size not in SIZES:
@@ -106,16 +104,7 @@ class ImitationMethod:
         device: str,
         hyperparameters: Mapping[str, Any],
     ) -> ImitationAlgorithm:
-        """
-        Build an untrained learner.
-
-        :param demonstrations: what to learn from
-        :param base_policy: a trained learner, None without one
-        :param seed: seed of networks, batches and noise
-        :param device: ``cpu``, ``cuda`` or ``auto``
-        :param hyperparameters: from :meth:`hyperparameters`
-        :return: the learner
-        """
+        """An untrained learner of :meth:`hyperparameters`; ``base_policy`` is a trained one."""
         keywords = copy.deepcopy(dict(hyperparameters))  # Stable-Baselines3 writes into policy_kwargs
         rate = keywords.pop("cosine_learning_rate", None)
         if rate is not None:
@@ -187,13 +176,7 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
 
 
 def get_imitation_method(name: str) -> ImitationMethod:
-    """
-    Look up an imitation method.
-
-    :param name: its name
-    :return: the method
-    :raises ValueError: if there is no such method
-    """
+    """The method of that name, or a ``ValueError`` with all names."""
     if name not in IMITATION_METHODS:
         raise ValueError(f"Unknown imitation method {name!r}. Methods: {', '.join(IMITATION_METHODS)}.")
     return IMITATION_METHODS[name]

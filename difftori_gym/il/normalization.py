@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,9 +10,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import Episode, items
+from difftori_gym.il.episode import items
+from difftori_gym.il.networks import TensorObs
 
-TensorObs = Tensor | dict[str, Tensor]
 CloudScaling = Literal["axes", "none"]
 CLOUD_SCALINGS: tuple[str, ...] = get_args(CloudScaling)
 MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Policy
@@ -21,12 +20,10 @@ MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Pol
 
 class MinMaxNormalizer(nn.Module):
     """
-    Carries the range seen in the training set to [-1, 1], per entry.
+    Carries the range seen in the training set to [-1, 1], per entry of ``shape``, the trailing axes or fewer of them.
 
     An entry that is constant there is only shifted to 0, not stretched (Diffusion Policy,
     ``diffusion_policy/model/common/normalizer.py``).
-
-    :param shape: of what is scaled: the trailing axes of the input, or fewer of them
     """
 
     scale: Tensor
@@ -38,32 +35,27 @@ class MinMaxNormalizer(nn.Module):
         self.register_buffer("offset", torch.zeros(shape))
 
     def fit(self, low: np.ndarray, high: np.ndarray) -> None:
-        """
-        :param low: smallest values, ``[*shape]``
-        :param high: largest values, ``[*shape]``
-        """
+        """Take smallest and largest values, each ``[*shape]``."""
         low, high = low.astype(np.float64), high.astype(np.float64)
         constant = high - low < MIN_RANGE
         scale = np.where(constant, 1.0, 2.0 / np.where(constant, 1.0, high - low))
         self.scale.copy_(torch.as_tensor(scale))
         self.offset.copy_(torch.as_tensor(-scale * (low + high) / 2))
 
+    def range_of(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest of values ``[..., *shape]``."""
+        flat = values.reshape(-1, *self.scale.shape)
+        return flat.min(axis=0), flat.max(axis=0)
+
     def forward(self, values: Tensor) -> Tensor:
-        """
-        :param values: ``[..., *shape]``
-        :return: the same, scaled, float32
-        """
+        """``[..., *shape]`` -> the same, scaled, float32."""
         return values.float() * self.scale + self.offset
 
 
 class ImageNormalizer(nn.Module):
-    """Carries images of bytes to [0, 1]."""
+    """Carries images of bytes to [0, 1], float32."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """
-        :param values: ``[..., H, W, C]`` or channels first, 0 to 255
-        :return: the same, divided by 255, float32
-        """
         return values.float() / 255.0
 
 
@@ -94,22 +86,16 @@ class ObservationNormalizer(nn.Module):
             self.entry = _normalizer_of(space, clouds)
 
     def fit(self, demonstrations: Demonstrations) -> None:
-        """
-        Take the ranges of the training set. The closing observations are left out: nothing is done there.
-
-        :param demonstrations: the training set
-        """
-        if self.entry is not None:
-            _fit(self.entry, demonstrations.episodes, None)
-        else:
-            for key, entry in zip(self.keys, self.entries, strict=True):
-                _fit(entry, demonstrations.episodes, key)
+        """Take the ranges of the training set. The closing observations are left out: nothing is done there."""
+        normalizers = {None: self.entry} if self.entry is not None else dict(zip(self.keys, self.entries, strict=True))
+        for key, normalizer in normalizers.items():
+            if isinstance(normalizer, MinMaxNormalizer):
+                parts = (dict(items(episode.observations))[key][:-1] for episode in demonstrations.episodes)
+                ranges = [normalizer.range_of(np.asarray(part)) for part in parts]
+                normalizer.fit(np.min([low for low, _ in ranges], axis=0), np.max([high for _, high in ranges], axis=0))
 
     def forward(self, observations: TensorObs) -> TensorObs:
-        """
-        :param observations: with any leading axes
-        :return: the same, normalised
-        """
+        """Observations with any leading axes -> the same, normalised."""
         if self.entry is not None:
             assert isinstance(observations, Tensor)
             return self.entry(observations)
@@ -139,48 +125,19 @@ class ActionNormalizer(nn.Module):
         self.register_buffer("high", torch.as_tensor(space.high.reshape(-1), dtype=torch.float32))
 
     def forward(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: in the environment's units, ``[..., A]``
-        :return: in [-1, 1], ``[..., A]``
-        """
+        """Actions in the environment's units ``[..., A]`` -> in [-1, 1]."""
         return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
 
     def inverse(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: in [-1, 1], ``[..., A]``
-        :return: in the environment's units, ``[..., A]``; exact at the bounds
-        """
+        """Actions in [-1, 1] ``[..., A]`` -> in the environment's units, exact at the bounds."""
         share = (actions + 1.0) / 2.0
         return self.low * (1.0 - share) + self.high * share
 
 
 def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
-    """
-    :param space: of one entry of an observation
-    :param clouds: see :class:`ObservationNormalizer`
-    :return: its normaliser, not fitted
-    """
     assert isinstance(space, spaces.Box)
     if space.dtype == np.uint8 and len(space.shape) >= 3:
         return ImageNormalizer()
     if len(space.shape) == 2:
         return nn.Identity() if clouds == "none" else MinMaxNormalizer(space.shape[-1:])
     return MinMaxNormalizer(space.shape)
-
-
-def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) -> None:
-    """
-    :param normalizer: of one entry
-    :param episodes: the training set
-    :param key: the entry's key, None for an array without one
-    """
-    if not isinstance(normalizer, MinMaxNormalizer):
-        return
-    shape = tuple(normalizer.scale.shape)
-    lows, highs = [], []
-    for episode in episodes:
-        value = dict(items(episode.observations))[key]
-        flat = np.asarray(value[:-1]).reshape(-1, *shape)
-        lows.append(flat.min(axis=0))
-        highs.append(flat.max(axis=0))
-    normalizer.fit(np.min(lows, axis=0), np.max(highs, axis=0))

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs
+from difftori_gym.il.episode import ArrayObs, entries, items, under
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
-    """
-    :param n_obs_steps: observations in a window
-    :param horizon: planned actions
-    :param n_action_steps: executed actions
-    :raises ValueError: unless all are at least 1 and no more is executed than planned
-    """
+    """A ``ValueError`` unless all are at least 1 and no more is executed than planned."""
     for name, value in (("n_obs_steps", n_obs_steps), ("horizon", horizon), ("n_action_steps", n_action_steps)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"Imitation needs an integer {name} >= 1, got {value!r}.")
@@ -29,12 +24,8 @@ def check_same_spaces(
     observation_space: spaces.Space[Any], action_space: spaces.Space[Any], other: Any, *, what: str, whose: str
 ) -> None:
     """
-    :param observation_space: expected observations
-    :param action_space: expected actions
-    :param other: has ``observation_space`` and ``action_space``
-    :param what: name of ``other`` in the error
-    :param whose: where the expected spaces are from, in the error
-    :raises ValueError: if a key, a shape, a type or an action bound differs
+    A ``ValueError`` if a key, a shape, a type or an action bound of ``other``, called ``what``, is not as in ``whose``
+    spaces.
     """
     expected, got = _layout(observation_space), _layout(other.observation_space)
     if expected.keys() != got.keys():
@@ -44,10 +35,9 @@ def check_same_spaces(
         )
     for key, layout in expected.items():
         if layout != got[key]:
-            where = f" under key {key!r}" if key else ""
             raise ValueError(
-                f"{what}: expected observations{where} of shape and type {layout} as in {whose}, got {got[key]}: "
-                "record and run with the same observations."
+                f"{what}: expected observations{under(key or None)} of shape and type {layout} as in {whose}, got "
+                f"{got[key]}: record and run with the same observations."
             )
     same = (
         isinstance(action_space, spaces.Box)
@@ -65,26 +55,21 @@ def check_same_spaces(
 
 def _layout(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...] | None, str]]:
     """Shape and kind of every entry; types of one kind, as float32 and float64, may be mixed."""
-    entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-    return {key: (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries.items()}
+    return {key or "": (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries(space).items()}
 
 
 def check_finite_observation(observation: ArrayObs) -> None:
-    """
-    :param observation: one observation or a batch
-    :raises ValueError: if a number is nan or infinite, naming the key and the position
-    """
+    """A ``ValueError`` with key and position if a number of one observation or a batch is nan or infinite."""
     if isinstance(observation, tuple):
         raise ValueError(
             "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
             "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
         )
-    for key, value in observation.items() if isinstance(observation, dict) else [("", observation)]:
+    for key, value in items(observation):
         array = np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
-            where = f" under key {key!r}" if key else ""
             raise ValueError(
-                f"Expected finite observations, got {array[position]}{where} at position {position}: "
+                f"Expected finite observations, got {array[position]}{under(key)} at position {position}: "
                 "repair the environment or wrap it."
             )

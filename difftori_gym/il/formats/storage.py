@@ -8,31 +8,24 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs, Episode, items
+from difftori_gym.il.episode import ArrayObs, Episode, entries, matched
 
 
 class ObservationStorage:
     """
-    Room for the observations of all episodes, one array per key.
+    Room for ``length`` observations of all episodes, the closing ones counted, one array per key.
 
-    On the disk each array is an uncompressed ``.npy`` file that is read only where a batch needs it: images and clouds
-    of any number of episodes cost no memory. Files that are there already are replaced; whoever reads the old ones
-    keeps them.
-
-    :param space: a ``Box`` or a ``Dict`` of such
-    :param length: number of observations of all episodes, the closing ones counted
-    :param folder: where to lay the files; None keeps the arrays in memory
+    In a ``folder`` each array is an uncompressed ``.npy`` file that is read only where a batch needs it: images and
+    clouds of any number of episodes cost no memory. Files that are there already are replaced; whoever reads the old
+    ones keeps them. None keeps the arrays in memory.
     """
 
     def __init__(self, space: spaces.Space, length: int, folder: Path | None) -> None:
-        self._filled = 0
+        self._space, self._filled = space, 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        entries: list[tuple[str | None, spaces.Space]] = (
-            list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
-        )
         self._arrays: dict[str | None, np.ndarray] = {}
-        for number, (key, entry) in enumerate(entries):
+        for number, (key, entry) in enumerate(entries(space).items()):
             shape = (length, *(entry.shape or ()))
             if folder is None:
                 self._arrays[key] = np.empty(shape, dtype=entry.dtype)
@@ -45,30 +38,15 @@ class ObservationStorage:
 
     def append(self, episode: Episode, where: str) -> Episode:
         """
-        Store an episode's observations.
+        The same episode, its observations as parts of the storage.
 
-        :param episode: an episode
-        :param where: file and episode, for error messages
-        :return: the same, its observations as parts of the storage
-        :raises ValueError: if keys, shapes or types of number are not those of the space
+        :raises ValueError: if keys, shapes or types of number are not those of the space, beginning with ``where``
         """
         observations = episode.observations
-        found = dict(items(observations))
-        if set(found) != set(self._arrays):
-            raise ValueError(
-                f"{where}: expected observations with keys {list(self._arrays)}, got {list(found)}. "
-                "None stands for an array without a key."
-            )
         stored: dict[str | None, np.ndarray] = {}
-        for key, array in self._arrays.items():
-            value = found[key]
-            if value.shape[1:] != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, casting="same_kind"):
-                raise ValueError(
-                    f"{where}: expected observations{'' if key is None else f' under key {key!r}'} of shape "
-                    f"{array.shape[1:]} and type {array.dtype}, got {value.shape[1:]} and {value.dtype}."
-                )
-            array[self._filled : self._filled + len(value)] = value
-            stored[key] = array[self._filled : self._filled + len(value)]
-        self._filled += len(next(iter(stored.values())))
+        for key, value in matched(observations, self._space, where).items():
+            stored[key] = self._arrays[key][self._filled : self._filled + len(value)]
+            stored[key][...] = value
+        self._filled += len(episode) + 1
         kept: ArrayObs = {key: stored[key] for key in observations} if isinstance(observations, dict) else stored[None]
         return dataclasses.replace(episode, observations=kept)

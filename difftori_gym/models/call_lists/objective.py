@@ -29,17 +29,11 @@ class ScanObjective:
         self._scan: Scan | None = None
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]``, differentiable in everything
-        """
+        """Actions ``[B, H, A]`` in [-1, 1] -> values ``[B]``, differentiable in everything."""
         raise NotImplementedError
 
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]`` and their gradient in the actions ``[B, H, A]``, both without a graph
-        """
+        """Values ``[B]`` and their gradient in the actions ``[B, H, A]``, both without a graph."""
         scan = self._imagined(actions, gradient=True)
         if scan is None:
             return self._by_autograd(actions)
@@ -47,10 +41,7 @@ class ScanObjective:
         return scan.values(), scan.action_gradients.clone(memory_format=torch.contiguous_format)
 
     def value_only(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]`` without a graph, faster than a call
-        """
+        """Values ``[B]`` without a graph, faster than a call."""
         scan = self._imagined(actions, gradient=False)
         if scan is not None:
             return scan.values()
