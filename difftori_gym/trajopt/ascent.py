@@ -46,21 +46,11 @@ class Point:
         )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """
-    A step that a rule proposes: where it leads, possibly outside the box, and the tensors ``[B, ...]`` to repeat it.
-    """
-
-    actions: Tensor
-    parameters: tuple[Tensor, ...]
-
-
 class Rule(Protocol):
     """How a solver steps. An instance lives for one solve and keeps the step lengths of every sample."""
 
-    def propose(self, point: Point) -> Trial:
-        """The next trial from an iterate."""
+    def propose(self, point: Point) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Where the next trial leads, maybe outside the box, and the tensors ``[B, ...]`` that :meth:`repeat` needs."""
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
         """Change step lengths after a trial from ``point``, which the samples ``accepted`` ``[B]`` take."""
@@ -132,9 +122,9 @@ def _attempt(
     record: IterateRecord,
     done: Tensor,
 ) -> tuple[Point, Step, Tensor]:
-    proposal = rule.propose(point)
-    usable = finite(proposal.actions).flatten(1).all(1)
-    trial_actions = torch.where((usable & ~done)[:, None, None], _bounded(proposal.actions, settings), point.actions)
+    proposed, parameters = rule.propose(point)
+    usable = finite(proposed).flatten(1).all(1)
+    trial_actions = torch.where((usable & ~done)[:, None, None], _bounded(proposed, settings), point.actions)
     trial = _measure(objective, trial_actions, settings)
     usable = usable & trial.usable()
     record.add_step(usable | done)
@@ -147,7 +137,7 @@ def _attempt(
     promised = (point.gradient * (trial.actions - point.actions)).sum(dim=(1, 2))
     done = done | (usable & ~accepted & (promised <= rounding))
     rule.adapt(point, trial, accepted)
-    return trial.where(accepted, point), Step(point.actions, proposal.parameters, accepted), done
+    return trial.where(accepted, point), Step(point.actions, parameters, accepted), done
 
 
 def _measure(objective: FastObjective, actions: Tensor, settings: Settings) -> Point:
@@ -169,7 +159,7 @@ def _bounded(actions: Tensor, settings: Settings) -> Tensor:
 
 def repeat(start: Tensor, steps: list[Step], settings: Settings, rule: Rule) -> Tensor:
     """
-    The last iterate as a function of what the objective captured, and for ``"unroll"`` of the start, up to rounding.
+    The last iterate as a function of what the objective captured and, for ``"unroll"``, the start, but for rounding.
     """
     current = start
     if settings.backward_mode == "truncated" and settings.backward_num_iterations < settings.max_iterations:

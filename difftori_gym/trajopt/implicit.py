@@ -37,9 +37,7 @@ Inverse = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def differentiate(objective: FastObjective, solution: Solution, settings: Settings) -> Solution:
-    """
-    The same solution, its ``actions`` with the derivative of the maximum, ``stationarity`` and ``stationary`` set.
-    """
+    """The same numbers, ``actions`` with the derivative of the maximum, ``stationarity`` and ``stationary`` set."""
     with torch.enable_grad():
         point, value, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
         with torch.no_grad():

@@ -46,9 +46,7 @@ def project(actions: Tensor, wall_gradient: WallGradient) -> Tensor:
 
 
 def free_gradient(actions: Tensor, gradient: Tensor, zero: float | Tensor = 0.0) -> Tensor:
-    """
-    Zero what pushes against a wall that an action already touches; ``zero`` as a tensor ``[]`` need not be made one.
-    """
+    """Zero what pushes against a wall that an action touches; ``zero`` as a tensor ``[]`` need not be made one."""
     blocked = actions.detach() == gradient.detach().sign()  # walls are at -1 and 1; where both are 0, no harm is done
     return torch.where(blocked, zero, gradient)
 

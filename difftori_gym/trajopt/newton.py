@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.ascent import ROUNDING, Point, Trial, ascend
+from difftori_gym.trajopt.ascent import ROUNDING, Point, ascend
 from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_gradient
 from difftori_gym.trajopt.linearization import hessian, linearize
 from difftori_gym.trajopt.objective import FastObjective
@@ -52,7 +52,7 @@ class _TrustRegion:
         self._radius: Tensor | None = None  # [B]
         self._hessian: Tensor | None = None  # [B, n, n], at the current iterate
 
-    def propose(self, point: Point) -> Trial:
+    def propose(self, point: Point) -> tuple[Tensor, tuple[Tensor, ...]]:
         actions, gradient = point.actions.flatten(1).double(), point.gradient.flatten(1).double()
         if self._hessian is None:
             with torch.enable_grad():
@@ -72,7 +72,7 @@ class _TrustRegion:
 
         proposal = self._held(actions + step, actions, moves, wall)
         proposal = proposal.masked_fill(~usable[:, None], torch.nan).view_as(point.actions).to(point.actions.dtype)
-        return Trial(proposal, ((shift * scale).to(proposal.dtype), moves, wall.to(proposal.dtype)))
+        return proposal, ((shift * scale).to(proposal.dtype), moves, wall.to(proposal.dtype))
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
         assert self._hessian is not None

@@ -37,9 +37,7 @@ except ImportError as error:
 
 
 def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
-    """
-    The iteration of ``solver="lm"`` by a ``theseus.TheseusLayer``, not in closed form; ``bounds`` is not ``"project"``.
-    """
+    """The iteration of ``solver="lm"`` by Theseus, not in closed form; ``bounds`` is not ``"project"``."""
     start, failed = finite_start(actions, settings.bounds)
     record = IterateRecord(failed)
     differentiable = settings.backward_mode != "none"

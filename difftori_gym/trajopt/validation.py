@@ -53,9 +53,7 @@ def _check_inside(actions: Tensor, bounds: Bounds | None, what: str) -> None:
 
 
 def check_solution(solution: Any, actions: Tensor) -> Solution:
-    """
-    What a user's own solver returned; a ``ValueError`` if it is no :class:`Solution`, or a field has another shape.
-    """
+    """What a user's own solver returned; a ``ValueError`` if it is no :class:`Solution`, or a shape is another."""
     if not isinstance(solution, Solution):
         raise ValueError(
             f"A solver needs to return a Solution, got {type(solution).__name__}: "
