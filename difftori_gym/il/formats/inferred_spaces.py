@@ -27,10 +27,9 @@ def infer_space(observations: ArrayObs, where: str, remedy: str = "") -> spaces.
             raise ValueError(
                 f"{where}: expected observations{under(key)} of numbers, got {value.dtype}. {remedy}".strip()
             )
-        limits = (
-            (-np.inf, np.inf) if value.dtype.kind == "f" else (np.iinfo(value.dtype).min, np.iinfo(value.dtype).max)
-        )
-        found[key] = spaces.Box(*limits, value.shape[1:], value.dtype.type)
+        kind = value.dtype
+        low, high = (-np.inf, np.inf) if kind.kind == "f" else (np.iinfo(kind).min, np.iinfo(kind).max)
+        found[key] = spaces.Box(low, high, value.shape[1:], kind.type)
     if isinstance(observations, dict):
         return spaces.Dict({key: found[key] for key in observations})
     return found[None]
