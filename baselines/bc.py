@@ -85,11 +85,9 @@ class ActionHead(nn.Module):
 
 def mixture_nll(means: Tensor, stds: Tensor, log_weights: Tensor, actions: Tensor) -> Tensor:
     """
-    Negative logarithm ``[N]`` of the likelihood of ``[N, H, A]`` under a mixture of Gaussians with diagonal
-    covariances.
+    Negative logarithm ``[N]`` of the likelihood of ``[N, H, A]`` under a mixture of diagonal Gaussians.
 
-    Means and positive ``stds`` are ``[N, modes, H, A]``, ``log_weights`` ``[N, modes]`` logarithms that sum to
-    probability 1.
+    Means and ``stds`` are ``[N, modes, H, A]``, ``log_weights`` ``[N, modes]``.
     """
     scaled = (actions[:, None] - means) / stds
     log_probability = (-0.5 * scaled.square() - stds.log() - 0.5 * math.log(2.0 * math.pi)).flatten(2).sum(dim=2)

@@ -89,10 +89,8 @@ class ResidualScore(nn.Module):
         self.condition = nn.Linear(condition_dim, width)
         self.action = nn.Linear(action_dim, width, bias=False)
         self.blocks = nn.ModuleList(
-            [
-                nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-                for _ in range(depth // 2)
-            ]
+            nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            for _ in range(depth // 2)
         )
         self.output = nn.Linear(width, 1)
 

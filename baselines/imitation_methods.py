@@ -54,16 +54,13 @@ _SMALL_DIFFTORI: Hyperparameters = dict(
 @dataclass(frozen=True)
 class ImitationMethod:
     """
-    An imitation learner with its hyper-parameters.
+    An imitation learner with its hyper-parameters: the class's keywords, and ``cosine_learning_rate`` for a rate that
+    falls along a cosine to a hundredth.
 
     :param name: name on the command line and in tables
     :param label: name in figures
-    :param learner: the class
-    :param published: hyper-parameters in published sizes: the class's keywords, and ``cosine_learning_rate`` for a rate
-        that falls along a cosine to a hundredth
-    :param published_obs: what differs from ``published``, by kind of observation
-    :param small: what differs from these two in the small size
-    :param small_obs: what differs from ``small``, by kind of observation
+    :param published: in published sizes; ``published_obs`` is what differs by kind of observation
+    :param small: what differs from these two in the small size; ``small_obs`` is what differs by kind of observation
     :param needs_base: whether it starts from a base policy
     """
 

@@ -153,12 +153,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Table:
-    """
-    Keyword arguments, or the fields of a record.
-
-    Some may be left out if they are ``partial``. ``build`` makes something of the settings read; None leaves them a
-    dictionary.
-    """
+    """Keyword arguments, or the fields of a record that ``build`` makes; if ``partial``, some may be left out."""
 
     kinds: Mapping[str, Setting]
     partial: bool = False

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import entries
 from difftori_gym.il.networks import TensorObs, TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
-from difftori_gym.il.spaces_env import SpacesEnv
 from difftori_gym.il.validation import check_same_spaces
 from difftori_gym.il.windows import WindowBatch
 from difftori_gym.models import shifted_images
@@ -44,7 +41,7 @@ class WindowDataset:
         check_same_spaces(
             policy.observation_space,
             policy.action_space,
-            SpacesEnv(_as_seen(demonstrations.observation_space, self._transpose), demonstrations.action_space),
+            _AsSeen(demonstrations, self._transpose),
             what="demonstrations",
             whose="the environment",
         )
@@ -84,10 +81,10 @@ class WindowDataset:
         raw: Any = windows.observations
         if isinstance(raw, dict):
             return {key: torch.as_tensor(self._seen(value, key), device=device) for key, value in raw.items()}
-        return torch.as_tensor(self._seen(raw, None), device=device)
+        return torch.as_tensor(self._seen(raw, ""), device=device)
 
-    def _seen(self, images: np.ndarray, key: str | None) -> np.ndarray:
-        return np.moveaxis(images, -1, -3) if self._transpose[key] else images
+    def _seen(self, images: np.ndarray, key: str) -> np.ndarray:
+        return np.moveaxis(images, -1, -3) if self._transpose.get(key, False) else images
 
     def _actions(self, windows: WindowBatch) -> Tensor:
         scaled = self._policy.scale_action(windows.actions.reshape(-1, *self._policy.action_space.shape))  # type: ignore[misc]
@@ -125,15 +122,23 @@ class WindowDataset:
 _NOTHING = torch.empty(0)
 
 
-def _as_seen(space: spaces.Space[Any], transposed: dict[str | None, bool]) -> spaces.Space[Any]:
-    """The space as Stable-Baselines3 shows it, images with the channels first."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _as_seen(entry, {None: transposed[key]}) for key, entry in space.spaces.items()})
-    return VecTransposeImage.transpose_space(space) if transposed[None] else space  # type: ignore[arg-type]
+class _AsSeen:
+    """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
+
+    def __init__(self, demonstrations: Demonstrations, transposed: dict[str, bool]) -> None:
+        space: Any = demonstrations.observation_space
+        self.observation_space = VecTransposeImage.transpose_space(space) if transposed.get("", False) else space
+        if hasattr(space, "spaces") and any(transposed.values()):
+            self.observation_space = type(space)(
+                {
+                    key: VecTransposeImage.transpose_space(entry, key) if transposed[key] else entry
+                    for key, entry in space.spaces.items()
+                }
+            )
+        self.action_space = demonstrations.action_space
 
 
-def _needs_transposing(space: spaces.Space[Any]) -> dict[str | None, bool]:
+def _needs_transposing(space: Any) -> dict[str, bool]:
     """By key, whether an entry is an image with the channels last."""
-    return {
-        key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries(space).items()
-    }
+    entries = space.spaces if hasattr(space, "spaces") else {"": space}
+    return {key: is_image_space(entry) and not is_image_space_channels_first(entry) for key, entry in entries.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gymnasium import spaces
 
-from difftori_gym.il.episode import Episode, check_episode, entries
+from difftori_gym.il.episode import Episode, check_episode
 from difftori_gym.il.windows import DemonstrationWindows
 
 
@@ -73,7 +73,8 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, so
     """A ``ValueError`` unless observations are a ``Box`` or one level of ``Dict`` of such, and actions a ``Box``."""
     if not isinstance(action_space, spaces.Box):
         raise ValueError(f"{source}: imitation learns continuous actions: expected a Box, got {action_space}.")
-    for space in entries(observation_space).values():
+    entries = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    for space in entries:
         if not isinstance(space, spaces.Box):
             raise ValueError(
                 f"{source}: expected observations from a Box or one level of Dict of Box, got {observation_space}: "

@@ -88,10 +88,7 @@ class DiffTORINetwork(ChunkNetwork):
         differentiate: bool,
         generator: torch.Generator | None = None,
     ) -> Solution:
-        """
-        The solution, sample by sample, from a start ``[B, H, A]``; with a graph, as the backward mode says, if
-        ``differentiate``.
-        """
+        """The solution from a start ``[B, H, A]``; with a graph, as the backward mode says, if ``differentiate``."""
         optimizer = self.trajectory_optimizer
         if not differentiate:
             optimizer = optimizer.replace(backward_mode="none")

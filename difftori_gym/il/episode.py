@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -69,11 +68,6 @@ def items(observations: ArrayObs) -> list[tuple[str | None, np.ndarray]]:
     return list(observations.items()) if isinstance(observations, dict) else [(None, observations)]
 
 
-def entries(space: spaces.Space) -> dict[Any, Any]:
-    """Spaces by key; the key of a lone one is None."""
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {None: space}
-
-
 def under(key: str | None) -> str:
     """How an error message names a key."""
     return "" if key is None else f" under key {key!r}"
@@ -81,10 +75,21 @@ def under(key: str | None) -> str:
 
 def check_episode(episode: Episode, observation_space: spaces.Space, action_space: spaces.Box, where: str) -> None:
     """A ``ValueError`` that begins with ``where``, as :class:`Demonstrations`."""
-    for key, value in matched(episode.observations, observation_space, where).items():
-        _check_finite(value, f"{where}: expected observations{under(key)}")
-    _check_kind(episode.actions, action_space, f"{where}: expected actions")
-    _check_finite(episode.actions, f"{where}: expected actions")
+    expected: list[tuple[str | None, spaces.Space]] = (
+        list(observation_space.spaces.items())
+        if isinstance(observation_space, spaces.Dict)
+        else [(None, observation_space)]
+    )
+    found = dict(items(episode.observations))
+    if set(found) != {key for key, _ in expected}:
+        raise ValueError(
+            f"{where}: expected observations with keys {[key for key, _ in expected]}, got {list(found)}. "
+            "None stands for an array without a key."
+        )
+    for key, space in expected:
+        assert isinstance(space, spaces.Box)
+        _check_array(found[key], space, f"{where}: expected observations{under(key)}")
+    _check_array(episode.actions, action_space, f"{where}: expected actions")
     if not np.isfinite(episode.rewards).all():
         raise ValueError(f"{where}: expected finite rewards, got {episode.rewards[~np.isfinite(episode.rewards)][0]}.")
     with np.errstate(over="ignore"):  # of bounds near the greatest float
@@ -98,28 +103,15 @@ def check_episode(episode: Episode, observation_space: spaces.Space, action_spac
         )
 
 
-def matched(observations: ArrayObs, space: spaces.Space, where: str) -> dict[str | None, np.ndarray]:
-    """The arrays in the order of the space; a ``ValueError`` if keys, shapes or kinds of number are others."""
-    found, expected = dict(items(observations)), entries(space)
-    if set(found) != set(expected):
-        raise ValueError(
-            f"{where}: expected observations with keys {list(expected)}, got {list(found)}. "
-            "None stands for an array without a key."
-        )
-    for key, entry in expected.items():
-        _check_kind(found[key], entry, f"{where}: expected observations{under(key)}")
-    return {key: found[key] for key in expected}
-
-
-def _check_kind(value: np.ndarray, space: spaces.Space, expectation: str) -> None:
+def _check_array(value: np.ndarray, space: spaces.Box, expectation: str) -> None:
+    """A ``ValueError`` if shape or kind of number of ``[length, ...]`` is another, or a number is not finite."""
     if value.shape[1:] != space.shape:
         raise ValueError(f"{expectation} of shape {space.shape}, got {value.shape[1:]}.")
     if not np.can_cast(value.dtype, space.dtype or np.float64, casting="same_kind"):
         raise ValueError(f"{expectation} of type {space.dtype}, got {value.dtype}.")
-
-
-def _check_finite(value: np.ndarray, expectation: str) -> None:
-    for start in range(0, len(value) if value.dtype.kind == "f" else 0, CHECKED_AT_ONCE):
+    if value.dtype.kind != "f":
+        return
+    for start in range(0, len(value), CHECKED_AT_ONCE):
         part = np.asarray(value[start : start + CHECKED_AT_ONCE])
         if not np.isfinite(part).all():
             first = tuple(np.argwhere(~np.isfinite(part))[0])

@@ -60,11 +60,7 @@ class ImitationAlgorithm(Learner):
     }
     #: Arguments of the policy that are the algorithm's to set, and attributes of it.
     policy_settings: ClassVar[tuple[str, ...]] = (
-        "n_obs_steps",
-        "horizon",
-        "n_action_steps",
-        "ema_decay",
-        "noise_lifetime",
+        *("n_obs_steps", "horizon", "n_action_steps", "ema_decay", "noise_lifetime"),
     )
     needs_base_policy: ClassVar[bool] = False
     # what a checkpoint keeps beside the file that ``save`` writes

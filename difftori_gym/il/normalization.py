@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,9 +11,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.episode import items
-from difftori_gym.il.networks import TensorObs
+from difftori_gym.il.episode import Episode, items
 
+TensorObs = Tensor | dict[str, Tensor]
 CloudScaling = Literal["axes", "none"]
 CLOUD_SCALINGS: tuple[str, ...] = get_args(CloudScaling)
 MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Policy
@@ -41,11 +42,6 @@ class MinMaxNormalizer(nn.Module):
         scale = np.where(constant, 1.0, 2.0 / np.where(constant, 1.0, high - low))
         self.scale.copy_(torch.as_tensor(scale))
         self.offset.copy_(torch.as_tensor(-scale * (low + high) / 2))
-
-    def range_of(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest of values ``[..., *shape]``."""
-        flat = values.reshape(-1, *self.scale.shape)
-        return flat.min(axis=0), flat.max(axis=0)
 
     def forward(self, values: Tensor) -> Tensor:
         """``[..., *shape]`` -> the same, scaled, float32."""
@@ -87,12 +83,11 @@ class ObservationNormalizer(nn.Module):
 
     def fit(self, demonstrations: Demonstrations) -> None:
         """Take the ranges of the training set. The closing observations are left out: nothing is done there."""
-        normalizers = {None: self.entry} if self.entry is not None else dict(zip(self.keys, self.entries, strict=True))
-        for key, normalizer in normalizers.items():
-            if isinstance(normalizer, MinMaxNormalizer):
-                parts = (dict(items(episode.observations))[key][:-1] for episode in demonstrations.episodes)
-                ranges = [normalizer.range_of(np.asarray(part)) for part in parts]
-                normalizer.fit(np.min([low for low, _ in ranges], axis=0), np.max([high for _, high in ranges], axis=0))
+        if self.entry is not None:
+            _fit(self.entry, demonstrations.episodes, None)
+        else:
+            for key, entry in zip(self.keys, self.entries, strict=True):
+                _fit(entry, demonstrations.episodes, key)
 
     def forward(self, observations: TensorObs) -> TensorObs:
         """Observations with any leading axes -> the same, normalised."""
@@ -141,3 +136,16 @@ def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
     if len(space.shape) == 2:
         return nn.Identity() if clouds == "none" else MinMaxNormalizer(space.shape[-1:])
     return MinMaxNormalizer(space.shape)
+
+
+def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) -> None:
+    if not isinstance(normalizer, MinMaxNormalizer):
+        return
+    shape = tuple(normalizer.scale.shape)
+    lows, highs = [], []
+    for episode in episodes:
+        value = dict(items(episode.observations))[key]
+        flat = np.asarray(value[:-1]).reshape(-1, *shape)
+        lows.append(flat.min(axis=0))
+        highs.append(flat.max(axis=0))
+    normalizer.fit(np.min(lows, axis=0), np.max(highs, axis=0))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs, entries, items, under
+from difftori_gym.il.episode import ArrayObs
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
@@ -35,9 +35,10 @@ def check_same_spaces(
         )
     for key, layout in expected.items():
         if layout != got[key]:
+            where = f" under key {key!r}" if key else ""
             raise ValueError(
-                f"{what}: expected observations{under(key or None)} of shape and type {layout} as in {whose}, got "
-                f"{got[key]}: record and run with the same observations."
+                f"{what}: expected observations{where} of shape and type {layout} as in {whose}, got {got[key]}: "
+                "record and run with the same observations."
             )
     same = (
         isinstance(action_space, spaces.Box)
@@ -55,7 +56,8 @@ def check_same_spaces(
 
 def _layout(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...] | None, str]]:
     """Shape and kind of every entry; types of one kind, as float32 and float64, may be mixed."""
-    return {key or "": (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries(space).items()}
+    entries = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    return {key: (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries.items()}
 
 
 def check_finite_observation(observation: ArrayObs) -> None:
@@ -65,11 +67,12 @@ def check_finite_observation(observation: ArrayObs) -> None:
             "Expected an observation, got a tuple: this looks like mixing Gym API and VecEnv API. "
             "Gymnasium's reset() returns (obs, info), a vectorised environment's returns obs."
         )
-    for key, value in items(observation):
+    for key, value in observation.items() if isinstance(observation, dict) else [("", observation)]:
         array = np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             position = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+            where = f" under key {key!r}" if key else ""
             raise ValueError(
-                f"Expected finite observations, got {array[position]}{under(key)} at position {position}: "
+                f"Expected finite observations, got {array[position]}{where} at position {position}: "
                 "repair the environment or wrap it."
             )

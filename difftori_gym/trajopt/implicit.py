@@ -109,8 +109,8 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor) -> tu
     """
     Solve M x = right for each sample, M symmetric and positive definite; ``product`` is ``[B, n]`` -> M times it.
 
-    :return: x ``[B, n]``, and mask ``[B]`` of samples that are solved. A direction of curvature that is not positive,
-        or more than 2 n iterations, leave a sample unsolved.
+    Also mask ``[B]`` of samples that are solved: a direction of curvature that is not positive, or more than 2 n
+    iterations, leave a sample unsolved.
     """
     scale = right.abs().amax(dim=1, keepdim=True)  # [B, 1]; products of small numbers must not underflow
     residual = torch.where(scale > 0, right / scale, 0.0)

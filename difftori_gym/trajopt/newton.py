@@ -161,11 +161,11 @@ def _step_in_box(
     matrix: Tensor, gradient: Tensor, actions: Tensor, moves: Tensor, wall: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    The step ``[B, n]`` that maximises gradient.d - d.matrix.d / 2 with actions + d in the box, ``matrix`` positive
-    definite.
+    The step ``[B, n]`` that maximises gradient.d - d.matrix.d / 2 in the box, and ``moves`` and ``wall`` it was made
+    with.
 
-    Also ``moves`` and ``wall`` that it was computed with: no action starts to move, the others are at their wall, -1 or
-    1. The last of the ``rounds`` guesses of the active set is used even if it is not the right one.
+    No action starts to move; the others are at their wall, -1 or 1. The last of the ``rounds`` guesses of the active
+    set is used even if it is not the right one. ``matrix`` is positive definite.
     """
     may_move = moves
     for index in range(rounds):

@@ -15,11 +15,9 @@ Group = Any  # h5py.Group; h5py has no types
 @contextlib.contextmanager
 def open_hdf5(path: Path, mode: Literal["r", "a", "w-"] = "r") -> Iterator[Group]:
     """
-    Open a file, and close it at the end.
+    Open a file to read (``r``), to read and write (``a``) or new (``w-``), and close it at the end.
 
-    :param mode: ``r`` to read, ``a`` to read and write, ``w-`` to create
-    :raises ImportError: if h5py is not installed; names the command that installs it
-    :raises ValueError: if there is no such file, or it is not a whole HDF5 file
+    A ``ValueError`` if there is none or it is not a whole HDF5 file, an ``ImportError`` without h5py.
     """
     try:
         import h5py

@@ -27,12 +27,18 @@ def infer_space(observations: ArrayObs, where: str, remedy: str = "") -> spaces.
             raise ValueError(
                 f"{where}: expected observations{under(key)} of numbers, got {value.dtype}. {remedy}".strip()
             )
-        kind = value.dtype
-        low, high = (-np.inf, np.inf) if kind.kind == "f" else (np.iinfo(kind).min, np.iinfo(kind).max)
-        found[key] = spaces.Box(low, high, value.shape[1:], kind.type)
+        found[key] = _box(value)
     if isinstance(observations, dict):
         return spaces.Dict({key: found[key] for key in observations})
     return found[None]
+
+
+def _box(value: np.ndarray) -> spaces.Box:
+    kind = value.dtype
+    if kind.kind == "f":
+        return spaces.Box(-np.inf, np.inf, value.shape[1:], kind.type)
+    limits = np.iinfo(kind)
+    return spaces.Box(limits.min, limits.max, value.shape[1:], kind.type)
 
 
 def infer_action_space(episodes: Sequence[Episode], where: str, reader: str) -> spaces.Box:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import ArrayObs, Episode, entries, matched
+from difftori_gym.il.episode import ArrayObs, Episode, items
 
 
 class ObservationStorage:
@@ -21,11 +21,14 @@ class ObservationStorage:
     """
 
     def __init__(self, space: spaces.Space, length: int, folder: Path | None) -> None:
-        self._space, self._filled = space, 0
+        self._filled = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+        entries: list[tuple[str | None, spaces.Space]] = (
+            list(space.spaces.items()) if isinstance(space, spaces.Dict) else [(None, space)]
+        )
         self._arrays: dict[str | None, np.ndarray] = {}
-        for number, (key, entry) in enumerate(entries(space).items()):
+        for number, (key, entry) in enumerate(entries):
             shape = (length, *(entry.shape or ()))
             if folder is None:
                 self._arrays[key] = np.empty(shape, dtype=entry.dtype)
@@ -43,10 +46,22 @@ class ObservationStorage:
         :raises ValueError: if keys, shapes or types of number are not those of the space, beginning with ``where``
         """
         observations = episode.observations
+        found = dict(items(observations))
+        if set(found) != set(self._arrays):
+            raise ValueError(
+                f"{where}: expected observations with keys {list(self._arrays)}, got {list(found)}. "
+                "None stands for an array without a key."
+            )
         stored: dict[str | None, np.ndarray] = {}
-        for key, value in matched(observations, self._space, where).items():
-            stored[key] = self._arrays[key][self._filled : self._filled + len(value)]
-            stored[key][...] = value
-        self._filled += len(episode) + 1
+        for key, array in self._arrays.items():
+            value = found[key]
+            if value.shape[1:] != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, casting="same_kind"):
+                raise ValueError(
+                    f"{where}: expected observations{'' if key is None else f' under key {key!r}'} of shape "
+                    f"{array.shape[1:]} and type {array.dtype}, got {value.shape[1:]} and {value.dtype}."
+                )
+            array[self._filled : self._filled + len(value)] = value
+            stored[key] = array[self._filled : self._filled + len(value)]
+        self._filled += len(next(iter(stored.values())))
         kept: ArrayObs = {key: stored[key] for key in observations} if isinstance(observations, dict) else stored[None]
         return dataclasses.replace(episode, observations=kept)

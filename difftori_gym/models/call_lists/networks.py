@@ -49,10 +49,8 @@ class Network:
         The calls between input ``[B, n]`` and output ``[B, N * m]``, for as long as memory and weights stay where they
         are.
 
-        :param gradient: of the output ``[B, N * m]``
-        :param into: where the gradient of the input goes ``[B, n]``
-        :param add: whether it is added to what is there
-        :param fixed: whether that of the output stays what it is, so that a last product is made with the copies
+        The output's ``gradient`` is carried ``into`` the input's, added to what is there if ``add``. If it is
+        ``fixed``, a last product is made with the copies.
         """
         first = self.columns[0]
         if len(first) > 1:

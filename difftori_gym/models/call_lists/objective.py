@@ -12,15 +12,11 @@ from difftori_gym.models.call_lists.scan import Modules, Scan, Scans, scans_of
 
 class ScanObjective:
     """
-    Action sequences ``[B, H, A]`` -> values ``[B]`` from given states.
+    Action sequences ``[B, H, A]`` -> values ``[B]`` from given states ``z0`` ``[B, Z]``.
 
     Called, it is differentiable in everything. :meth:`value_and_gradient` and :meth:`value_only` give numbers only,
-    several times faster. A subclass has the call.
-
-    :param owner: holds the modules, whose weights must not change while the objective is in use
-    :param modules: what is called; None if the call is more than that
-    :param z0: first states ``[B, Z]``
-    :param discount: per-step discount, in (0, 1]
+    several times faster. A subclass has the call. ``owner`` holds the modules, whose weights must not change while the
+    objective is in use; they are None if the call is more than that.
     """
 
     def __init__(self, owner: nn.Module, modules: Modules | None, z0: Tensor, discount: float) -> None:
