@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +22,7 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss, action_loss
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
-from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.policies import ImitationPolicy, aliases_of
 from difftori_gym.models import mlp
 from difftori_gym.observations import TensorObs
 
@@ -36,23 +35,13 @@ ACTING_STD = 1e-4
 
 @dataclass(frozen=True)
 class CloningLoss(ImitationLoss):
-    """
-    :param action: mean squared error of the likeliest mode's mean
-    """
+    """``action`` is the mean squared error of the likeliest mode's mean."""
 
     action: Tensor
 
 
 class ActionHead(nn.Module):
-    """
-    A distribution over chunks of actions: a point, or a mixture of Gaussians with means in (-1, 1).
-
-    :param features_dim: size of the features
-    :param horizon: H
-    :param action_dim: A
-    :param kind: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
-    :param num_modes: Gaussians of a ``"gmm"``
-    """
+    """A point, or a mixture of ``num_modes`` Gaussians with means in (-1, 1), over chunks of actions ``[H, A]``."""
 
     def __init__(self, features_dim: int, horizon: int, action_dim: int, kind: HeadName, num_modes: int = 5) -> None:
         super().__init__()
@@ -66,10 +55,7 @@ class ActionHead(nn.Module):
         self.linear = nn.Linear(features_dim, outputs)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """
-        :param features: ``[N, features_dim]``
-        :return: means ``[N, modes, H, A]``, their standard deviations, and logarithms of the weights ``[N, modes]``
-        """
+        """Means ``[N, modes, H, A]``, their standard deviations, and logarithms of the weights ``[N, modes]``."""
         outputs = self.linear(features)
         if self.kind == "deterministic":
             means = torch.tanh(outputs).view(-1, 1, *self.shape)
@@ -80,13 +66,7 @@ class ActionHead(nn.Module):
         return torch.tanh(means).view(-1, self.num_modes, *self.shape), stds, logits.log_softmax(dim=-1)
 
     def loss(self, features: Tensor, actions: Tensor) -> CloningLoss:
-        """
-        Squared error, or negative logarithm of the likelihood.
-
-        :param features: ``[N, features_dim]``
-        :param actions: ``[N, H, A]`` in [-1, 1]
-        :return: the loss
-        """
+        """Squared error, or negative logarithm of the likelihood, of ``actions`` ``[N, H, A]`` in [-1, 1]."""
         means, stds, log_weights = self(features)
         likeliest = means[torch.arange(len(means)), log_weights.argmax(dim=1)]
         error = action_loss(likeliest, actions)
@@ -95,11 +75,7 @@ class ActionHead(nn.Module):
         return CloningLoss(mixture_nll(means, stds, log_weights, actions).mean(), error.detach())
 
     def act(self, features: Tensor, deterministic: bool) -> Tensor:
-        """
-        :param features: ``[B, features_dim]``
-        :param deterministic: the mean of the likeliest mode; otherwise a mode is drawn by its weight
-        :return: ``[B, H, A]`` in [-1, 1]
-        """
+        """``[B, H, A]`` in [-1, 1]: the mean of the likeliest mode, or near that of one drawn by its weight."""
         means, _, log_weights = self(features)
         rows = torch.arange(len(means), device=means.device)
         if deterministic or self.kind == "deterministic":
@@ -110,13 +86,9 @@ class ActionHead(nn.Module):
 
 def mixture_nll(means: Tensor, stds: Tensor, log_weights: Tensor, actions: Tensor) -> Tensor:
     """
-    Negative logarithm of the likelihood under a mixture of Gaussians with diagonal covariances.
+    Negative logarithm ``[N]`` of the likelihood of ``[N, H, A]`` under a mixture of diagonal Gaussians.
 
-    :param means: ``[N, modes, H, A]``
-    :param stds: ``[N, modes, H, A]``, positive
-    :param log_weights: ``[N, modes]``, logarithms that sum to probability 1
-    :param actions: ``[N, H, A]``
-    :return: ``[N]``
+    Means and ``stds`` are ``[N, modes, H, A]``, ``log_weights`` ``[N, modes]``.
     """
     scaled = (actions[:, None] - means) / stds
     log_probability = (-0.5 * scaled.square() - stds.log() - 0.5 * math.log(2.0 * math.pi)).flatten(2).sum(dim=2)
@@ -124,48 +96,31 @@ def mixture_nll(means: Tensor, stds: Tensor, log_weights: Tensor, actions: Tenso
 
 
 class BCNetwork(ChunkNetwork):
-    """
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param hidden_dims: hidden sizes
-    :param head: kind of the head
-    :param num_modes: Gaussians of a ``"gmm"``
-    :param activation_fn: activation of the hidden layers
-    """
-
     def __init__(
         self,
         encoder: ObservationEncoder,
         horizon: int,
         action_dim: int,
         *,
-        hidden_dims: Sequence[int],
+        net_arch: Sequence[int],
         head: HeadName,
         num_modes: int,
         activation_fn: type[nn.Module],
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
-        if not hidden_dims:
+        if not net_arch:
             raise ValueError("BC needs at least one hidden layer in net_arch, got none.")
-        self.body = nn.Sequential(
-            mlp(self.condition_dim, hidden_dims[:-1], hidden_dims[-1], activation_fn), activation_fn()
-        )
-        self.head = ActionHead(hidden_dims[-1], horizon, action_dim, head, num_modes)
+        self.body = nn.Sequential(mlp(self.condition_dim, net_arch[:-1], net_arch[-1], activation_fn), activation_fn())
+        self.head = ActionHead(net_arch[-1], horizon, action_dim, head, num_modes)
 
     def features(self, observations: TensorObs) -> Tensor:
-        """
-        :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
-        :return: last hidden layer ``[B, hidden]``
-        """
+        """Last hidden layer ``[B, hidden]``."""
         return self.body(self.encoder(observations).flatten(1))
 
     def loss(self, batch: TrainingBatch) -> CloningLoss:
-        """:return: see :meth:`ActionHead.loss`"""
         return self.head.loss(self.features(batch.observations), batch.actions)
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent."""
         return self.head.act(self.features(observations), deterministic)
 
 
@@ -179,6 +134,8 @@ class BCPolicy(ImitationPolicy):
     :param activation_fn: activation of the hidden layers
     """
 
+    network_class = BCNetwork
+
     def __init__(
         self,
         *args: Any,
@@ -188,36 +145,25 @@ class BCPolicy(ImitationPolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         **kwargs: Any,
     ) -> None:
-        self.net_arch = [1024, 1024] if net_arch is None else net_arch
-        self._settings: dict[str, Any] = dict(head=head, num_modes=num_modes, activation_fn=activation_fn)
+        net_arch = [1024, 1024] if net_arch is None else net_arch
+        self._settings = dict(net_arch=net_arch, head=head, num_modes=num_modes, activation_fn=activation_fn)
         super().__init__(*args, **kwargs)
-
-    def _make_network(self, encoder: ObservationEncoder) -> BCNetwork:
-        return BCNetwork(encoder, self.horizon, self.action_dim, hidden_dims=self.net_arch, **self._settings)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._settings, "net_arch": self.net_arch}
 
 
 class BC(ImitationAlgorithm):
     """
     Behaviour cloning.
 
-    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
+    Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`BCPolicy`
-    :param env: environment, the id of a registered one, or None
-    :param demonstrations: what to learn from
     :param head: ``"deterministic"`` (squared error), ``"gaussian"`` or ``"gmm"`` (likelihood)
     :param num_modes: Gaussians of a ``"gmm"``
     """
 
     algorithm: ClassVar[str] = "BC"
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": BCPolicy,
-        "CnnPolicy": BCPolicy,
-        "MultiInputPolicy": BCPolicy,
-    }
+    policy_settings = (*ImitationAlgorithm.policy_settings, "head", "num_modes")
+    policy_aliases = aliases_of(BCPolicy)
 
     def __init__(
         self,
@@ -231,6 +177,3 @@ class BC(ImitationAlgorithm):
     ) -> None:
         self.head, self.num_modes = head, num_modes
         super().__init__(policy, env, demonstrations, **kwargs)
-
-    def _policy_settings(self) -> dict[str, Any]:
-        return {**super()._policy_settings(), "head": self.head, "num_modes": self.num_modes}

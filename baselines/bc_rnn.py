@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
@@ -17,22 +16,12 @@ from difftori_gym.baselines.bc import ActionHead, CloningLoss, HeadName
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
-from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.policies import ImitationPolicy, aliases_of
 from difftori_gym.observations import TensorObs
 
 
 class BCRNNNetwork(ChunkNetwork):
-    """
-    An LSTM over the last observations; every one of its outputs is trained on the action of its time.
-
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param hidden_dim: size of the LSTM's state
-    :param num_layers: its layers
-    :param head: kind of the head
-    :param num_modes: Gaussians of a ``"gmm"``
-    """
+    """An LSTM over the last observations; every one of its outputs is trained on the action of its time."""
 
     trains_on_all = True
 
@@ -52,13 +41,11 @@ class BCRNNNetwork(ChunkNetwork):
         self.head = ActionHead(hidden_dim, horizon, action_dim, head, num_modes)
 
     def loss(self, batch: TrainingBatch) -> CloningLoss:
-        """:return: see :meth:`ActionHead.loss`, over all times of the windows"""
         assert batch.all_actions is not None
         outputs, _ = self.rnn(self.encoder(batch.observations))  # [B, n_obs_steps, hidden]
         return self.head.loss(outputs.flatten(0, 1), batch.all_actions.flatten(0, 1))
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent."""
         outputs, _ = self.rnn(self.encoder(observations))
         return self.head.act(outputs[:, -1], deterministic)
 
@@ -73,6 +60,8 @@ class BCRNNPolicy(ImitationPolicy):
     :param num_modes: Gaussians of a ``"gmm"``
     """
 
+    network_class = BCRNNNetwork
+
     def __init__(
         self,
         *args: Any,
@@ -82,16 +71,8 @@ class BCRNNPolicy(ImitationPolicy):
         num_modes: int = 5,
         **kwargs: Any,
     ) -> None:
-        self._settings: dict[str, Any] = dict(
-            hidden_dim=hidden_dim, num_layers=num_layers, head=head, num_modes=num_modes
-        )
+        self._settings = dict(hidden_dim=hidden_dim, num_layers=num_layers, head=head, num_modes=num_modes)
         super().__init__(*args, **kwargs)
-
-    def _make_network(self, encoder: ObservationEncoder) -> BCRNNNetwork:
-        return BCRNNNetwork(encoder, self.horizon, self.action_dim, **self._settings)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._settings}
 
 
 class BCRNN(ImitationAlgorithm):
@@ -99,23 +80,17 @@ class BCRNN(ImitationAlgorithm):
     Behaviour cloning with an LSTM and a mixture of Gaussians.
 
     The LSTM runs over the last ``n_obs_steps`` observations each time; robomimic carries its state and clears it every
-    10 steps. Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
+    10 steps. Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`BCRNNPolicy`
-    :param env: environment, the id of a registered one, or None
-    :param demonstrations: what to learn from
-    :param batch_size: windows per gradient step
     :param n_obs_steps: length of the sequences
     :param head: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
     :param num_modes: Gaussians of a ``"gmm"``
     """
 
     algorithm: ClassVar[str] = "BCRNN"
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": BCRNNPolicy,
-        "CnnPolicy": BCRNNPolicy,
-        "MultiInputPolicy": BCRNNPolicy,
-    }
+    policy_settings = (*ImitationAlgorithm.policy_settings, "head", "num_modes")
+    policy_aliases = aliases_of(BCRNNPolicy)
 
     def __init__(
         self,
@@ -131,6 +106,3 @@ class BCRNN(ImitationAlgorithm):
     ) -> None:
         self.head, self.num_modes = head, num_modes
         super().__init__(policy, env, demonstrations, batch_size=batch_size, n_obs_steps=n_obs_steps, **kwargs)
-
-    def _policy_settings(self) -> dict[str, Any]:
-        return {**super()._policy_settings(), "head": self.head, "num_modes": self.num_modes}

@@ -10,11 +10,9 @@ those of the diffusers library (``pip install difftori-gym[imitation]``). Action
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
@@ -22,7 +20,7 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
-from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.policies import ImitationPolicy, aliases_of
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.models import ConditionalUnet1D
 from difftori_gym.observations import TensorObs
@@ -39,17 +37,7 @@ SIZES: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 class DiffusionNetwork(ChunkNetwork):
-    """
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param channels: of the U-Net's levels
-    :param step_dim: size of the step's embedding
-    :param num_train_steps: diffusion steps in training
-    :param num_inference_steps: DDIM steps when acting
-    :param prediction: whether the network predicts the noise (``"epsilon"``, Diffusion Policy) or the clean actions
-        (``"sample"``, DP3)
-    """
+    """A U-Net that predicts the noise (``"epsilon"``, Diffusion Policy) or the clean actions (``"sample"``, DP3)."""
 
     def __init__(
         self,
@@ -57,14 +45,13 @@ class DiffusionNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        channels: Sequence[int],
-        step_dim: int,
+        size: Size,
         num_train_steps: int,
         num_inference_steps: int,
         prediction: Prediction,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
-        self.unet = ConditionalUnet1D(action_dim, self.condition_dim, channels, step_dim)
+        self.unet = ConditionalUnet1D(action_dim, self.condition_dim, *SIZES[size])
         # The time axis is halved again and again; what is missing at its end is filled up with the last action.
         self.length = -(-horizon // self.unet.time_multiple) * self.unet.time_multiple
         self.num_train_steps, self.num_inference_steps = num_train_steps, num_inference_steps
@@ -78,7 +65,7 @@ class DiffusionNetwork(ChunkNetwork):
         return self.length * self.action_dim
 
     def loss(self, batch: TrainingBatch) -> ImitationLoss:
-        """:return: squared error of the predicted noise or actions at random diffusion steps"""
+        """Squared error of the predicted noise or actions at random diffusion steps."""
         condition = self.encoder(batch.observations).flatten(1)
         missing = self.length - self.horizon
         actions = torch.cat([batch.actions, batch.actions[:, -1:].expand(-1, missing, -1)], dim=1)
@@ -89,7 +76,6 @@ class DiffusionNetwork(ChunkNetwork):
         return ImitationLoss((self.unet(noisy, steps, condition) - target).square().mean())
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent; a function of the noise."""
         condition = self.encoder(observations).flatten(1)
         actions = noise.view(-1, self.length, self.action_dim)
         for step in self.sampling.timesteps:
@@ -120,13 +106,11 @@ def _schedulers(num_train_steps: int, prediction: Prediction) -> tuple[Any, Any]
 
 class DiffusionUnetPolicy(ImitationPolicy):
     """
-    Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
-
-    :param size: of the U-Net, one of the published ones or ``"small"``
-    :param num_train_steps: diffusion steps in training
-    :param num_inference_steps: DDIM steps when acting
-    :param prediction: ``"epsilon"`` or ``"sample"``
+    Arguments are those of :class:`DiffusionPolicy` for its U-Net, and of
+    :class:`~difftori_gym.il.policies.ImitationPolicy`.
     """
+
+    network_class = DiffusionNetwork
 
     def __init__(
         self,
@@ -146,40 +130,26 @@ class DiffusionUnetPolicy(ImitationPolicy):
                 f"DiffusionPolicy needs num_inference_steps in [1, num_train_steps={num_train_steps}], got "
                 f"{num_inference_steps}."
             )
-        self.size = size
-        self._settings: dict[str, Any] = dict(
-            num_train_steps=num_train_steps, num_inference_steps=num_inference_steps, prediction=prediction
+        self._settings = dict(
+            size=size,
+            num_train_steps=num_train_steps,
+            num_inference_steps=num_inference_steps,
+            prediction=prediction,
         )
         if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
             optimizer_kwargs = dict(betas=(0.95, 0.999), eps=1e-8, weight_decay=1e-6)
         super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)
-
-    def _make_network(self, encoder: ObservationEncoder) -> DiffusionNetwork:
-        channels, step_dim = SIZES[self.size]
-        return DiffusionNetwork(
-            encoder, self.horizon, self.action_dim, channels=channels, step_dim=step_dim, **self._settings
-        )
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._settings, "size": self.size}
 
 
 class DiffusionPolicy(ImitationAlgorithm):
     """
     Diffusion Policy with the convolutional network.
 
-    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`. DP3 is
+    Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`. DP3 is
     ``size="dp3", prediction="sample", horizon=4, n_action_steps=3`` with a PointNet encoder.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
-    :param env: environment, the id of a registered one, or None
-    :param demonstrations: what to learn from
-    :param learning_rate: a number, or a function of the remaining progress
-    :param batch_size: windows per gradient step
-    :param n_obs_steps: observations a plan is a function of
     :param horizon: planned actions; the published 16 counts one action before the last observation, ours do not
-    :param n_action_steps: how many of them are executed before the next plan
-    :param ema_decay: greatest decay of the moving average of the weights that acts
     :param size: ``"diffusion_policy"``, ``"dp3"``, ``"simple_dp3"`` or ``"small"``
     :param num_train_steps: diffusion steps in training
     :param num_inference_steps: DDIM steps when acting
@@ -187,11 +157,11 @@ class DiffusionPolicy(ImitationAlgorithm):
     """
 
     algorithm: ClassVar[str] = "DiffusionPolicy"
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": DiffusionUnetPolicy,
-        "CnnPolicy": DiffusionUnetPolicy,
-        "MultiInputPolicy": DiffusionUnetPolicy,
-    }
+    policy_settings = (
+        *ImitationAlgorithm.policy_settings,
+        *("size", "prediction", "num_train_steps", "num_inference_steps"),
+    )
+    policy_aliases = aliases_of(DiffusionUnetPolicy)
 
     def __init__(
         self,
@@ -225,7 +195,3 @@ class DiffusionPolicy(ImitationAlgorithm):
             ema_decay=ema_decay,
             **kwargs,
         )
-
-    def _policy_settings(self) -> dict[str, Any]:
-        own = ("size", "prediction", "num_train_steps", "num_inference_steps")
-        return {**super()._policy_settings(), **{name: getattr(self, name) for name in own}}

@@ -29,18 +29,12 @@ class FrameNStepReplayBuffer(FrameReplay, NStepReplayBuffer):
 
 
 def _trunk(input_dim: int, features_dim: int) -> nn.Sequential:
-    """:return: what shrinks the flat convolutions ``[B, input_dim]`` to ``[B, features_dim]`` in (-1, 1)"""
+    """What shrinks the flat convolutions ``[B, input_dim]`` to ``[B, features_dim]`` in (-1, 1)."""
     return nn.Sequential(mlp(input_dim, (), features_dim), nn.LayerNorm(features_dim), nn.Tanh())
 
 
 class DrQv2Critic(nn.Module):
-    """
-    :param input_dim: of the flat convolutions
-    :param action_dim: A
-    :param features_dim: of the trunk
-    :param net_arch: hidden sizes of each value
-    :param n_critics: number of values
-    """
+    """Several values on one trunk."""
 
     def __init__(self, input_dim: int, action_dim: int, features_dim: int, net_arch: list[int], n_critics: int) -> None:
         super().__init__()
@@ -48,11 +42,7 @@ class DrQv2Critic(nn.Module):
         self.members = nn.ModuleList(mlp(features_dim + action_dim, net_arch, 1, nn.ReLU) for _ in range(n_critics))
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """
-        :param features: flat convolutions ``[B, F]``
-        :param action: ``[B, A]`` in [-1, 1]
-        :return: values ``[n_critics, B]``
-        """
+        """Flat convolutions ``[B, F]`` and actions ``[B, A]`` in [-1, 1] -> values ``[n_critics, B]``."""
         x = torch.cat([self.trunk(features), action], dim=-1)
         return torch.cat([member(x) for member in self.members], dim=-1).t()
 
@@ -61,16 +51,10 @@ class DrQv2Policy(BasePolicy):
     """
     Convolutions that only the values train, an actor on them, and twin values.
 
-    :param observation_space: images
-    :param action_space: ``Box`` with finite bounds
-    :param lr_schedule: learning rate of both optimizers
+    Arguments that are not listed here are Stable-Baselines3's.
+
     :param net_arch: hidden sizes of the actor and of each value
     :param features_dim: of the trunk between convolutions and each of them
-    :param features_extractor_class: turns images into vectors
-    :param features_extractor_kwargs: its keyword arguments
-    :param normalize_images: whether images are divided by 255
-    :param optimizer_class: class of the optimizers
-    :param optimizer_kwargs: its keyword arguments besides the learning rate
     :param n_critics: number of values
     :param exploration_std: standard deviation of the noise on non-deterministic actions, in units of the [-1, 1] box
     """
@@ -122,25 +106,15 @@ class DrQv2Policy(BasePolicy):
         return self.optimizer_class(parameters, lr=lr, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(
-            lr_schedule=self._dummy_schedule,
-            net_arch=self.net_arch,
-            features_dim=self.features_dim,
-            features_extractor_class=self.features_extractor_class,
-            features_extractor_kwargs=self.features_extractor_kwargs,
-            optimizer_class=self.optimizer_class,
-            optimizer_kwargs=self.optimizer_kwargs,
-            n_critics=self.n_critics,
-            exploration_std=self.exploration_std,
+        names = (
+            *("net_arch", "features_dim", "n_critics", "exploration_std", "optimizer_class", "optimizer_kwargs"),
+            *("features_extractor_class", "features_extractor_kwargs"),
         )
-        return data
+        own = {name: getattr(self, name) for name in names}
+        return {**super()._get_constructor_parameters(), **own, "lr_schedule": self._dummy_schedule}
 
     def encode(self, images: PyTorchObs) -> Tensor:
-        """
-        :param images: raw images ``[B, C, H, W]``
-        :return: flat convolutions ``[B, F]``
-        """
+        """Raw images ``[B, C, H, W]`` -> flat convolutions ``[B, F]``."""
         features: Tensor = self.encoder(
             preprocessed(images, self.observation_space, normalize_images=self.normalize_images)
         )
@@ -148,10 +122,9 @@ class DrQv2Policy(BasePolicy):
 
     def sample(self, features: Tensor, std: float, clip: float | None = None) -> Tensor:
         """
-        :param features: flat convolutions ``[B, F]``
-        :param std: standard deviation of the noise
-        :param clip: greatest noise
-        :return: actions with noise ``[B, A]`` in [-1, 1]; the gradient passes the box as if it were not there
+        Actions ``[B, A]`` in [-1, 1] for flat convolutions ``[B, F]``, with noise of at most ``clip``.
+
+        The gradient passes the box as if it were not there.
         """
         mean = self.actor(features)
         noise = std * torch.randn_like(mean)
@@ -167,9 +140,10 @@ class DrQv2Policy(BasePolicy):
 
     def action_value(self, observation: PyTorchObs, action: Tensor) -> Tensor:
         """
+        Discounted return ``[B]`` that the smaller of the twin values expects.
+
         :param observation: raw images ``[B, C, H, W]``
         :param action: ``[B, A]`` in [-1, 1]
-        :return: discounted return that the smaller of the twin values expects ``[B]``
         """
         values: Tensor = self.critic(self.encode(observation), action)
         return values.amin(dim=0)
@@ -182,16 +156,14 @@ class DrQv2(OffPolicyLearner):
     Two things are ours: the convolutions are those of DiffTORI and TD-MPC, so that a comparison has one encoder, and
     images are scaled to [0, 1] rather than [-0.5, 0.5].
 
+    Arguments that are not listed here are Stable-Baselines3's.
+
     :param policy: ``"CnnPolicy"`` or a subclass of :class:`DrQv2Policy`
     :param env: environment with images as observations and a ``Box`` action space
     :param learning_rate: of both optimizers
-    :param buffer_size: transitions kept
     :param learning_starts: agent steps of uniformly random actions
-    :param batch_size: transitions per update
     :param tau: step of the moving average of the values
-    :param gamma: discount
     :param train_freq: agent steps between updates
-    :param gradient_steps: updates each time
     :param action_noise: added to actions on top of the scheduled noise
     :param replay_buffer_class: of several-step returns
     :param replay_buffer_kwargs: its keyword arguments besides ``n_steps`` and ``gamma``
@@ -202,11 +174,6 @@ class DrQv2(OffPolicyLearner):
     :param noise_clip: greatest noise on actions in both losses
     :param image_shift: greatest shift of images in pixels; None for a 21st of the width, 4 at 84
     :param policy_kwargs: see :class:`DrQv2Policy`
-    :param stats_window_size: episodes that logged returns are averaged over
-    :param tensorboard_log: folder of the tensorboard log
-    :param verbose: 0 none, 1 info, 2 debug
-    :param seed: of all random generators
-    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": DrQv2Policy}
@@ -314,7 +281,7 @@ class DrQv2(OffPolicyLearner):
         super()._check_replay(replay)
 
     def exploration_std(self) -> float:
-        """:return: standard deviation of the noise at this agent step"""
+        """Standard deviation of the noise at this agent step."""
         progress = min(self.num_timesteps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
         return self.exploration_initial_std + progress * (self.exploration_final_std - self.exploration_initial_std)
 
@@ -325,12 +292,7 @@ class DrQv2(OffPolicyLearner):
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
-        """
-        Update convolutions and values, then the actor.
-
-        :param gradient_steps: number of updates
-        :param batch_size: transitions per update
-        """
+        """Update convolutions and values, then the actor, ``gradient_steps`` times, with ``batch_size`` transitions."""
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.policy.critic_optimizer, self.policy.actor_optimizer])

@@ -14,21 +14,20 @@ The network is the residual one of the first, 8 layers of 128; batches of 512, A
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difftori_gym.il.demonstrations import Demonstrations
-from difftori_gym.il.draws import Draws
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import ImitationLoss
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
-from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.policies import ImitationPolicy, aliases_of
 from difftori_gym.observations import TensorObs
 
 Sampling = Literal["dfo", "langevin"]
@@ -55,15 +54,34 @@ class ImplicitLoss(ImitationLoss):
     accuracy: Tensor
 
 
-class ResidualScore(nn.Module):
+class Draws:
     """
-    Score of a condition and actions, minus the energy: residual blocks with the activation first.
+    Random numbers for B samples.
 
-    :param condition_dim: size C of the condition
-    :param action_dim: size of the flattened actions
-    :param width: of every layer
-    :param depth: layers in blocks of two
+    Deterministic ones are the same for all samples and every sequence of calls, so that an answer depends neither on
+    earlier ones nor on the rest of the batch; others are of Torch's global generator.
     """
+
+    def __init__(self, batch: int, deterministic: bool, device: torch.device) -> None:
+        self._batch, self._device = batch, device
+        self._generator = torch.Generator(device).manual_seed(0) if deterministic else None
+
+    def uniform(self, *shape: int) -> Tensor:
+        """``[B, *shape]`` in [0, 1)."""
+        return self._of(torch.rand, shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """``[B, *shape]``, standard normal."""
+        return self._of(torch.randn, shape)
+
+    def _of(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        if self._generator is None:
+            return draw(self._batch, *shape, device=self._device)
+        return draw(1, *shape, device=self._device, generator=self._generator).expand(self._batch, *shape)
+
+
+class ResidualScore(nn.Module):
+    """Score of a condition and actions, minus the energy: residual blocks of two layers with the activation first."""
 
     def __init__(self, condition_dim: int, action_dim: int, width: int, depth: int) -> None:
         super().__init__()
@@ -72,19 +90,13 @@ class ResidualScore(nn.Module):
         self.condition = nn.Linear(condition_dim, width)
         self.action = nn.Linear(action_dim, width, bias=False)
         self.blocks = nn.ModuleList(
-            [
-                nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-                for _ in range(depth // 2)
-            ]
+            nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            for _ in range(depth // 2)
         )
         self.output = nn.Linear(width, 1)
 
     def forward(self, condition: Tensor, actions: Tensor) -> Tensor:
-        """
-        :param condition: ``[B, C]``
-        :param actions: ``[B, N, action_dim]``
-        :return: scores ``[B, N]``
-        """
+        """Condition ``[B, C]`` and actions ``[B, N, action_dim]`` -> scores ``[B, N]``."""
         x = self.condition(condition)[:, None] + self.action(actions)
         for block in self.blocks:
             x = x + block(x)
@@ -92,18 +104,6 @@ class ResidualScore(nn.Module):
 
 
 class IBCNetwork(ChunkNetwork):
-    """
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param sampling: ``"dfo"`` or ``"langevin"``
-    :param width: of every layer
-    :param depth: layers
-    :param num_counter_examples: others that a demonstrated action is compared with
-    :param num_action_samples: samples when acting
-    :param num_iterations: of the search
-    """
-
     def __init__(
         self,
         encoder: ObservationEncoder,
@@ -124,7 +124,7 @@ class IBCNetwork(ChunkNetwork):
         self.score = ResidualScore(self.condition_dim, horizon * action_dim, width, depth)
 
     def loss(self, batch: TrainingBatch) -> ImplicitLoss:
-        """:return: InfoNCE, and for ``"langevin"`` the gradient penalty"""
+        """InfoNCE, and for ``"langevin"`` the gradient penalty."""
         condition = self.encoder(batch.observations).flatten(1)
         draws = Draws(len(condition), False, condition.device)
         others = self._uniform(draws, self.num_counter_examples)
@@ -138,7 +138,7 @@ class IBCNetwork(ChunkNetwork):
         return ImplicitLoss(info_nce + penalty, info_nce.detach(), penalty.detach(), accuracy)
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent; the best sample that the search found."""
+        """The best sample that the search found."""
         condition = self.encoder(observations).flatten(1)
         draws = Draws(len(condition), deterministic, condition.device)
         samples = self._uniform(draws, self.num_action_samples)
@@ -153,25 +153,13 @@ class IBCNetwork(ChunkNetwork):
 
 
 def info_nce_loss(scores: Tensor) -> Tensor:
-    """
-    :param scores: ``[B, 1 + N]``, the demonstrated action's first
-    :return: mean cross-entropy of recognising it ``[]``
-    """
+    """Mean cross-entropy ``[]`` of recognising the demonstrated action, whose score is the first of ``[B, 1 + N]``."""
     return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
 
 
 @torch.no_grad()
 def derivative_free(score: ResidualScore, condition: Tensor, samples: Tensor, draws: Draws, iterations: int) -> Tensor:
-    """
-    Resample by probability, perturb, and again with smaller perturbations.
-
-    :param score: of a condition and actions
-    :param condition: ``[B, C]``
-    :param samples: ``[B, N, action_dim]``
-    :param draws: randomness
-    :param iterations: at least 1
-    :return: samples ``[B, N, action_dim]``
-    """
+    """Resample ``[B, N, action_dim]`` by probability, perturb, and again with smaller perturbations."""
     std = DFO_STD
     for _ in range(iterations):
         cumulative = score(condition, samples).softmax(dim=1).cumsum(dim=1)
@@ -184,16 +172,7 @@ def derivative_free(score: ResidualScore, condition: Tensor, samples: Tensor, dr
 
 
 def langevin(score: ResidualScore, condition: Tensor, samples: Tensor, draws: Draws, iterations: int) -> Tensor:
-    """
-    Noisy gradient ascent with polynomially falling steps.
-
-    :param score: of a condition and actions
-    :param condition: ``[B, C]``
-    :param samples: ``[B, N, action_dim]``
-    :param draws: randomness
-    :param iterations: at least 1
-    :return: samples ``[B, N, action_dim]``, detached
-    """
+    """Noisy gradient ascent of ``[B, N, action_dim]``, detached, with polynomially falling steps."""
     for index in range(iterations):
         share = 1.0 - index / max(iterations - 1, 1)
         step = (LANGEVIN_STEP - LANGEVIN_FINAL_STEP) * share**LANGEVIN_POWER + LANGEVIN_FINAL_STEP
@@ -206,14 +185,7 @@ def langevin(score: ResidualScore, condition: Tensor, samples: Tensor, draws: Dr
 
 
 def gradient_penalty(score: ResidualScore, condition: Tensor, samples: Tensor) -> Tensor:
-    """
-    Mean squared excess of the largest entry of the score's gradient over 1.
-
-    :param score: of a condition and actions
-    :param condition: ``[B, C]``
-    :param samples: ``[B, N, action_dim]``
-    :return: ``[]``, differentiable in the parameters
-    """
+    """Mean squared excess ``[]`` of the largest entry of the score's gradient over 1, which weights can learn from."""
     point = samples.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(score(condition, point).sum(), point, create_graph=True)
     return (gradient.abs().amax(dim=-1) - GRADIENT_MARGIN).clamp(min=0.0).square().mean()
@@ -231,6 +203,8 @@ class IBCPolicy(ImitationPolicy):
     :param num_iterations: of the search; None for the published number
     """
 
+    network_class = IBCNetwork
+
     def __init__(
         self,
         *args: Any,
@@ -244,7 +218,7 @@ class IBCPolicy(ImitationPolicy):
     ) -> None:
         if sampling not in COUNTER_EXAMPLES:
             raise ValueError(f"IBC needs sampling to be one of {', '.join(COUNTER_EXAMPLES)}, got {sampling!r}.")
-        self._settings: dict[str, Any] = dict(
+        self._settings = dict(
             sampling=sampling,
             width=width,
             depth=depth,
@@ -254,34 +228,20 @@ class IBCPolicy(ImitationPolicy):
         )
         super().__init__(*args, **kwargs)
 
-    def _make_network(self, encoder: ObservationEncoder) -> IBCNetwork:
-        return IBCNetwork(encoder, self.horizon, self.action_dim, **self._settings)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._settings}
-
 
 class IBC(ImitationAlgorithm):
     """
     Implicit behaviour cloning.
 
-    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
+    Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`IBCPolicy`
-    :param env: environment, the id of a registered one, or None
-    :param demonstrations: what to learn from
-    :param learning_rate: a number, or a function of the remaining progress
-    :param batch_size: windows per gradient step
-    :param n_obs_steps: observations an action is a function of
     :param sampling: ``"dfo"`` or ``"langevin"``
     """
 
     algorithm: ClassVar[str] = "IBC"
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": IBCPolicy,
-        "CnnPolicy": IBCPolicy,
-        "MultiInputPolicy": IBCPolicy,
-    }
+    policy_settings = (*ImitationAlgorithm.policy_settings, "sampling")
+    policy_aliases = aliases_of(IBCPolicy)
 
     def __init__(
         self,
@@ -305,6 +265,3 @@ class IBC(ImitationAlgorithm):
             n_obs_steps=n_obs_steps,
             **kwargs,
         )
-
-    def _policy_settings(self) -> dict[str, Any]:
-        return {**super()._policy_settings(), "sampling": self.sampling}

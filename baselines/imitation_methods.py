@@ -54,16 +54,13 @@ _SMALL_DIFFTORI: Hyperparameters = dict(
 @dataclass(frozen=True)
 class ImitationMethod:
     """
-    An imitation learner with its hyper-parameters.
+    An imitation learner with its hyper-parameters: the class's keywords, and ``cosine_learning_rate`` for a rate that
+    falls along a cosine to a hundredth.
 
     :param name: name on the command line and in tables
     :param label: name in figures
-    :param learner: the class
-    :param published: hyper-parameters in published sizes: the class's keywords, and ``cosine_learning_rate`` for a rate
-        that falls along a cosine to a hundredth
-    :param published_obs: what differs from ``published``, by kind of observation
-    :param small: what differs from these two in the small size
-    :param small_obs: what differs from ``small``, by kind of observation
+    :param published: in published sizes; ``published_obs`` is what differs by kind of observation
+    :param small: what differs from these two in the small size; ``small_obs`` is what differs by kind of observation
     :param needs_base: whether it starts from a base policy
     """
 
@@ -80,12 +77,10 @@ class ImitationMethod:
         self, obs: str = "state", size: SizeName = "published", overrides: Mapping[str, Any] | None = None
     ) -> Hyperparameters:
         """
-        Look up the hyper-parameters.
+        Keywords of the learner for a kind of observation and a size; where two layers hold a dictionary, it is merged.
 
-        :param obs: kind of observation
         :param size: ``published``, or ``small`` for CPUs
         :param overrides: the user's own choices
-        :return: keywords of the learner; where two layers hold a dictionary, it is merged
         :raises ValueError: on a name that the learner does not have, or an unknown size
         """
         if size not in SIZES:
@@ -106,16 +101,7 @@ class ImitationMethod:
         device: str,
         hyperparameters: Mapping[str, Any],
     ) -> ImitationAlgorithm:
-        """
-        Build an untrained learner.
-
-        :param demonstrations: what to learn from
-        :param base_policy: a trained learner, None without one
-        :param seed: seed of networks, batches and noise
-        :param device: ``cpu``, ``cuda`` or ``auto``
-        :param hyperparameters: from :meth:`hyperparameters`
-        :return: the learner
-        """
+        """An untrained learner of :meth:`hyperparameters`; ``base_policy`` is a trained one."""
         keywords = copy.deepcopy(dict(hyperparameters))  # Stable-Baselines3 writes into policy_kwargs
         rate = keywords.pop("cosine_learning_rate", None)
         if rate is not None:
@@ -187,13 +173,7 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
 
 
 def get_imitation_method(name: str) -> ImitationMethod:
-    """
-    Look up an imitation method.
-
-    :param name: its name
-    :return: the method
-    :raises ValueError: if there is no such method
-    """
+    """The method of that name, or a ``ValueError`` with all names."""
     if name not in IMITATION_METHODS:
         raise ValueError(f"Unknown imitation method {name!r}. Methods: {', '.join(IMITATION_METHODS)}.")
     return IMITATION_METHODS[name]

@@ -18,7 +18,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..models import CombinedEncoder, ImageEncoder, observation_kind
+from ..rl import DiffTORI
 from ..rl.frame_replay import DictFrameReplayBuffer, FrameReplayBuffer
+from .drqv2 import DrQv2
+from .tdmpc import TDMPC
 
 Hyperparameters = dict[str, Any]
 
@@ -50,9 +53,7 @@ _PLANNER_TASKS: dict[str, Hyperparameters] = {
 }
 
 # From images and clouds nearly all of an update's time goes into the encoder: half the windows, each of three steps.
-_PLANNER_SEEN: Hyperparameters = dict(
-    learning_rate=1e-3, buffer_size=100_000, batch_size=64, horizon=3, pg_batch_size=32
-)
+_PLANNER_SEEN: Hyperparameters = dict(learning_rate=1e-3, buffer_size=100_000, batch_size=64, horizon=3)
 # Smaller convolutions of whitened images: what finger-spin was learned with (docs/results_pixels.md).
 _PLANNER_PIXELS: Hyperparameters = dict(
     _PLANNER_SEEN,
@@ -104,7 +105,7 @@ class Method:
 
     :param name: name on the command line and in tables
     :param label: name in figures
-    :param learner: imports and returns the class
+    :param learner: returns the class
     :param default: hyper-parameters for every task: the class's keywords, and ``action_noise_std`` for a Gaussian
         exploration noise of that standard deviation
     :param tasks: what differs from ``default``, by ``suite/*`` and, winning over that, by ``suite/task``
@@ -128,12 +129,10 @@ class Method:
         self, task: str, overrides: Mapping[str, Any] | None = None, obs: str = "state"
     ) -> Hyperparameters:
         """
-        Look up the hyper-parameters of a task.
+        Keywords of the learner for a task and a kind of observation; where two layers hold a dictionary, it is merged.
 
         :param task: ``suite/task``, canonical
         :param overrides: the user's own choices
-        :param obs: kind of observation
-        :return: keywords of the learner; where two layers hold a dictionary, it is merged
         :raises ValueError: on a name that the learner does not have, or one that the method fixes
         """
         overrides = dict(overrides or {})
@@ -146,20 +145,12 @@ class Method:
         return merged(self.default, of_suite, self.tasks.get(task, {}), of_obs, overrides, self.fixed)
 
     def hyperparameter_names(self) -> set[str]:
-        """:return: names that :meth:`build` understands"""
+        """Names that :meth:`build` understands."""
         names = keyword_names(self.learner()) - {"policy", "env"}
         return names | {"action_noise_std"} if "action_noise" in names else names
 
     def build(self, env: VecEnv, *, seed: int, device: str, hyperparameters: Mapping[str, Any]) -> BaseAlgorithm:
-        """
-        Build an untrained learner.
-
-        :param env: training environments
-        :param seed: seed of networks, exploration and environments
-        :param device: ``cpu``, ``cuda`` or ``auto``
-        :param hyperparameters: from :meth:`hyperparameters`
-        :return: the learner
-        """
+        """An untrained learner of :meth:`hyperparameters` in the training environments ``env``."""
         keywords = copy.deepcopy(dict(hyperparameters))  # Stable-Baselines3 writes into policy_kwargs
         noise_std = keywords.pop("action_noise_std", None)
         if noise_std is not None:
@@ -168,7 +159,12 @@ class Method:
             keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
         policy = policy_name(env.observation_space)
         if policy != "MlpPolicy" and self.learner().__module__.startswith(("stable_baselines3.", "sb3_contrib.")):
-            _see(self.learner(), env.observation_space, keywords)
+            # The encoders of our own, and a memory that keeps each image frame once.
+            is_dict = policy == "MultiInputPolicy"
+            encoder = CombinedEncoder if is_dict else ImageEncoder
+            keywords["policy_kwargs"] = {"features_extractor_class": encoder, **(keywords.get("policy_kwargs") or {})}
+            if issubclass(self.learner(), OffPolicyAlgorithm):
+                keywords.setdefault("replay_buffer_class", DictFrameReplayBuffer if is_dict else FrameReplayBuffer)
         extractor = keywords.get("policy_kwargs", {}).get("features_extractor_kwargs", {})
         if policy == "MultiInputPolicy" and "kernels" in extractor:  # beside a state, an image has its own encoder
             keywords["policy_kwargs"]["features_extractor_kwargs"] = {"image_kwargs": extractor}
@@ -176,10 +172,7 @@ class Method:
 
 
 def merged(*layers: Mapping[str, Any]) -> Hyperparameters:
-    """
-    :param layers: hyper-parameters, later ones win
-    :return: all of them; dictionaries inside are merged in the same way
-    """
+    """All hyper-parameters, later ones win; dictionaries inside are merged in the same way."""
     result: Hyperparameters = {}
     for layer in layers:
         for name, value in layer.items():
@@ -190,9 +183,8 @@ def merged(*layers: Mapping[str, Any]) -> Hyperparameters:
 
 def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
     """
-    :param learner: a class
-    :return: what its constructor understands, parents that keywords are passed on to included; without what every
-        learner is given: seed, device and verbosity
+    What a learner's constructor understands, parents that keywords are passed on to included, without what every
+    learner is given: seed, device and verbosity.
     """
     names: set[str] = set()
     for cls in learner.__mro__:
@@ -204,12 +196,7 @@ def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
 
 
 def check_names(method: str, overrides: Mapping[str, Any], names: set[str]) -> None:
-    """
-    :param method: name of the method
-    :param overrides: the user's own choices
-    :param names: hyper-parameters that it has
-    :raises ValueError: on another name
-    """
+    """A ``ValueError`` on a hyper-parameter that a method does not have."""
     for name in overrides:
         if name not in names:
             close = get_close_matches(name, names) or sorted(names)
@@ -217,46 +204,10 @@ def check_names(method: str, overrides: Mapping[str, Any], names: set[str]) -> N
 
 
 def policy_name(space: spaces.Space[Any]) -> str:
-    """
-    :param space: of the observations
-    :return: Stable-Baselines3's name of the policy that reads them
-    """
+    """Stable-Baselines3's name of the policy that reads these observations."""
     if isinstance(space, spaces.Dict):
         return "MultiInputPolicy"
     return "CnnPolicy" if observation_kind(space) == "image" else "MlpPolicy"
-
-
-def _see(learner: type[BaseAlgorithm], space: spaces.Space[Any], keywords: Hyperparameters) -> None:
-    """
-    Give a learner of Stable-Baselines3 the encoders of our own, and a memory that keeps each image frame once.
-
-    :param learner: its class
-    :param space: of the observations: images, or a dictionary
-    :param keywords: its keywords, changed in place; what is in them stays
-    """
-    is_dict = isinstance(space, spaces.Dict)
-    encoder = CombinedEncoder if is_dict else ImageEncoder
-    keywords["policy_kwargs"] = {"features_extractor_class": encoder, **(keywords.get("policy_kwargs") or {})}
-    if issubclass(learner, OffPolicyAlgorithm):
-        keywords.setdefault("replay_buffer_class", DictFrameReplayBuffer if is_dict else FrameReplayBuffer)
-
-
-def _difftori() -> type[BaseAlgorithm]:
-    from difftori_gym.rl import DiffTORI
-
-    return DiffTORI
-
-
-def _tdmpc() -> type[BaseAlgorithm]:
-    from .tdmpc import TDMPC
-
-    return TDMPC
-
-
-def _drqv2() -> type[BaseAlgorithm]:
-    from .drqv2 import DrQv2
-
-    return DrQv2
 
 
 def _tqc() -> type[BaseAlgorithm]:
@@ -271,35 +222,28 @@ def _crossq() -> type[BaseAlgorithm]:
     return CrossQ
 
 
-def _without_policy_gradient(hyperparameters: Hyperparameters) -> Hyperparameters:
-    """:return: those of TD-MPC, which has no policy-gradient loss to set a batch size of"""
-    return {name: value for name, value in hyperparameters.items() if name != "pg_batch_size"}
-
-
 _ALL_OBS = ("state", "pixels", "pointcloud")
-_SEEING: dict[str, Any] = dict(obs=_ALL_OBS, pixels=_PLANNER_PIXELS, clouds=_PLANNER_CLOUDS)
-_SEEING_TDMPC: dict[str, Any] = dict(
-    obs=_ALL_OBS,
-    pixels=_without_policy_gradient(_PLANNER_PIXELS),
-    clouds=_without_policy_gradient(_PLANNER_CLOUDS),
+_SEEING_TDMPC: dict[str, Any] = dict(obs=_ALL_OBS, pixels=_PLANNER_PIXELS, clouds=_PLANNER_CLOUDS)
+_SEEING: dict[str, Any] = dict(
+    obs=_ALL_OBS, pixels=dict(_PLANNER_PIXELS, pg_batch_size=32), clouds=dict(_PLANNER_CLOUDS, pg_batch_size=32)
 )
 _SEEING_OFF_POLICY: dict[str, Any] = dict(obs=_ALL_OBS, pixels=_OFF_POLICY_SEEN, clouds=_OFF_POLICY_SEEN)
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("difftori", "DiffTORI", _difftori, _PLANNER, _PLANNER_TASKS, **_SEEING),
+        Method("difftori", "DiffTORI", lambda: DiffTORI, _PLANNER, _PLANNER_TASKS, **_SEEING),
         Method(
             "difftori_nopg",
             "DiffTORI, no policy gradient",
-            _difftori,
+            lambda: DiffTORI,
             _PLANNER,
             _PLANNER_TASKS,
             {"pg_coef": 0.0},
             **_SEEING,
         ),
-        Method("tdmpc", "TD-MPC", _tdmpc, _PLANNER, _PLANNER_TASKS, **_SEEING_TDMPC),
-        Method("drqv2", "DrQ-v2", _drqv2, _DRQV2, obs=("pixels",)),
+        Method("tdmpc", "TD-MPC", lambda: TDMPC, _PLANNER, _PLANNER_TASKS, **_SEEING_TDMPC),
+        Method("drqv2", "DrQ-v2", lambda: DrQv2, _DRQV2, obs=("pixels",)),
         Method("sac", "SAC", lambda: SAC, _SAC, **_SEEING_OFF_POLICY),
         Method("td3", "TD3", lambda: TD3, _TD3, **_SEEING_OFF_POLICY),
         Method("tqc", "TQC", _tqc, _SAC, **_SEEING_OFF_POLICY),
@@ -311,11 +255,8 @@ METHODS: dict[str, Method] = {
 
 def get_method(name: str, obs: str = "state") -> Method:
     """
-    Look up a method.
+    The method of that name.
 
-    :param name: its name
-    :param obs: kind of observation it shall learn from
-    :return: the method
     :raises ValueError: if there is no such method, or it does not learn from ``obs``
     """
     if name not in METHODS:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
@@ -18,22 +17,14 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.learner import ImitationAlgorithm
 from difftori_gym.il.losses import action_loss
 from difftori_gym.il.networks import ChunkNetwork, ObservationEncoder, TrainingBatch
-from difftori_gym.il.policies import ImitationPolicy
+from difftori_gym.il.policies import ImitationPolicy, aliases_of
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.models import mlp
 from difftori_gym.observations import TensorObs
 
 
 class ResidualNetwork(ChunkNetwork):
-    """
-    a_base + r(observations, a_base), where r starts at zero.
-
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param hidden_dims: hidden sizes of r
-    :param activation_fn: activation of the hidden layers
-    """
+    """a_base + r(observations, a_base), where r starts at zero."""
 
     def __init__(
         self,
@@ -41,33 +32,24 @@ class ResidualNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        hidden_dims: Sequence[int],
+        net_arch: Sequence[int],
         activation_fn: type[nn.Module],
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         size = horizon * action_dim
-        self.correction = mlp(self.condition_dim + size, hidden_dims, size, activation_fn)
-        last = self.correction[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
+        self.correction = mlp(self.condition_dim + size, net_arch, size, activation_fn, last_gain=0.0)
 
     def corrected(self, observations: TensorObs, base_actions: Tensor) -> Tensor:
-        """
-        :param observations: raw, ``[B, n_obs_steps, ...]`` or a dictionary of such
-        :param base_actions: ``[B, H, A]`` in [-1, 1]
-        :return: ``[B, H, A]``
-        """
+        """Base actions ``[B, H, A]`` in [-1, 1] -> corrected ones."""
         inputs = torch.cat([self.encoder(observations).flatten(1), base_actions.flatten(1)], dim=-1)
         return base_actions + self.correction(inputs).view_as(base_actions)
 
     def loss(self, batch: TrainingBatch) -> CloningLoss:
-        """:return: squared error"""
         assert batch.base_actions is not None
         error = action_loss(self.corrected(batch.observations, batch.base_actions), batch.actions)
         return CloningLoss(error, error.detach())
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent."""
         assert start is not None
         return self.corrected(observations, start).clamp(-1.0, 1.0)
 
@@ -80,48 +62,32 @@ class ResidualPolicy(ImitationPolicy):
     :param activation_fn: activation of the hidden layers
     """
 
+    network_class = ResidualNetwork
+
     def __init__(
         self, *args: Any, net_arch: list[int] | None = None, activation_fn: type[nn.Module] = nn.ELU, **kwargs: Any
     ) -> None:
-        self.net_arch, self.activation_fn = [256, 256] if net_arch is None else net_arch, activation_fn
+        net_arch = [256, 256] if net_arch is None else net_arch
+        self._settings = dict(net_arch=net_arch, activation_fn=activation_fn)
         if kwargs.get("base") is None:
             raise ValueError("ResidualPolicy needs base=, the policy whose actions it corrects, got None.")
         super().__init__(*args, **kwargs)
-
-    def _make_network(self, encoder: ObservationEncoder) -> ResidualNetwork:
-        return ResidualNetwork(
-            encoder, self.horizon, self.action_dim, hidden_dims=self.net_arch, activation_fn=self.activation_fn
-        )
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = dict(net_arch=self.net_arch, activation_fn=self.activation_fn)
-        return {**super()._get_constructor_parameters(), **own}
 
 
 class Residual(ImitationAlgorithm):
     """
     A base policy and a learned correction of its actions.
 
-    Further keyword arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`; the window, sizes and
+    Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`; the window, sizes and
     learning rate are DiffTORI's.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`ResidualPolicy`
-    :param env: environment, the id of a registered one, or None
-    :param demonstrations: what to learn from
     :param base_policy: any imitation learner or policy of the same environment
-    :param learning_rate: a number, or a function of the remaining progress
-    :param n_obs_steps: observations a plan is a function of
-    :param horizon: planned actions
-    :param n_action_steps: how many of them are executed before the next plan
     """
 
     algorithm: ClassVar[str] = "Residual"
     needs_base_policy: ClassVar[bool] = True
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ResidualPolicy,
-        "CnnPolicy": ResidualPolicy,
-        "MultiInputPolicy": ResidualPolicy,
-    }
+    policy_aliases = aliases_of(ResidualPolicy)
 
     def __init__(
         self,

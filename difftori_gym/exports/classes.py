@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
 from difftori_gym.exports.settings import (
+    FLAG,
     MAX_ITERATIONS,
     MAX_SAMPLES,
     SAMPLES,
     SHARE,
     SIZE,
     SIZES,
-    Choice,
-    Flag,
     Named,
     Number,
     OneOf,
@@ -23,40 +22,24 @@ from difftori_gym.exports.settings import (
     Setting,
     Table,
     Whole,
+    choice,
 )
 from difftori_gym.models import CombinedEncoder, ImageEncoder, PointNetEncoder, StateEncoder
 from difftori_gym.trajopt import TrajectoryOptimizer
 from difftori_gym.trajopt.optimizer import SOLVERS
 from difftori_gym.trajopt.solution import BackwardMode, Bounds, WallGradient
 
-EXTRACTORS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        FlattenExtractor,
-        NatureCNN,
-        CombinedExtractor,
-        StateEncoder,
-        ImageEncoder,
-        PointNetEncoder,
-        CombinedEncoder,
-    )
-}
-ACTIVATIONS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        nn.ELU,
-        nn.GELU,
-        nn.Identity,
-        nn.LeakyReLU,
-        nn.Mish,
-        nn.ReLU,
-        nn.SELU,
-        nn.SiLU,
-        nn.Sigmoid,
-        nn.Softplus,
-        nn.Tanh,
-    )
-}
+
+def _by_name(*classes: type) -> dict[str, type]:
+    return {cls.__name__: cls for cls in classes}
+
+
+EXTRACTORS = _by_name(
+    FlattenExtractor, NatureCNN, CombinedExtractor, StateEncoder, ImageEncoder, PointNetEncoder, CombinedEncoder
+)
+ACTIVATIONS = _by_name(
+    *(nn.ELU, nn.GELU, nn.Identity, nn.LeakyReLU, nn.Mish, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh)
+)
 ACTIVATION = Named(ACTIVATIONS, "activations")
 
 _ONE_EXTRACTOR: dict[str, Setting] = dict(
@@ -66,9 +49,9 @@ _ONE_EXTRACTOR: dict[str, Setting] = dict(
     channels=SIZE,
     kernels=SIZES,
     strides=SIZES,
-    squash=Flag(),
-    whiten=Flag(),
-    use_color=Flag(),
+    squash=FLAG,
+    whiten=FLAG,
+    use_color=FLAG,
 )
 _KEYWORDS = Optionally(Table(_ONE_EXTRACTOR, partial=True))
 _ALL_EXTRACTORS: dict[str, Setting] = dict(
@@ -77,7 +60,7 @@ _ALL_EXTRACTORS: dict[str, Setting] = dict(
     point_cloud_kwargs=_KEYWORDS,
     vector_kwargs=_KEYWORDS,
     cnn_output_dim=SIZE,
-    normalized_image=Flag(),
+    normalized_image=FLAG,
 )
 #: A policy's settings of its feature extractor.
 EXTRACTOR_SETTINGS: dict[str, Setting] = dict(
@@ -89,20 +72,16 @@ _HEADS = ("pi", "qf", "dynamics", "reward", "encoder")
 HEAD_SIZES = OneOf(Table(dict.fromkeys(_HEADS, SIZES), partial=True), SIZES)
 
 
-def _words(literal: Any) -> Choice:
-    return Choice(get_args(literal))
-
-
 TRAJECTORY_OPTIMIZER = Table(
     dict(
-        solver=Choice(tuple(SOLVERS)),
+        solver=choice(tuple(SOLVERS)),
         max_iterations=Optionally(Whole(0, MAX_ITERATIONS)),
         step_size=Number(0.0),
         damping=Number(0.0),
         residual_offset=Number(),
-        bounds=Optionally(_words(Bounds)),
-        wall_gradient=_words(WallGradient),
-        backward_mode=_words(BackwardMode),
+        bounds=Optionally(choice(get_args(Bounds))),
+        wall_gradient=choice(get_args(WallGradient)),
+        backward_mode=choice(get_args(BackwardMode)),
         backward_num_iterations=Whole(1, MAX_ITERATIONS),
         stationarity_tolerance=Number(0.0),
         num_starts=Whole(1, 1000),

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from difftori_gym.exports import strict_json
 from difftori_gym.exports.policies import parameters_from_json, parameters_to_json
 from difftori_gym.exports.refusal import refusal
-from difftori_gym.exports.settings import Optionally, Table, Text, Whole
+from difftori_gym.exports.settings import TEXT, Optionally, Table, Whole
 from difftori_gym.exports.tensor_file import TensorFile, open_tensor_file, write_tensor_file
 
 SUFFIX = ".safetensors"
@@ -31,9 +31,9 @@ _KEY = "difftori_gym"
 _PACKAGES = ("difftori-gym", "torch", "stable-baselines3", "gymnasium", "numpy")
 _ABOUT = Table(
     dict(
-        algorithm=Optionally(Text()),
+        algorithm=Optionally(TEXT),
         num_timesteps=Optionally(Whole(0, 1 << 62)),
-        versions=Table(dict.fromkeys(_PACKAGES, Text()), partial=True),
+        versions=Table(dict.fromkeys(_PACKAGES, TEXT), partial=True),
     )
 )
 PathLike = str | os.PathLike[str]
@@ -190,9 +190,8 @@ def _build(path: Path, cls: type[BasePolicy], parameters: Mapping[str, Any]) -> 
 
 def _check_tensors(file: TensorFile, cls: type[BasePolicy], parameters: Mapping[str, Any]) -> None:
     """
-    Compare the file's tensors with those of a policy without memory, on torch's meta device.
-
-    :raises ValueError: if names, shapes or types differ; so building the policy takes what the file itself takes
+    Compare the file's tensors with those of a policy without memory, so that building it takes what the file itself
+    takes.
     """
     with torch.device("meta"):
         skeleton = _build(file.path, cls, {**parameters, "optimizer_class": torch.optim.SGD})

@@ -24,6 +24,7 @@ from difftori_gym.exports.classes import (
 )
 from difftori_gym.exports.refusal import refusal
 from difftori_gym.exports.settings import (
+    FLAG,
     MAX_ITERATIONS,
     SAMPLES,
     SHARE,
@@ -31,13 +32,12 @@ from difftori_gym.exports.settings import (
     SIZES,
     STEPS,
     WEIGHT,
-    Choice,
-    Flag,
     Number,
     Optionally,
     Setting,
     Table,
     Whole,
+    choice,
     unwritable,
 )
 from difftori_gym.exports.spaces import space_from_json, space_to_json
@@ -54,11 +54,9 @@ class _SpecOfBase:
     """A policy inside a policy: the base policy whose actions it starts from."""
 
     def to_json(self, value: PolicySpec, where: str) -> dict[str, Any]:
-        """See :class:`~difftori_gym.exports.settings.Setting`."""
         return parameters_to_json(value.policy_class, value.parameters, where)
 
     def from_json(self, value: Any, where: str, budget: int) -> PolicySpec:
-        """See :class:`~difftori_gym.exports.settings.Setting`."""
         cls, parameters = parameters_from_json(value, where, budget)
         if not issubclass(cls, ImitationPolicy):
             raise refusal(where, "an imitation policy", cls.__name__)
@@ -69,7 +67,7 @@ class _SpecOfBase:
 _PLANNER = Table(
     dict(
         optimizer=TRAJECTORY_OPTIMIZER,
-        init=Choice(get_args(Init)),
+        init=choice(get_args(Init)),
         discount=SHARE,
         num_prior_samples=PRIOR_SAMPLES,
     ),
@@ -79,29 +77,29 @@ _DIFFTORI: dict[str, Setting] = dict(
     net_arch=Optionally(HEAD_SIZES),
     activation_fn=ACTIVATION,
     **EXTRACTOR_SETTINGS,
-    normalize_images=Flag(),
+    normalize_images=FLAG,
     n_critics=Whole(1, 32),
     latent_dim=SIZE,
     planner=_PLANNER,
     horizon=STEPS,
     exploration_std=Number(0.0, 100.0),
     image_shift=Optionally(Whole(0, 10_000)),
-    slow_targets=Flag(),
-    layer_norm=Flag(),
-    norm_obs=Flag(),
+    slow_targets=FLAG,
+    layer_norm=FLAG,
+    norm_obs=FLAG,
 )
 _IMITATION: dict[str, Setting] = dict(
     n_obs_steps=STEPS,
     horizon=STEPS,
     n_action_steps=STEPS,
     ema_decay=Optionally(SHARE),
-    noise_lifetime=Choice(("episode", "chunk")),
+    noise_lifetime=choice(("episode", "chunk")),
     base=Optionally(_SpecOfBase()),
     **EXTRACTOR_SETTINGS,
-    cloud_scaling=Choice(("axes", "none")),
+    cloud_scaling=choice(("axes", "none")),
     image_shift=Optionally(Whole(0, 10_000)),
 )
-_HEAD: dict[str, Setting] = dict(head=Choice(HEADS), num_modes=Whole(1, 1000))
+_HEAD: dict[str, Setting] = dict(head=choice(HEADS), num_modes=Whole(1, 1000))
 _NETWORK: dict[str, Setting] = dict(net_arch=SIZES, activation_fn=ACTIVATION)
 
 #: Class and kinds of the settings of each policy, by the name that files have for it.
@@ -114,9 +112,9 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
         dict(
             **_IMITATION,
             **_NETWORK,
-            objective=Choice(("chunk", "latent")),
+            objective=choice(("chunk", "latent")),
             trajectory_optimizer=TRAJECTORY_OPTIMIZER,
-            init=Choice(("base_policy", "zero", "random")),
+            init=choice(("base_policy", "zero", "random")),
             latent_dim=Whole(0, 1 << 16),
             num_latents=Whole(1, 1000),
             discount=SHARE,
@@ -134,7 +132,7 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
         IBCPolicy,
         dict(
             **_IMITATION,
-            sampling=Choice(tuple(COUNTER_EXAMPLES)),
+            sampling=choice(tuple(COUNTER_EXAMPLES)),
             width=SIZE,
             depth=Whole(2, 64),
             num_counter_examples=SAMPLES,
@@ -146,10 +144,10 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
         DiffusionUnetPolicy,
         dict(
             **_IMITATION,
-            size=Choice(tuple(DIFFUSION_SIZES)),
+            size=choice(tuple(DIFFUSION_SIZES)),
             num_train_steps=Whole(1, MAX_ITERATIONS),
             num_inference_steps=Whole(1, MAX_ITERATIONS),
-            prediction=Choice(("epsilon", "sample")),
+            prediction=choice(("epsilon", "sample")),
         ),
     ),
     "baselines.ResidualPolicy": (ResidualPolicy, dict(**_IMITATION, **_NETWORK)),
@@ -159,7 +157,7 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
             net_arch=SIZES,
             features_dim=SIZE,
             **EXTRACTOR_SETTINGS,
-            normalize_images=Flag(),
+            normalize_images=FLAG,
             n_critics=Whole(1, 32),
             exploration_std=Number(0.0, 100.0),
         ),
@@ -168,13 +166,7 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
 
 
 def parameters_to_json(cls: type[BasePolicy], parameters: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """
-    :param cls: class of a policy
-    :param parameters: arguments of its constructor
-    :param where: what it is, for error messages
-    :return: JSON of both
-    :raises ValueError: if they cannot be written
-    """
+    """JSON of a policy's class and of the arguments of its constructor."""
     name = next((name for name, (known, _) in POLICIES.items() if known is cls), None)
     if name is None:
         raise unwritable(where, f"a policy of the classes {', '.join(POLICIES)}", cls)
@@ -188,13 +180,7 @@ def parameters_to_json(cls: type[BasePolicy], parameters: Mapping[str, Any], whe
 
 
 def parameters_from_json(value: Any, where: str, budget: int) -> tuple[type[BasePolicy], dict[str, Any]]:
-    """
-    :param value: JSON from a file
-    :param where: file and place
-    :param budget: size of the file
-    :return: class of a policy and arguments of its constructor
-    :raises ValueError: if they are none
-    """
+    """Class of a policy and arguments of its constructor in JSON from a file of ``budget`` bytes."""
     keys = {"class", "observation_space", "action_space", "settings"}
     if not isinstance(value, dict) or set(value) != keys:
         raise refusal(where, f"the keys {sorted(keys)}", value)

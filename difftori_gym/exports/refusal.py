@@ -10,12 +10,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def refusal(where: str, expected: str, got: Any) -> ValueError:
-    """
-    :param where: file and place inside it
-    :param expected: in words
-    :param got: what is there; shown in a few characters, whatever its size
-    :return: the error to raise
-    """
+    """The error to raise; ``got`` is shown in a few characters, whatever its size."""
     return ValueError(
         f"{where}: expected {expected}, got {_short.repr(got)}: the file is damaged or was not written by export."
     )

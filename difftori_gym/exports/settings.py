@@ -21,44 +21,30 @@ class Setting(Protocol):
     """A kind of setting."""
 
     def to_json(self, value: Any, where: str) -> Any:
-        """
-        :param value: the setting of a policy
-        :param where: its name
-        :return: JSON of it
-        :raises ValueError: if it cannot be written
-        """
+        """JSON of a policy's setting, whose name is ``where``; a ``ValueError`` if it cannot be written."""
 
     def from_json(self, value: Any, where: str, budget: int) -> Any:
         """
-        :param value: JSON from a file
-        :param where: file and name
-        :param budget: greatest size of anything: a network has no more numbers in a row than the file has bytes
-        :return: the setting
-        :raises ValueError: if it is anything but this kind, inside its range
+        The setting in JSON from a file; a ``ValueError`` if it is anything but this kind, inside its range.
+
+        ``budget`` is the greatest size of anything: a network has no more numbers in a row than the file has bytes.
         """
 
 
 @dataclass(frozen=True)
 class Whole:
-    """
-    A whole number.
-
-    :param least: smallest
-    :param greatest: greatest; None for what the size of the file allows
-    """
+    """A whole number; ``greatest=None`` stands for what the size of the file allows."""
 
     least: int = 0
     greatest: int | None = None
 
     def to_json(self, value: Any, where: str) -> int:
-        """See :class:`Setting`."""
         is_whole = isinstance(value, Integral) and not isinstance(value, bool)
         if not is_whole or value < self.least or (self.greatest is not None and value > self.greatest):
             raise unwritable(where, f"a whole number in [{self.least}, {self.greatest}]", value)
         return int(value)
 
     def from_json(self, value: Any, where: str, budget: int) -> int:
-        """See :class:`Setting`."""
         greatest = budget if self.greatest is None else self.greatest
         if type(value) is not int or not self.least <= value <= greatest:
             raise refusal(where, f"a whole number in [{self.least}, {greatest}]", value)
@@ -67,25 +53,18 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """
-    A finite number.
-
-    :param least: smallest
-    :param greatest: greatest
-    """
+    """A finite number."""
 
     least: float = -1e12
     greatest: float = 1e12
 
     def to_json(self, value: Any, where: str) -> float:
-        """See :class:`Setting`."""
         number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
         if not self.least <= number <= self.greatest:
             raise unwritable(where, f"a number in [{self.least:g}, {self.greatest:g}]", value)
         return number
 
     def from_json(self, value: Any, where: str, budget: int) -> float:
-        """See :class:`Setting`."""
         # Compared before it is converted: a whole number may be too large for a float. A nan is in no range.
         if type(value) not in (int, float) or not self.least <= value <= self.greatest:
             raise refusal(where, f"a number in [{self.least:g}, {self.greatest:g}]", value)
@@ -93,96 +72,49 @@ class Number:
 
 
 @dataclass(frozen=True)
-class _Plain:
+class Plain:
     """What JSON holds as it is: the same check for what is written and what is read."""
 
-    def _accepts(self, value: Any) -> bool:
-        raise NotImplementedError
-
-    @property
-    def _expected(self) -> str:
-        raise NotImplementedError
+    expected: str
+    accepts: Callable[[Any], bool]
 
     def to_json(self, value: Any, where: str) -> Any:
-        """See :class:`Setting`."""
-        if not self._accepts(value):
-            raise unwritable(where, self._expected, value)
+        if not self.accepts(value):
+            raise unwritable(where, self.expected, value)
         return value
 
     def from_json(self, value: Any, where: str, budget: int) -> Any:
-        """See :class:`Setting`."""
-        if not self._accepts(value):
-            raise refusal(where, self._expected, value)
+        if not self.accepts(value):
+            raise refusal(where, self.expected, value)
         return value
 
 
-@dataclass(frozen=True)
-class Flag(_Plain):
-    """True or false."""
-
-    _expected = "True or False"
-
-    def _accepts(self, value: Any) -> bool:
-        return isinstance(value, bool)
+FLAG = Plain("True or False", lambda value: isinstance(value, bool))
+TEXT = Plain(
+    "at most 100 printable characters",
+    lambda value: isinstance(value, str) and len(value) <= 100 and value.isprintable(),
+)
 
 
-@dataclass(frozen=True)
-class Choice(_Plain):
-    """
-    One of a few words.
-
-    :param words: the choices
-    """
-
-    words: tuple[str, ...]
-
-    def _accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and value in self.words
-
-    @property
-    def _expected(self) -> str:
-        return f"one of {', '.join(self.words)}"
-
-
-@dataclass(frozen=True)
-class Text(_Plain):
-    """
-    A few printable characters.
-
-    :param most: how many
-    """
-
-    most: int = 100
-
-    def _accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and len(value) <= self.most and value.isprintable()
-
-    @property
-    def _expected(self) -> str:
-        return f"at most {self.most} printable characters"
+def choice(words: Sequence[str]) -> Plain:
+    """One of a few words."""
+    return Plain(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
 
 
 @dataclass(frozen=True)
 class Named:
-    """
-    A class, written as a name from a fixed list. Nothing is imported: a name that is not in the list is refused.
-
-    :param classes: the list
-    :param what: what they are, in words
-    """
+    """A class, written as a name from a fixed list. Nothing is imported: a name that is not in the list is refused."""
 
     classes: Mapping[str, type]
     what: str
 
     def to_json(self, value: Any, where: str) -> str:
-        """See :class:`Setting`."""
         for name, known in self.classes.items():
             if value is known:
                 return name
         raise unwritable(where, f"one of the {self.what} {', '.join(self.classes)}", value)
 
     def from_json(self, value: Any, where: str, budget: int) -> type:
-        """See :class:`Setting`."""
         if not isinstance(value, str) or value not in self.classes:
             raise refusal(where, f"one of the {self.what} {', '.join(self.classes)}", value)
         return self.classes[value]
@@ -190,43 +122,30 @@ class Named:
 
 @dataclass(frozen=True)
 class Optionally:
-    """
-    Something or nothing.
-
-    :param kind: of the something
-    """
+    """Something or nothing."""
 
     kind: Setting
 
     def to_json(self, value: Any, where: str) -> Any:
-        """See :class:`Setting`."""
         return None if value is None else self.kind.to_json(value, where)
 
     def from_json(self, value: Any, where: str, budget: int) -> Any:
-        """See :class:`Setting`."""
         return None if value is None else self.kind.from_json(value, where, budget)
 
 
 @dataclass(frozen=True)
 class ListOf:
-    """
-    A few of one kind.
-
-    :param kind: of each
-    :param most: greatest number of them
-    """
+    """At most so many of one kind."""
 
     kind: Setting
     most: int = MAX_LAYERS
 
     def to_json(self, value: Any, where: str) -> list[Any]:
-        """See :class:`Setting`."""
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > self.most:
             raise unwritable(where, f"a list of at most {self.most}", value)
         return [self.kind.to_json(each, f"{where}[{index}]") for index, each in enumerate(value)]
 
     def from_json(self, value: Any, where: str, budget: int) -> list[Any]:
-        """See :class:`Setting`."""
         if not isinstance(value, list) or len(value) > self.most:
             raise refusal(where, f"a list of at most {self.most}", value)
         return [self.kind.from_json(each, f"{where}[{index}]", budget) for index, each in enumerate(value)]
@@ -234,20 +153,13 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Table:
-    """
-    Keyword arguments, or the fields of a record.
-
-    :param kinds: kind of each, by name
-    :param partial: whether some may be left out
-    :param build: of the settings read; None leaves them a dictionary
-    """
+    """Keyword arguments, or the fields of a record that ``build`` makes; if ``partial``, some may be left out."""
 
     kinds: Mapping[str, Setting]
     partial: bool = False
     build: Callable[..., Any] | None = None
 
     def to_json(self, value: Any, where: str) -> dict[str, Any]:
-        """See :class:`Setting`."""
         if self.build is not None:
             value = {name: getattr(value, name) for name in self.kinds}
         if not isinstance(value, Mapping):
@@ -256,7 +168,6 @@ class Table:
         return {name: self.kinds[name].to_json(each, f"{where}.{name}") for name, each in value.items()}
 
     def from_json(self, value: Any, where: str, budget: int) -> Any:
-        """See :class:`Setting`."""
         if not isinstance(value, dict):
             raise refusal(where, "settings by name", value)
         self._check_names(value, where, refusal)
@@ -277,32 +188,20 @@ class Table:
 
 @dataclass(frozen=True)
 class OneOf:
-    """
-    One of two kinds, told apart by whether the value is a dictionary.
-
-    :param table: for dictionaries
-    :param other: for the rest
-    """
+    """One of two kinds, told apart by whether the value is a dictionary."""
 
     table: Table
     other: Setting
 
     def to_json(self, value: Any, where: str) -> Any:
-        """See :class:`Setting`."""
         return (self.table if isinstance(value, Mapping) else self.other).to_json(value, where)
 
     def from_json(self, value: Any, where: str, budget: int) -> Any:
-        """See :class:`Setting`."""
         return (self.table if isinstance(value, dict) else self.other).from_json(value, where, budget)
 
 
 def unwritable(where: str, expected: str, got: Any) -> ValueError:
-    """
-    :param where: name of a setting
-    :param expected: in words
-    :param got: its value
-    :return: the error to raise when a policy cannot be exported
-    """
+    """The error to raise when a policy cannot be exported."""
     shown = f"{got.__module__}.{got.__qualname__}" if isinstance(got, type) else repr(got)[:80]
     return ValueError(
         f"export cannot write {where}: expected {expected}, got {shown}. A file that is loaded without running "
@@ -316,15 +215,3 @@ STEPS = Whole(1, MAX_STEPS)
 SAMPLES = Whole(1, MAX_SAMPLES)
 SHARE = Number(0.0, 1.0)
 WEIGHT = Number(0.0)
-
-
-def product_within(values: Sequence[int], most: int, where: str, what: str) -> None:
-    """
-    :param values: sizes
-    :param most: their greatest product
-    :param where: file and place
-    :param what: of the product, in words
-    :raises ValueError: if it is greater
-    """
-    if math.prod(values) > most:
-        raise refusal(where, f"{what} of at most {most}", "x".join(str(value)[:20] for value in values))

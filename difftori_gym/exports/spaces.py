@@ -1,12 +1,13 @@
 """
 Spaces as JSON of an untrusted file.
 
-Unlike Minari's text (``difftori_gym.il.formats.space_json``), bounds that are the same for every entry are one number,
-as for images, infinite ones are words, and nothing is built before its size is known.
+Unlike in Minari's text (``difftori_gym.il.formats.minari_layout``), bounds that are the same for every entry are one
+number, as for images, infinite ones are words, and nothing is built before its size is known.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from difftori_gym.exports.refusal import refusal
-from difftori_gym.exports.settings import ListOf, Whole, product_within, unwritable
+from difftori_gym.exports.settings import ListOf, Whole, unwritable
 
 MIN_ENTRIES = 1 << 20
 """So many numbers an observation may have however small the file is: images of 590 x 590 pixels in three colours."""
@@ -30,12 +31,7 @@ _KEYS = {
 
 
 def space_to_json(space: spaces.Space[Any], where: str) -> dict[str, Any]:
-    """
-    :param space: ``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary`` or a ``Dict`` of such
-    :param where: its name
-    :return: JSON of it
-    :raises ValueError: for another space, or a key that cannot be read back
-    """
+    """JSON of a space; a ``ValueError`` for a kind that is not known, or a key that cannot be read back."""
     if isinstance(space, spaces.Dict) and not any(isinstance(each, spaces.Dict) for each in space.spaces.values()):
         for key in space.spaces:
             if not _is_key(key):
@@ -55,13 +51,7 @@ def space_to_json(space: spaces.Space[Any], where: str) -> dict[str, Any]:
 
 
 def space_from_json(value: Any, where: str, budget: int) -> spaces.Space[Any]:
-    """
-    :param value: JSON from a file
-    :param where: file and place
-    :param budget: see :class:`~difftori_gym.exports.settings.Setting`
-    :return: the space
-    :raises ValueError: if it is none, or one with too many numbers
-    """
+    """The space in JSON from a file; a ``ValueError`` if it is none, or one with too many numbers for ``budget``."""
     limit = max(budget, MIN_ENTRIES)
     if not isinstance(value, dict) or value.get("type") != "Dict":
         return _simple(value, where, limit)
@@ -94,7 +84,8 @@ def _simple(value: Any, where: str, limit: int) -> spaces.Space[Any]:
             raise refusal(where, f"at most {limit} values in all", sum(sizes))
         return spaces.MultiDiscrete(sizes)
     shape = tuple(_SHAPE.from_json(value["shape"], f"{where}.shape", limit))
-    product_within(shape, limit, where, "a number of entries")
+    if math.prod(shape) > limit:
+        raise refusal(where, f"a number of entries of at most {limit}", "x".join(str(size)[:20] for size in shape))
     if kind == "MultiBinary":
         return spaces.MultiBinary(shape)
     return _box(value, shape, where)
@@ -112,12 +103,8 @@ def _box(value: dict[str, Any], shape: tuple[int, ...], where: str) -> spaces.Bo
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:
-    flat = [_number_to_json(each) for each in bound.flatten().tolist()]
+    flat = [each if np.isfinite(each) else str(each) for each in bound.flatten().tolist()]
     return flat[0] if flat and all(each == flat[0] for each in flat) else flat
-
-
-def _number_to_json(number: float) -> float | str:
-    return number if np.isfinite(number) else str(number)
 
 
 def _bound_from_json(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from difftori_gym.exports.refusal import refusal
@@ -15,12 +16,7 @@ _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL
 
 
 def parse(text: bytes, where: str) -> dict[str, Any]:
-    """
-    :param text: JSON of an object
-    :param where: file and place, for error messages
-    :return: the object
-    :raises ValueError: if it is no JSON object, nested too deeply, names a key twice, or holds nan or infinities
-    """
+    """The JSON object in a text; a ``ValueError`` if it is too deep, names a key twice, or holds nan or infinities."""
     check_depth(text, where)
     try:
         value = json.loads(
@@ -36,11 +32,7 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
 
 
 def check_depth(text: bytes, where: str) -> None:
-    """
-    :param text: JSON
-    :param where: file and place
-    :raises ValueError: if brackets are nested more than :data:`MAX_DEPTH` deep
-    """
+    """A ``ValueError`` if brackets are nested more than :data:`MAX_DEPTH` deep."""
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         token = match[0]
@@ -55,9 +47,7 @@ def check_depth(text: bytes, where: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        seen: set[str] = set()
-        twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice[:60]!r} twice")
     return found
 

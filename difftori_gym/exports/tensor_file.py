@@ -40,14 +40,7 @@ _METADATA = "__metadata__"
 
 @dataclass(frozen=True)
 class TensorFile:
-    """
-    A file whose header is checked.
-
-    :param path: where it lies
-    :param text: what stands under the key it was opened with
-    :param entries: shape and type of each tensor, by name
-    :param num_bytes: size of the file
-    """
+    """A file of ``num_bytes`` whose header is checked: its text, and shape and type of each tensor by name."""
 
     path: Path
     text: bytes
@@ -55,10 +48,7 @@ class TensorFile:
     num_bytes: int
 
     def read(self) -> dict[str, Tensor]:
-        """
-        :return: the tensors, by name
-        :raises ValueError: if the file has changed meanwhile, or a number is nan or infinite
-        """
+        """The tensors; a ``ValueError`` if the file has changed meanwhile, or a number is nan or infinite."""
         try:
             with safe_open(self.path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in self.entries}
@@ -72,13 +62,9 @@ class TensorFile:
 
 def write_tensor_file(path: Path, key: str, text: str, tensors: Mapping[str, Tensor]) -> None:
     """
-    Write in one step: the file appears under its name when it is complete and on the disk.
+    Write ``text`` under ``key``, and tensors, in one step: the file appears when it is complete and on the disk.
 
-    :param path: file
-    :param key: name of the text
-    :param text: JSON
-    :param tensors: by name
-    :raises ValueError: if a number is nan or infinite, a type cannot be written, or the header is too long
+    A ``ValueError`` if a number is nan or infinite, a type cannot be written, or the header is too long.
     """
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -102,11 +88,8 @@ def write_tensor_file(path: Path, key: str, text: str, tensors: Mapping[str, Ten
 
 def open_tensor_file(path: Path, key: str) -> TensorFile:
     """
-    Read and check the header, and nothing else.
+    Read and check the header, and nothing else: what the file says it holds is what its size allows.
 
-    :param path: file
-    :param key: name of the text
-    :return: what the file says it holds, which is what its size allows
     :raises ValueError: if it is no such file
     """
     where = str(path)

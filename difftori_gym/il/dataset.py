@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecTransposeImage
-from torch import Tensor, nn
+from torch import Tensor
 
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.networks import TrainingBatch
@@ -24,13 +24,10 @@ CACHE_BATCH = 256
 
 class WindowDataset:
     """
-    Random batches of the windows of demonstrations.
+    Random batches of the windows of demonstrations, with the answers of ``policy``'s base policy.
 
-    :param demonstrations: what to learn from
-    :param policy: the policy that learns; its windows are used, and its base policy's answers are computed
-    :param generator: chooses windows
-    :param cache_base_actions: compute these answers once, when they are first needed
-    :raises ValueError: if the demonstrations were recorded in other spaces than the policy's
+    These are computed once, when they are first needed, if ``cache_base_actions`` is set. A ``ValueError`` if the
+    demonstrations were recorded in other spaces than the policy's.
     """
 
     def __init__(
@@ -59,17 +56,8 @@ class WindowDataset:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def fit(self, normalizer: nn.Module) -> None:
-        """
-        :param normalizer: of observations; learns their ranges
-        """
-        normalizer.fit(self._demonstrations)  # type: ignore[operator]
-
     def sample(self, batch_size: int) -> TrainingBatch:
-        """
-        :param batch_size: number of windows, drawn with replacement
-        :return: the batch, on the policy's device, its images moved at random where the policy asks for that
-        """
+        """Windows drawn with replacement, their images moved at random where the policy asks for that."""
         batch = self.batch(self._generator.integers(len(self), size=batch_size))
         if self._policy.image_shift == 0:
             return batch
@@ -77,10 +65,7 @@ class WindowDataset:
         return replace(batch, observations=moved)
 
     def batch(self, indices: np.ndarray) -> TrainingBatch:
-        """
-        :param indices: of the windows ``[B]``
-        :return: the batch, on the policy's device
-        """
+        """The windows of these numbers ``[B]``, on the policy's device."""
         windows = self._windows.batch(indices)
         observations = self._observations(windows)
         all_actions = None

@@ -42,7 +42,6 @@ class Demonstrations:
             check_episode(episode, self.observation_space, self.action_space, f"{self.source}, {episode.label(index)}")
 
     def __len__(self) -> int:
-        """:return: number of episodes"""
         return len(self.episodes)
 
     @property
@@ -56,11 +55,7 @@ class Demonstrations:
         return tuple(episode.seed for episode in self.episodes)
 
     def take(self, count: int) -> Demonstrations:
-        """
-        :param count: number of episodes, in [1, ``len(self)``]
-        :return: the first ``count`` episodes
-        :raises ValueError: if there are fewer
-        """
+        """The first ``count`` episodes; a ``ValueError`` if there are fewer."""
         if not 1 <= count <= len(self):
             raise ValueError(
                 f"{self.source}: expected a number of episodes in [1, {len(self)}], got {count}. "
@@ -69,25 +64,14 @@ class Demonstrations:
         return dataclasses.replace(self, episodes=self.episodes[:count])
 
     def windows(self, *, n_obs_steps: int, horizon: int, n_action_steps: int) -> DemonstrationWindows:
-        """
-        :param n_obs_steps: observations per window
-        :param horizon: actions per window
-        :param n_action_steps: how many of them are executed
-        :return: all windows, see :class:`DemonstrationWindows`
-        :raises ValueError: as there
-        """
+        """All windows, see :class:`DemonstrationWindows`."""
         return DemonstrationWindows(
             self.episodes, n_obs_steps=n_obs_steps, horizon=horizon, n_action_steps=n_action_steps, source=self.source
         )
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space, source: str) -> None:
-    """
-    :param observation_space: of demonstrations
-    :param action_space: of demonstrations
-    :param source: for error messages
-    :raises ValueError: unless observations are a ``Box`` or one level of ``Dict`` of such, and actions a ``Box``
-    """
+    """A ``ValueError`` unless observations are a ``Box`` or one level of ``Dict`` of such, and actions a ``Box``."""
     if not isinstance(action_space, spaces.Box):
         raise ValueError(f"{source}: imitation learns continuous actions: expected a Box, got {action_space}.")
     for space in entries(observation_space).values():

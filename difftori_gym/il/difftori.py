@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
-import torch
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.difftori_network import DiffTORINetwork, Init, ObjectiveName
 from difftori_gym.il.learner import ImitationAlgorithm
-from difftori_gym.il.networks import ObservationEncoder
-from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime
+from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, aliases_of
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.trajopt import TrajectoryOptimizer
@@ -35,21 +33,17 @@ _PLANNER: dict[str, Any] = dict(init="base_policy")
 
 class DiffTORIImitationPolicy(ImitationPolicy):
     """
-    Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
+    Arguments that are not listed here are those of :class:`DiffTORIImitation` and of
+    :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
-    :param objective: ``"chunk"`` or ``"latent"``
     :param trajectory_optimizer: the solver and its settings
-    :param init: start of the optimisation
-    :param latent_dim: Z
-    :param num_latents: latents tried per plan
+    :param init: start of the optimisation, ``"base_policy"``, ``"zero"`` or ``"random"``
     :param net_arch: hidden sizes of posterior, score and dynamics
     :param activation_fn: activation of the hidden layers
-    :param discount: per-step discount of the ``"latent"`` objective
-    :param start_noise: standard deviation of noise on the start in training
-    :param action_coef: weight of the squared error
-    :param kl_coef: weight of the divergence
     :raises ValueError: also for ``init="base_policy"`` without one
     """
+
+    network_class = DiffTORINetwork
 
     def __init__(
         self,
@@ -70,6 +64,7 @@ class DiffTORIImitationPolicy(ImitationPolicy):
         self._settings: dict[str, Any] = dict(
             objective=objective,
             trajectory_optimizer=trajectory_optimizer or TrajectoryOptimizer(solver="lm"),
+            net_arch=[256, 256] if net_arch is None else net_arch,
             init=init,
             latent_dim=latent_dim,
             num_latents=num_latents,
@@ -79,16 +74,9 @@ class DiffTORIImitationPolicy(ImitationPolicy):
             action_coef=action_coef,
             kl_coef=kl_coef,
         )
-        self.net_arch = [256, 256] if net_arch is None else net_arch
         if init == "base_policy" and kwargs.get("base") is None:
             raise ValueError("DiffTORIImitationPolicy needs base= for init='base_policy', got None.")
         super().__init__(*args, **kwargs)
-
-    def _make_network(self, encoder: ObservationEncoder) -> DiffTORINetwork:
-        return DiffTORINetwork(encoder, self.horizon, self.action_dim, hidden_dims=self.net_arch, **self._settings)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._settings, "net_arch": self.net_arch}
 
 
 class DiffTORIImitation(ImitationAlgorithm):
@@ -100,7 +88,8 @@ class DiffTORIImitation(ImitationAlgorithm):
     through the solver. When acting, the latent is drawn from the prior.
 
     Sizes, window, learning rate and loss weights are those of the released MetaWorld code.
-    The settings of the solver are ours, see docs/imitation.md.
+    The settings of the solver are ours, see docs/imitation.md. Further keyword arguments are those of
+    :class:`~difftori_gym.il.learner.ImitationAlgorithm`.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
     :param env: environment, the id of a registered one, or None
@@ -126,23 +115,16 @@ class DiffTORIImitation(ImitationAlgorithm):
     :param action_coef: weight of the squared error
     :param kl_coef: weight beta of the divergence
     :param ema_decay: greatest decay of the moving average of the weights that acts; None: the trained weights act
-    :param cache_base_actions: compute the base policy's actions on the demonstrations once
-    :param max_grad_norm: norm the gradient is clipped to; None for no clipping
-    :param policy_kwargs: see :class:`DiffTORIImitationPolicy`
-    :param tensorboard_log: folder of the tensorboard log
-    :param verbose: 0 none, 1 info, 2 debug
-    :param seed: of all random generators
-    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
     :raises ValueError: for spaces, windows, settings, demonstrations or a base policy that do not fit
     """
 
     algorithm: ClassVar[str] = "DiffTORIImitation"
+    policy_settings = (
+        *ImitationAlgorithm.policy_settings,
+        *("objective", "latent_dim", "num_latents", "discount", "start_noise", "action_coef", "kl_coef"),
+    )
     records: ClassVar[tuple[str, ...]] = ("trajectory_optimizer",)
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": DiffTORIImitationPolicy,
-        "CnnPolicy": DiffTORIImitationPolicy,
-        "MultiInputPolicy": DiffTORIImitationPolicy,
-    }
+    policy_aliases = aliases_of(DiffTORIImitationPolicy)
 
     def __init__(
         self,
@@ -166,18 +148,11 @@ class DiffTORIImitation(ImitationAlgorithm):
         action_coef: float = 3000.0,
         kl_coef: float = 10.0,
         ema_decay: float | None = 0.9999,
-        cache_base_actions: bool = True,
-        max_grad_norm: float | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
-        **renamed: Any,
+        **kwargs: Any,
     ) -> None:
-        refuse_renamed(renamed, own=_PLANNER, whose=self.algorithm)
+        known = inspect.signature(ImitationAlgorithm).parameters
+        unknown = {name: value for name, value in kwargs.items() if name not in known}
+        refuse_renamed(unknown, own=_PLANNER, whose=self.algorithm)
         self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
         init = self._planner()[1]
         self.objective = objective
@@ -196,19 +171,11 @@ class DiffTORIImitation(ImitationAlgorithm):
             ema_decay=ema_decay,
             noise_lifetime=noise_lifetime,
             base_policy=base_policy if init == "base_policy" else None,
-            cache_base_actions=cache_base_actions,
-            max_grad_norm=max_grad_norm,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
+            **kwargs,
         )
 
     def _planner(self) -> tuple[TrajectoryOptimizer, Init]:
-        """:return: the optimiser and the start that ``planner_kwargs`` ask for"""
+        """The optimiser and the start that ``planner_kwargs`` ask for."""
         optimizer, own = split_planner_kwargs(
             self.planner_kwargs, defaults=_OPTIMIZER, own=_PLANNER, whose=self.algorithm
         )
@@ -229,9 +196,7 @@ class DiffTORIImitation(ImitationAlgorithm):
 
     def _policy_settings(self) -> dict[str, Any]:
         optimizer, init = self._planner()
-        names = ("objective", "latent_dim", "num_latents", "discount", "start_noise", "action_coef", "kl_coef")
-        own = {name: getattr(self, name) for name in names}
-        return {**super()._policy_settings(), **own, "trajectory_optimizer": optimizer, "init": init}
+        return {**super()._policy_settings(), "trajectory_optimizer": optimizer, "init": init}
 
 
 def _check_settings(objective: str, init: str, solver: Solver, latent_dim: int, num_latents: int) -> None:

@@ -22,21 +22,8 @@ class DiffTORINetwork(ChunkNetwork):
     """
     Posterior q(latent | observations, actions), learned objective f(observations, latent, actions), optimiser.
 
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    :param objective: ``"chunk"`` one score of the whole sequence (released code), ``"latent"`` a score per step under
-        learned latent dynamics (paper)
-    :param trajectory_optimizer: the solver; every sample is a problem of its own
-    :param init: where it starts: actions of the ``"base_policy"``, ``"zero"``, or ``"random"`` ones, uniform in the box
-    :param latent_dim: Z; 0 for no latent, then the method is a deterministic function of the observations
-    :param num_latents: latents tried per answer, of which the plan with the best objective is kept
-    :param hidden_dims: hidden sizes of posterior, score and dynamics
-    :param activation_fn: activation of the hidden layers; smooth, because the solver differentiates twice
-    :param discount: per-step discount of the ``"latent"`` objective
-    :param start_noise: standard deviation of noise on the start in training
-    :param action_coef: weight of the squared error
-    :param kl_coef: weight beta of the divergence
+    The settings are those of :class:`~difftori_gym.il.difftori.DiffTORIImitation`. Activations are best smooth, because
+    the solver differentiates twice. With ``latent_dim=0`` the method is a deterministic function of the observations.
     """
 
     def __init__(
@@ -50,7 +37,7 @@ class DiffTORINetwork(ChunkNetwork):
         init: Init,
         latent_dim: int,
         num_latents: int,
-        hidden_dims: Sequence[int],
+        net_arch: Sequence[int],
         activation_fn: type[nn.Module],
         discount: float,
         start_noise: float,
@@ -65,14 +52,14 @@ class DiffTORINetwork(ChunkNetwork):
         self.posterior = None
         if latent_dim:
             self.posterior = GaussianPosterior(
-                self.condition_dim, horizon * action_dim, latent_dim, hidden_dims, activation_fn
+                self.condition_dim, horizon * action_dim, latent_dim, net_arch, activation_fn
             )
         self.score: ChunkScore | LatentScore
         if objective == "chunk":
-            self.score = ChunkScore(condition_dim, horizon, action_dim, hidden_dims, activation_fn)
+            self.score = ChunkScore(condition_dim, horizon, action_dim, net_arch, activation_fn)
         else:
             self.score = LatentScore(
-                condition_dim, action_dim, hidden_dims=hidden_dims, activation_fn=activation_fn, discount=discount
+                condition_dim, action_dim, hidden_dims=net_arch, activation_fn=activation_fn, discount=discount
             )
 
     @property
@@ -81,17 +68,13 @@ class DiffTORINetwork(ChunkNetwork):
         return self.num_latents * self.latent_dim + (self.horizon * self.action_dim if self.init == "random" else 0)
 
     def fixed_noise(self) -> Tensor:
-        """:return: zero, the mode of the prior, as the first latent; fixed draws for the rest"""
+        """Zero, the mode of the prior, as the first latent; fixed draws for the rest."""
         noise = super().fixed_noise()
         noise[: self.latent_dim] = 0.0
         return noise
 
     def objective(self, features: Tensor, latents: Tensor) -> ChunkObjective | LatentScoreObjective:
-        """
-        :param features: of the observations ``[B, F]``
-        :param latents: ``[B, Z]``
-        :return: what is maximised, action sequences ``[B, H, A]`` -> ``[B]``
-        """
+        """What is maximised, ``[B, H, A]`` -> ``[B]``, in view of features ``[B, F]`` and latents ``[B, Z]``."""
         condition = torch.cat([features, latents], dim=-1)
         if isinstance(self.score, ChunkScore):
             return ChunkObjective(self.score, condition)
@@ -106,21 +89,14 @@ class DiffTORINetwork(ChunkNetwork):
         differentiate: bool,
         generator: torch.Generator | None = None,
     ) -> Solution:
-        """
-        :param features: of the observations ``[B, F]``
-        :param latents: ``[B, Z]``
-        :param start: ``[B, H, A]``
-        :param differentiate: whether the backward mode applies; no graph is kept otherwise
-        :param generator: randomness of further starts
-        :return: the solution, sample by sample
-        """
+        """The solution from a start ``[B, H, A]``; with a graph, as the backward mode says, if ``differentiate``."""
         optimizer = self.trajectory_optimizer
         if not differentiate:
             optimizer = optimizer.replace(backward_mode="none")
         return optimizer(self.objective(features, latents), start, generator=generator)
 
     def loss(self, batch: TrainingBatch) -> VariationalLoss:
-        """:return: squared error of the optimiser's actions and divergence of the posterior"""
+        """Squared error of the optimiser's actions and divergence of the posterior."""
         features = self.encoder(batch.observations).flatten(1)
         if self.posterior is None:
             mean = log_variance = features.new_zeros(len(features), 0)
@@ -141,7 +117,7 @@ class DiffTORINetwork(ChunkNetwork):
         )
 
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:
-        """See the parent; of ``num_latents`` plans the one with the best objective."""
+        """Of ``num_latents`` plans the one with the best objective."""
         features = self.encoder(observations).flatten(1)
         batch, n = len(features), self.num_latents
         latents = noise[:, : n * self.latent_dim].reshape(batch * n, self.latent_dim)

@@ -60,21 +60,12 @@ class Episode:
         return len(self.actions)
 
     def label(self, index: int) -> str:
-        """
-        :param index: its position among others
-        :return: how an error message calls it
-        """
+        """How an error message calls it, by its position among others if it has no name."""
         return self.name or f"episode {index}"
 
 
 def check_episode(episode: Episode, observation_space: spaces.Space, action_space: spaces.Box, where: str) -> None:
-    """
-    :param episode: an episode
-    :param observation_space: a ``Box`` or a ``Dict`` of such
-    :param action_space: a ``Box``
-    :param where: file and episode, for error messages
-    :raises ValueError: as :class:`Demonstrations`
-    """
+    """A ``ValueError`` that begins with ``where``, as :class:`Demonstrations`."""
     expected, found = entries(observation_space), entries(episode.observations)
     if found.keys() != expected.keys():
         raise ValueError(
@@ -99,12 +90,7 @@ def check_episode(episode: Episode, observation_space: spaces.Space, action_spac
 
 
 def _check_array(value: np.ndarray, space: spaces.Box, expectation: str) -> None:
-    """
-    :param value: an episode's observations or actions, ``[length, ...]``
-    :param space: space of one of them
-    :param expectation: beginning of the error message
-    :raises ValueError: if the shape or the kind of number is another, or a number is not finite
-    """
+    """A ``ValueError`` if shape or kind of number of ``[length, ...]`` is another, or a number is not finite."""
     if value.shape[1:] != space.shape:
         raise ValueError(f"{expectation} of shape {space.shape}, got {value.shape[1:]}.")
     if not np.can_cast(value.dtype, space.dtype or np.float64, casting="same_kind"):

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
 from difftori_gym.il.dataset import WindowDataset
@@ -34,7 +32,8 @@ class ImitationAlgorithm(Learner):
     Base of all imitation learners. ``learn(total_timesteps)`` counts gradient steps; the environment is only for
     callbacks and may be left out, then the demonstrations name the spaces.
 
-    A subclass names its policy in ``policy_aliases``; all it has to say is in the policy's network.
+    A subclass names its policy in ``policy_aliases``; all it has to say is in the policy's network. Arguments that are
+    not listed here are Stable-Baselines3's.
 
     :param policy: name or class of the policy
     :param env: environment, the id of a registered one, or None
@@ -50,11 +49,6 @@ class ImitationAlgorithm(Learner):
     :param cache_base_actions: compute its actions on the demonstrations once and not for every batch
     :param max_grad_norm: norm the gradient is clipped to; None for no clipping
     :param policy_kwargs: keyword arguments of the policy
-    :param stats_window_size: as in Stable-Baselines3
-    :param tensorboard_log: folder of the tensorboard log
-    :param verbose: 0 none, 1 info, 2 debug
-    :param seed: of all random generators
-    :param device: ``"auto"``, ``"cpu"``, ``"cuda"``
     :raises ValueError: for spaces, windows, demonstrations or a base policy that do not fit
     """
 
@@ -65,6 +59,10 @@ class ImitationAlgorithm(Learner):
         "demonstrations",
         "max_grad_norm",
     }
+    #: Arguments of the policy that are the algorithm's to set, and attributes of it.
+    policy_settings: ClassVar[tuple[str, ...]] = (
+        *("n_obs_steps", "horizon", "n_action_steps", "ema_decay", "noise_lifetime"),
+    )
     needs_base_policy: ClassVar[bool] = False
     # what a checkpoint keeps beside the file that ``save`` writes
     resume_attributes: ClassVar[tuple[str, ...]] = (
@@ -99,8 +97,9 @@ class ImitationAlgorithm(Learner):
     ) -> None:
         check_windows(n_obs_steps, horizon, n_action_steps)
         env = self._checked_env(env, verbose, only_boxes=True)
-        if env is None and demonstrations is not None and policy in ("MlpPolicy", "CnnPolicy"):
-            _check_policy_name(policy, demonstrations)
+        is_dict = demonstrations is not None and isinstance(demonstrations.observation_space, spaces.Dict)
+        if env is None and is_dict and policy in ("MlpPolicy", "CnnPolicy"):
+            raise ValueError(f"You must use `MultiInputPolicy` when working with dict observation space, not {policy}")
         super().__init__(
             policy,
             env,
@@ -170,7 +169,9 @@ class ImitationAlgorithm(Learner):
             self.policy.base.load_state_dict(self.base_policy.state_dict())
         if self.demonstrations is not None:
             self.set_demonstrations(self.demonstrations)
-            self._fit_normalizer()
+            self.policy.network.encoder.normalizer.fit(self.demonstrations)  # type: ignore[operator]
+            if self.policy.ema_network is not None:
+                self.policy.ema_network.load_state_dict(self.policy.network.state_dict())
         self._settled = True
 
     def _follow(self, name: str) -> None:
@@ -181,32 +182,18 @@ class ImitationAlgorithm(Learner):
             self._dataset = WindowDataset(self.demonstrations, self.policy, self._generator, self.cache_base_actions)
 
     def _policy_settings(self) -> dict[str, Any]:
-        """Arguments of the policy that are the algorithm's to set."""
-        return dict(
-            n_obs_steps=self.n_obs_steps,
-            horizon=self.horizon,
-            n_action_steps=self.n_action_steps,
-            ema_decay=self.ema_decay,
-            noise_lifetime=self.noise_lifetime,
-        )
+        return {name: getattr(self, name) for name in self.policy_settings}
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """
-        :param seed: of torch, numpy, Python, the action space and the choice of windows; None leaves them as they are
-        """
-        if seed is None:
-            return
-        set_random_seed(seed, using_cuda=self.device.type == torch.device("cuda").type)
-        self._generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-        self.action_space.seed(seed)
-        if self.env is not None:
-            self.env.seed(seed)
+        """Seed torch, numpy, Python, the action space and the choice of windows; None leaves them as they are."""
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
     def set_demonstrations(self, demonstrations: Demonstrations) -> None:
         """
         Go on with these demonstrations. Observations stay normalised as they were by the first ones.
 
-        :param demonstrations: recorded in the same spaces
         :raises ValueError: if the spaces differ, if an action is not finite or outside its bounds
         """
         self.demonstrations = demonstrations
@@ -222,17 +209,8 @@ class ImitationAlgorithm(Learner):
         if self._dataset is not None:
             self._dataset.cached_base_actions = answers
 
-    def _fit_normalizer(self) -> None:
-        assert self._dataset is not None
-        self._dataset.fit(self.policy.network.encoder.normalizer)
-        if self.policy.ema_network is not None:
-            self.policy.ema_network.load_state_dict(self.policy.network.state_dict())
-
     def train(self, gradient_steps: int, batch_size: int = 128) -> None:
-        """
-        :param gradient_steps: number of updates
-        :param batch_size: windows per update
-        """
+        """Make ``gradient_steps`` updates with ``batch_size`` windows each."""
         assert self._dataset is not None
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -273,13 +251,8 @@ class ImitationAlgorithm(Learner):
         progress_bar: bool = False,
     ) -> SelfImitation:
         """
-        :param total_timesteps: gradient steps
-        :param callback: called after each of them
-        :param log_interval: gradient steps between two log entries
-        :param tb_log_name: name of the run in the tensorboard log
-        :param reset_num_timesteps: whether to count from 0
-        :param progress_bar: show one
-        :return: itself
+        As in Stable-Baselines3, but that a time step is a gradient step, also for ``callback`` and ``log_interval``.
+
         :raises ValueError: without demonstrations, as after loading
         """
         if self._dataset is None:
@@ -317,12 +290,8 @@ class ImitationAlgorithm(Learner):
             prepared.init_callback(self)
         return total, prepared
 
-    def get_env(self) -> VecEnv | None:
-        """:return: the environment; without one, a stand-in that knows the spaces and cannot be stepped"""
-        return self.env
-
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """See ``stable_baselines3.common.base_class.BaseAlgorithm.set_env``; any number of environments will do."""
+        """As in Stable-Baselines3, with any number of environments."""
         env = self._wrap_env(env, self.verbose)
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
@@ -336,13 +305,6 @@ class ImitationAlgorithm(Learner):
 
 
 class _GradientStepBar(ProgressBarCallback):
-    """Stable-Baselines3's bar, which counts gradient steps and not those of the environments."""
-
     def _on_step(self) -> bool:
         self.pbar.update(1)
         return True
-
-
-def _check_policy_name(policy: str | type[BasePolicy], demonstrations: Demonstrations) -> None:
-    if isinstance(demonstrations.observation_space, spaces.Dict):
-        raise ValueError(f"You must use `MultiInputPolicy` when working with dict observation space, not {policy}")

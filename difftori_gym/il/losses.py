@@ -10,11 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImitationLoss:
-    """
-    What a network returns for a batch. Every field is a scalar tensor ``[]`` and is logged under its name.
-
-    :param total: what is minimised
-    """
+    """What a network returns for a batch. ``total`` is minimised; each field is a tensor ``[]``, logged by its name."""
 
     total: Tensor
 
@@ -35,35 +31,17 @@ class VariationalLoss(ImitationLoss):
 
 
 def action_loss(predicted: Tensor, actions: Tensor) -> Tensor:
-    """
-    Mean squared error over everything.
-
-    :param predicted: ``[B, H, A]``
-    :param actions: demonstrated actions ``[B, H, A]`` in [-1, 1]
-    :return: ``[]``
-    """
+    """Mean squared error over everything, ``[B, H, A]`` -> ``[]``."""
     return (predicted - actions).square().mean()
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """
-    KL(N(mean, variance) || N(0, I)), summed over dimensions.
-
-    :param mean: ``[B, Z]``
-    :param log_variance: ``[B, Z]``
-    :return: ``[B]``, at least 0
-    """
+    """KL(N(mean, variance) || N(0, I)), summed over dimensions, ``[B, Z]`` -> ``[B]``, at least 0."""
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=-1)
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """
-    One draw, differentiable in mean and variance.
-
-    :param mean: ``[B, Z]``
-    :param log_variance: ``[B, Z]``
-    :return: ``[B, Z]``
-    """
+    """One draw ``[B, Z]``, differentiable in mean and variance."""
     return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
 
 
@@ -82,14 +60,8 @@ def variational_loss(
 
     action_coef * mean |a(theta) - a*|^2 + kl_coef * KL(q(z | o, a*) || N(0, I))
 
-    :param predicted: actions of the optimiser ``[B, H, A]``, differentiable
-    :param actions: demonstrated actions ``[B, H, A]`` in [-1, 1]
-    :param mean: of the posterior ``[B, Z]``
-    :param log_variance: of the posterior ``[B, Z]``
-    :param solver_failures: number of samples whose numbers were not finite ``[]``
-    :param action_coef: weight of the first term; 3000 in the released code
-    :param kl_coef: weight of the second; 10 in the released code
-    :return: the loss and its terms
+    The actions of the optimiser, ``predicted``, and the demonstrated ones are ``[B, H, A]``, mean and variance of the
+    posterior ``[B, Z]``. The coefficients are 3000 and 10 in the released code.
     """
     error = action_loss(predicted, actions)
     kl = kl_to_standard_normal(mean, log_variance).mean()

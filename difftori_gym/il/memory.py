@@ -31,10 +31,7 @@ class RolloutMemory:
 
     @classmethod
     def from_state(cls, state: PolicyState) -> RolloutMemory:
-        """
-        :param state: what :meth:`to_state` returned; it stays as it is
-        :return: a memory of its own
-        """
+        """A memory of its own from what :meth:`to_state` returned, which stays as it is."""
         position, chunk, noise, *history = (np.array(each) for each in state)
         return cls(tuple(history), chunk, position, noise)
 
@@ -42,10 +39,7 @@ class RolloutMemory:
     def empty(
         cls, observation: ArrayObs, n_obs_steps: int, n_action_steps: int, action_dim: int, noise_dim: int
     ) -> RolloutMemory:
-        """
-        :param observation: first observations ``[B, ...]`` or a dictionary of such
-        :return: a memory of these observations, repeated, without a plan
-        """
+        """A memory of first observations ``[B, ...]``, repeated, without a plan."""
         parts = split(observation)
         batch = len(parts[0])
         return cls(
@@ -56,16 +50,10 @@ class RolloutMemory:
         )
 
     def to_state(self) -> PolicyState:
-        """:return: the memory as a tuple of arrays"""
         return (self.position, self.chunk, self.noise, *self.history)
 
     def observe(self, observation: ArrayObs, starts: np.ndarray) -> None:
-        """
-        Move the history on by one observation.
-
-        :param observation: ``[B, ...]`` or a dictionary of such
-        :param starts: mask ``[B]`` of environments in which it is the first of an episode: what was is forgotten
-        """
+        """Move the history on by one observation; where an episode ``starts``, mask ``[B]``, what was is forgotten."""
         for past, new in zip(self.history, split(observation), strict=True):
             past[:, :-1] = past[:, 1:]
             past[:, -1] = new
@@ -73,16 +61,13 @@ class RolloutMemory:
         self.position[starts] = self.chunk.shape[1]
 
     def next_actions(self) -> np.ndarray:
-        """:return: the next action of every plan ``[B, A]``, which is thereby used up"""
+        """The next action of every plan ``[B, A]``, which is thereby used up."""
         actions: np.ndarray = self.chunk[np.arange(len(self.position)), self.position]
         self.position += 1
         return actions
 
 
 def split(observation: ArrayObs) -> tuple[np.ndarray, ...]:
-    """
-    :param observation: array or dictionary of arrays
-    :return: the arrays, by sorted key
-    """
+    """The arrays, by sorted key."""
     parts = entries(observation)
     return tuple(parts[key] for key in sorted(parts))

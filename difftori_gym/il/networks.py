@@ -32,13 +32,7 @@ class TrainingBatch:
 
 
 class ObservationEncoder(nn.Module):
-    """
-    The last few observations, normalised and turned into one vector each.
-
-    :param normalizer: raw observations ``[N, ...]`` -> the same, scaled
-    :param features_extractor: ``[N, ...]`` -> ``[N, features_dim]``
-    :param n_obs_steps: how many of the observations it gets are used, the last ones
-    """
+    """The last ``n_obs_steps`` observations, normalised and turned into one vector each."""
 
     def __init__(self, normalizer: nn.Module, features_extractor: BaseFeaturesExtractor, n_obs_steps: int) -> None:
         super().__init__()
@@ -46,10 +40,7 @@ class ObservationEncoder(nn.Module):
         self.features_dim = int(features_extractor.features_dim)
 
     def forward(self, observations: TensorObs) -> Tensor:
-        """
-        :param observations: ``[B, at least n_obs_steps, ...]`` or a dictionary of such
-        :return: ``[B, n_obs_steps, features_dim]``
-        """
+        """``[B, at least n_obs_steps, ...]``, or a dictionary of such -> ``[B, n_obs_steps, features_dim]``."""
         frames = map_obs(self._frames, observations)
         features: Tensor = self.features_extractor(self.normalizer(frames))
         return features.unflatten(0, (-1, self.n_obs_steps))
@@ -61,13 +52,7 @@ class ObservationEncoder(nn.Module):
 
 
 class ChunkNetwork(nn.Module, ABC):
-    """
-    Proposes the next ``horizon`` actions. A method is one subclass: how it is trained, and how it answers.
-
-    :param encoder: of the observations
-    :param horizon: H
-    :param action_dim: A
-    """
+    """Proposes the next ``horizon`` actions. A method is one subclass: how it is trained, and how it answers."""
 
     #: Numbers that an answer is a function of, besides the observations; they are drawn by the policy.
     noise_dim: int = 0
@@ -84,15 +69,12 @@ class ChunkNetwork(nn.Module, ABC):
         return self.encoder.n_obs_steps * self.encoder.features_dim
 
     def fixed_noise(self) -> Tensor:
-        """:return: the noise ``[noise_dim]`` of deterministic answers, the same for every sample"""
+        """The noise ``[noise_dim]`` of deterministic answers, the same for every sample."""
         return torch.randn(self.noise_dim, generator=torch.Generator().manual_seed(0))
 
     @abstractmethod
     def loss(self, batch: TrainingBatch) -> ImitationLoss:
-        """
-        :param batch: windows of demonstrations
-        :return: the loss, differentiable in the parameters
-        """
+        """The loss of a batch of windows, differentiable in the parameters."""
 
     @abstractmethod
     def chunk(self, observations: TensorObs, noise: Tensor, start: Tensor | None, deterministic: bool) -> Tensor:

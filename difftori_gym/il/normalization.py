@@ -21,12 +21,10 @@ MIN_RANGE = 1e-4  # a narrower dimension counts as constant, as in Diffusion Pol
 
 class MinMaxNormalizer(nn.Module):
     """
-    Carries the range seen in the training set to [-1, 1], per entry.
+    Carries the range seen in the training set to [-1, 1], per entry of ``shape``, the trailing axes or fewer of them.
 
     An entry that is constant there is only shifted to 0, not stretched (Diffusion Policy,
     ``diffusion_policy/model/common/normalizer.py``).
-
-    :param shape: of what is scaled: the trailing axes of the input, or fewer of them
     """
 
     scale: Tensor
@@ -38,10 +36,7 @@ class MinMaxNormalizer(nn.Module):
         self.register_buffer("offset", torch.zeros(shape))
 
     def fit(self, low: np.ndarray, high: np.ndarray) -> None:
-        """
-        :param low: smallest values, ``[*shape]``
-        :param high: largest values, ``[*shape]``
-        """
+        """Take smallest and largest values, each ``[*shape]``."""
         low, high = low.astype(np.float64), high.astype(np.float64)
         constant = high - low < MIN_RANGE
         scale = np.where(constant, 1.0, 2.0 / np.where(constant, 1.0, high - low))
@@ -49,21 +44,14 @@ class MinMaxNormalizer(nn.Module):
         self.offset.copy_(torch.as_tensor(-scale * (low + high) / 2))
 
     def forward(self, values: Tensor) -> Tensor:
-        """
-        :param values: ``[..., *shape]``
-        :return: the same, scaled, float32
-        """
+        """``[..., *shape]`` -> the same, scaled, float32."""
         return values.float() * self.scale + self.offset
 
 
 class ImageNormalizer(nn.Module):
-    """Carries images of bytes to [0, 1]."""
+    """Carries images of bytes to [0, 1], float32."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """
-        :param values: ``[..., H, W, C]`` or channels first, 0 to 255
-        :return: the same, divided by 255, float32
-        """
         return values.float() / 255.0
 
 
@@ -94,11 +82,7 @@ class ObservationNormalizer(nn.Module):
             self.entry = _normalizer_of(space, clouds)
 
     def fit(self, demonstrations: Demonstrations) -> None:
-        """
-        Take the ranges of the training set. The closing observations are left out: nothing is done there.
-
-        :param demonstrations: the training set
-        """
+        """Take the ranges of the training set. The closing observations are left out: nothing is done there."""
         if self.entry is not None:
             _fit(self.entry, demonstrations.episodes, None)
         else:
@@ -106,10 +90,7 @@ class ObservationNormalizer(nn.Module):
                 _fit(entry, demonstrations.episodes, key)
 
     def forward(self, observations: TensorObs) -> TensorObs:
-        """
-        :param observations: with any leading axes
-        :return: the same, normalised
-        """
+        """Observations with any leading axes -> the same, normalised."""
         if self.entry is not None:
             assert isinstance(observations, Tensor)
             return self.entry(observations)
@@ -139,27 +120,16 @@ class ActionNormalizer(nn.Module):
         self.register_buffer("high", torch.as_tensor(space.high.reshape(-1), dtype=torch.float32))
 
     def forward(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: in the environment's units, ``[..., A]``
-        :return: in [-1, 1], ``[..., A]``
-        """
+        """Actions in the environment's units ``[..., A]`` -> in [-1, 1]."""
         return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
 
     def inverse(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: in [-1, 1], ``[..., A]``
-        :return: in the environment's units, ``[..., A]``; exact at the bounds
-        """
+        """Actions in [-1, 1] ``[..., A]`` -> in the environment's units, exact at the bounds."""
         share = (actions + 1.0) / 2.0
         return self.low * (1.0 - share) + self.high * share
 
 
 def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
-    """
-    :param space: of one entry of an observation
-    :param clouds: see :class:`ObservationNormalizer`
-    :return: its normaliser, not fitted
-    """
     assert isinstance(space, spaces.Box)
     if space.dtype == np.uint8 and len(space.shape) >= 3:
         return ImageNormalizer()
@@ -169,11 +139,6 @@ def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
 
 
 def _fit(normalizer: nn.Module, episodes: Sequence[Episode], key: str | None) -> None:
-    """
-    :param normalizer: of one entry
-    :param episodes: the training set
-    :param key: the entry's key, None for an array without one
-    """
     if not isinstance(normalizer, MinMaxNormalizer):
         return
     shape = tuple(normalizer.scale.shape)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,23 +30,17 @@ NoiseLifetime = Literal["episode", "chunk"]
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """
-    How to build a policy, without its weights.
-
-    :param policy_class: subclass of :class:`ImitationPolicy`
-    :param parameters: keyword arguments of its constructor
-    """
+    """How to build a policy, without its weights: its class and keyword arguments of the constructor."""
 
     policy_class: type[ImitationPolicy]
     parameters: dict[str, Any]
 
     @classmethod
     def of(cls, policy: ImitationPolicy) -> PolicySpec:
-        """:return: the spec of a policy"""
         return cls(type(policy), policy._get_constructor_parameters())
 
     def build(self) -> ImitationPolicy:
-        """:return: a policy with fresh weights that is not trained any more"""
+        """A policy with fresh weights that is not trained any more."""
         policy = self.policy_class(**self.parameters)
         policy.set_training_mode(False)
         return policy.requires_grad_(False)
@@ -60,9 +54,8 @@ class ImitationPolicy(BasePolicy):
         actions          a a a a      planned
         executed         x x x        then the next plan is made
 
-    :param observation_space: array or flat dictionary
-    :param action_space: ``Box`` with finite bounds
-    :param lr_schedule: learning rate as a function of the remaining progress
+    Arguments that are not listed here are Stable-Baselines3's. Actions are a ``Box`` with finite bounds.
+
     :param n_obs_steps: observations a plan is a function of
     :param horizon: planned actions H, the first at the time of the last observation
     :param n_action_steps: how many of them are executed before the next plan
@@ -71,17 +64,17 @@ class ImitationPolicy(BasePolicy):
     :param base: spec of a policy whose actions the network starts from
     :param features_extractor_class: turns each observation into a vector; by default what :func:`default_extractor`
         finds for its kind
-    :param features_extractor_kwargs: its keyword arguments
     :param cloud_scaling: ``"axes"`` scales each channel of a point cloud by what demonstrations show, ``"none"`` does
         not; images are divided by 255, everything else is scaled to [-1, 1] by what demonstrations show
     :param image_shift: greatest random shift of images in training, in pixels; 0 for none, None for a 21st of their
         width, 4 at 84, as in DrQ
-    :param optimizer_class: class of the optimizer
-    :param optimizer_kwargs: its keyword arguments besides the learning rate
     :raises ValueError: for spaces or windows that cannot work
     """
 
     network: ChunkNetwork
+    #: Class of the network. A subclass puts its keyword arguments into ``_settings`` before it calls the constructor.
+    network_class: ClassVar[Any]
+    _settings: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -128,7 +121,8 @@ class ImitationPolicy(BasePolicy):
             what = f"base policy {type(self.base).__name__}"
             check_same_spaces(observation_space, action_space, self.base, what=what, whose="the policy")
         normalizer = ObservationNormalizer(observation_space, clouds=cloud_scaling)
-        self.network = self._make_network(ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps))
+        encoder = ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps)
+        self.network = self.network_class(encoder, horizon, self.action_dim, **self._settings)
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False) if ema_decay is not None else None
         self.optimizer = self.optimizer_class(
             self.network.parameters(),
@@ -137,32 +131,17 @@ class ImitationPolicy(BasePolicy):
         )
         self.set_training_mode(False)
 
-    @abstractmethod
-    def _make_network(self, encoder: ObservationEncoder) -> ChunkNetwork:
-        """
-        :param encoder: of the observations
-        :return: the network of the method
-        """
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
-        data.update(
-            lr_schedule=self._dummy_schedule,  # the optimizer's state is not part of a policy file
-            n_obs_steps=self.n_obs_steps,
-            horizon=self.horizon,
-            n_action_steps=self.n_action_steps,
-            ema_decay=self.ema_decay,
-            noise_lifetime=self.noise_lifetime,
-            base=self.base_spec,
-            features_extractor_class=self.features_extractor_class,
-            features_extractor_kwargs=self.features_extractor_kwargs,
-            cloud_scaling=self.cloud_scaling,
-            image_shift=self.image_shift,
-            optimizer_class=self.optimizer_class,
-            optimizer_kwargs=self.optimizer_kwargs,
-        )
         del data["normalize_images"]  # images are the normaliser's to scale
-        return data
+        names = (
+            *("n_obs_steps", "horizon", "n_action_steps", "ema_decay", "noise_lifetime"),
+            *("features_extractor_class", "features_extractor_kwargs", "cloud_scaling", "image_shift"),
+            *("optimizer_class", "optimizer_kwargs"),
+        )
+        own = {name: getattr(self, name) for name in names}
+        # The optimizer's state is not part of a policy file.
+        return {**data, **own, "lr_schedule": self._dummy_schedule, "base": self.base_spec, **self._settings}
 
     @property
     def acting(self) -> ChunkNetwork:
@@ -181,11 +160,9 @@ class ImitationPolicy(BasePolicy):
 
     def update_moving_average(self, n_updates: int) -> None:
         """
-        Move the acting weights towards the trained ones.
+        Move the acting weights towards the trained ones, after update number ``n_updates``, from 1.
 
         The decay grows as 1 - (1 + n)^(-3/4) up to ``ema_decay``, as in Diffusion Policy.
-
-        :param n_updates: updates so far, from 1
         """
         if self.ema_network is None:
             return
@@ -199,11 +176,7 @@ class ImitationPolicy(BasePolicy):
                 average.copy_(value)
 
     def draw_noise(self, batch: int, deterministic: bool) -> Tensor:
-        """
-        :param batch: number of samples B
-        :param deterministic: whether every sample gets the same fixed noise
-        :return: ``[B, noise_dim]``
-        """
+        """Noise ``[B, noise_dim]``; deterministic, every sample gets the same fixed one."""
         own = self.acting.noise_dim
         noise = torch.randn(batch, own) if not deterministic else self.acting.fixed_noise().expand(batch, own)
         noise = noise.to(self.device)
@@ -212,10 +185,9 @@ class ImitationPolicy(BasePolicy):
     @torch.no_grad()
     def start(self, observations: TensorObs, noise: Tensor, deterministic: bool) -> Tensor | None:
         """
-        :param observations: raw, ``[B, history_steps, ...]`` or a dictionary of such
-        :param noise: ``[B, noise_dim]``
-        :param deterministic: see :meth:`ChunkNetwork.chunk`
-        :return: actions of the base policy ``[B, H, A]``, its last one repeated if it plans less far; None without one
+        Actions of the base policy ``[B, H, A]``, its last one repeated if it plans less far; None without one.
+
+        The arguments are those of :meth:`chunk`.
         """
         if self.base is None:
             return None
@@ -309,18 +281,15 @@ class ImitationPolicy(BasePolicy):
     forward = _predict
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
-        """
-        :param scaled_action: actions in [-1, 1]
-        :return: actions in the environment's units, inside its bounds
-        """
+        """Actions in [-1, 1] -> in the environment's units, inside its bounds."""
         space = self.action_space
         assert isinstance(space, spaces.Box)
         return np.clip(super().unscale_action(scaled_action), space.low, space.high)
 
     def set_training_mode(self, mode: bool) -> None:
         """
-        :param mode: True lets batch norm and dropout of the trained network behave as in training; the moving average
-            and a base policy never do
+        True lets batch norm and dropout of the trained network behave as in training; the moving average and a base
+        policy never do.
         """
         self.network.train(mode)
         self.training = mode
@@ -329,11 +298,15 @@ class ImitationPolicy(BasePolicy):
                 frozen.train(False)
 
 
+def aliases_of(policy: type[ImitationPolicy]) -> dict[str, type[BasePolicy]]:
+    """Stable-Baselines3's names of a policy, which reads every kind of observation."""
+    return dict.fromkeys(("MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy)
+
+
 def default_extractor(space: spaces.Space[Any]) -> type[BaseFeaturesExtractor]:
     """
-    :param space: of the observations, images with the channels first
-    :return: the extractor for its kind: convolutions for images, a PointNet for point clouds, one of these for each
-        entry of a dictionary; vectors are left as they are
+    Convolutions for images with the channels first, a PointNet for point clouds, one of these for each entry of a
+    dictionary; vectors are left as they are.
     """
     if isinstance(space, spaces.Dict):
         return CombinedEncoder

@@ -25,10 +25,7 @@ class CosineSchedule:
             raise ValueError(f"CosineSchedule needs warmup in [0, 1), got {self.warmup!r}.")
 
     def __call__(self, progress_remaining: float) -> float:
-        """
-        :param progress_remaining: 1 at the start of the training, 0 at its end
-        :return: the value
-        """
+        """The value, with ``progress_remaining`` from 1 at the start of the training to 0 at its end."""
         done = 1.0 - progress_remaining
         if done < self.warmup:
             return self.peak * done / self.warmup

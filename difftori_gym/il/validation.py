@@ -12,12 +12,7 @@ from difftori_gym.observations import entries, under
 
 
 def check_windows(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
-    """
-    :param n_obs_steps: observations in a window
-    :param horizon: planned actions
-    :param n_action_steps: executed actions
-    :raises ValueError: unless all are at least 1 and no more is executed than planned
-    """
+    """A ``ValueError`` unless all are at least 1 and no more is executed than planned."""
     for name, value in (("n_obs_steps", n_obs_steps), ("horizon", horizon), ("n_action_steps", n_action_steps)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"Imitation needs an integer {name} >= 1, got {value!r}.")
@@ -29,12 +24,8 @@ def check_same_spaces(
     observation_space: spaces.Space[Any], action_space: spaces.Space[Any], other: Any, *, what: str, whose: str
 ) -> None:
     """
-    :param observation_space: expected observations
-    :param action_space: expected actions
-    :param other: has ``observation_space`` and ``action_space``
-    :param what: name of ``other`` in the error
-    :param whose: where the expected spaces are from, in the error
-    :raises ValueError: if a key, a shape, a type or an action bound differs
+    A ``ValueError`` if a key, a shape, a type or an action bound of ``other``, called ``what``, is not as in ``whose``
+    spaces.
     """
     expected, got = _layout(observation_space), _layout(other.observation_space)
     if expected.keys() != got.keys():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from difftori_gym.il.episode import Episode
+from difftori_gym.il.validation import check_windows
 from difftori_gym.observations import ArrayObs, map_obs
 
 
@@ -61,7 +62,7 @@ class DemonstrationWindows:
     def __init__(
         self, episodes: Sequence[Episode], *, n_obs_steps: int, horizon: int, n_action_steps: int, source: str = ""
     ) -> None:
-        _check_window(n_obs_steps, horizon, n_action_steps)
+        check_windows(n_obs_steps, horizon, n_action_steps)
         lengths = np.array([len(episode.actions) for episode in episodes])
         if (lengths < horizon).any():
             first = int(np.argmax(lengths < horizon))
@@ -91,8 +92,8 @@ class DemonstrationWindows:
 
     def batch(self, indices: np.ndarray) -> WindowBatch:
         """
-        :param indices: numbers of windows, ``[B]``, each in [0, ``len(self)``)
-        :return: these windows, in this order
+        The windows of these numbers ``[B]``, in this order.
+
         :raises IndexError: if there is no window of that number
         """
         indices = np.asarray(indices, dtype=np.int64)
@@ -107,11 +108,7 @@ class DemonstrationWindows:
         return WindowBatch(observations, self._actions[action_rows], indices)
 
     def sample(self, batch_size: int, generator: np.random.Generator) -> WindowBatch:
-        """
-        :param batch_size: number of windows, at least 1
-        :param generator: source of randomness
-        :return: windows drawn uniformly, with replacement
-        """
+        """Windows drawn uniformly, with replacement."""
         return self.batch(generator.integers(len(self), size=batch_size))
 
 
@@ -119,8 +116,7 @@ def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """
     Concatenate along axis 0, without a copy where the arrays are consecutive parts of one array.
 
-    :param arrays: at least one, equal in all axes but the first
-    :return: ``[sum of lengths, ...]``
+    They are equal in all other axes; the result is ``[sum of lengths, ...]``.
     """
     first = arrays[0]
     if len(arrays) == 1:
@@ -138,26 +134,8 @@ def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _owner(array: np.ndarray) -> object:
-    """
-    :param array: an array
-    :return: the object whose memory it shows
-    """
+    """The object whose memory an array shows."""
     owner: object = array
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return owner
-
-
-def _check_window(n_obs_steps: int, horizon: int, n_action_steps: int) -> None:
-    """
-    :raises ValueError: if a number is out of its range
-    """
-    if n_obs_steps < 1:
-        raise ValueError(f"Windows need n_obs_steps >= 1, got {n_obs_steps}.")
-    if horizon < 1:
-        raise ValueError(f"Windows need horizon >= 1, got {horizon}.")
-    if not 1 <= n_action_steps <= horizon:
-        raise ValueError(
-            f"Windows need n_action_steps in [1, horizon={horizon}], got {n_action_steps}: "
-            "no more actions can be executed than are planned."
-        )

@@ -10,10 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def out_of_memory_explained(**settings: object) -> Iterator[None]:
-    """
-    :param settings: what the need for memory grows with, and what it is set to
-    :raises torch.OutOfMemoryError: in place of torch's own, with these settings and a remedy
-    """
+    """Tell torch's ``OutOfMemoryError`` with ``settings`` that the need for memory grows with, and a remedy."""
     try:
         yield
     except torch.OutOfMemoryError as error:

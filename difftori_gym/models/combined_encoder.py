@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import Tensor, nn
 
 from difftori_gym.models.image_encoder import ImageEncoder
@@ -39,10 +39,7 @@ class StateEncoder(BaseFeaturesExtractor):
         self.layers = mlp(get_flattened_obs_dim(observation_space), hidden_dims, features_dim, activation_fn)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """
-        :param observations: ``[B, ...]``
-        :return: features ``[B, features_dim]``
-        """
+        """``[B, ...]`` -> features ``[B, features_dim]``."""
         features: Tensor = self.layers(observations.flatten(1))
         return features
 
@@ -86,33 +83,32 @@ class CombinedEncoder(BaseFeaturesExtractor):
         encoders: dict[str, nn.Module] = {}
         features_dim = 0
         for key, space in entries.items():
-            encoder: BaseFeaturesExtractor | None
+            encoder: BaseFeaturesExtractor
             if kinds[key] == "image":
                 encoder = ImageEncoder(space, **(image_kwargs or {}))
             elif kinds[key] == "point_cloud":
                 encoder = PointNetEncoder(space, **(point_cloud_kwargs or {}))
+            elif only_vectors:
+                encoder = FlattenExtractor(space)
             else:
-                encoder = None if only_vectors else StateEncoder(space, **(vector_kwargs or {}))
-            encoders[module_name(key)] = nn.Flatten() if encoder is None else encoder
-            features_dim += get_flattened_obs_dim(space) if encoder is None else encoder.features_dim
+                encoder = StateEncoder(space, **(vector_kwargs or {}))
+            encoders[module_name(key)] = encoder
+            features_dim += encoder.features_dim
         super().__init__(observation_space, features_dim)
         self.keys = tuple(entries)
         self.encoders = nn.ModuleDict(encoders)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """
-        :param observations: preprocessed observations ``[B, ...]`` by key
-        :return: features ``[B, features_dim]``
-        """
+        """Preprocessed observations ``[B, ...]`` by key -> features ``[B, features_dim]``."""
         pairs = zip(self.keys, self.encoders.values(), strict=True)
         return torch.cat([encoder(observations[key]) for key, encoder in pairs], dim=1)
 
 
 def module_name(key: str) -> str:
     """
-    :param key: of an entry of a dictionary
-    :return: the name of its network: the key where torch takes it, which takes neither dots, as in
-        ``observation.state``, nor names that modules have themselves, as ``type``; different for different keys
+    The name of an entry's network, different for different keys: the key where torch takes it.
+
+    It takes neither dots, as in ``observation.state``, nor names that modules have themselves, as ``type``.
     """
     name = key.replace("%", "%25").replace(".", "%2E")
     return f"%{name}" if not name or hasattr(_EMPTY, name) else name

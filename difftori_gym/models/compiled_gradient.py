@@ -33,12 +33,9 @@ def compiled_value_and_gradient(
     model: LatentModel, z0: Tensor, actions: Tensor, *, discount: float
 ) -> tuple[Tensor, Tensor] | None:
     """
-    :param model: what is imagined with
-    :param z0: latent states ``[B, Z]``
-    :param actions: action sequences ``[B, H, A]`` in [-1, 1]
-    :param discount: per-step discount, in (0, 1]
-    :return: returns ``[B]`` and their gradient ``[B, H, A]``, without a graph; None where nothing can be compiled,
-        which is found out once for each kind of device
+    Returns ``[B]`` and their gradient ``[B, H, A]`` as of :func:`latent_return`, without a graph.
+
+    None where nothing can be compiled, which is found out once for each kind of device.
     """
     device = actions.device.type
     if device in _refused:

@@ -26,8 +26,6 @@ class GaussianPosterior(nn.Module):
     :param features_dim: size F of the encoded observations
     :param actions_dim: H * A
     :param latent_dim: Z
-    :param hidden_dims: hidden sizes
-    :param activation_fn: activation of the hidden layers
     """
 
     def __init__(
@@ -42,11 +40,7 @@ class GaussianPosterior(nn.Module):
         self.network = mlp(features_dim + actions_dim, hidden_dims, 2 * latent_dim, activation_fn)
 
     def forward(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        :param features: ``[B, F]``
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: mean and logarithm of the variance, each ``[B, Z]``
-        """
+        """Features ``[B, F]``, actions ``[B, H, A]`` in [-1, 1] -> mean and logarithm of the variance ``[B, Z]``."""
         mean, log_variance = self.network(torch.cat([features, actions.flatten(1)], dim=-1)).chunk(2, dim=-1)
         return mean, log_variance
 
@@ -58,8 +52,6 @@ class ChunkScore(nn.Module):
     :param condition_dim: size C of what an action sequence is scored in view of, features and latent
     :param horizon: H
     :param action_dim: A
-    :param hidden_dims: hidden sizes
-    :param activation_fn: activation of the hidden layers
     """
 
     def __init__(
@@ -72,15 +64,10 @@ class ChunkScore(nn.Module):
     ) -> None:
         super().__init__()
         self.condition_dim, self.horizon, self.action_dim = condition_dim, horizon, action_dim
-        self.network = mlp(condition_dim + horizon * action_dim, hidden_dims, 1, activation_fn)
-        _start_small(self.network)
+        self.network = mlp(condition_dim + horizon * action_dim, hidden_dims, 1, activation_fn, FIRST_SCORE_GAIN)
 
     def forward(self, condition: Tensor, actions: Tensor) -> Tensor:
-        """
-        :param condition: ``[B, C]``
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: scores ``[B]``
-        """
+        """Condition ``[B, C]`` and actions ``[B, H, A]`` in [-1, 1] -> scores ``[B]``."""
         return self.network(torch.cat([condition, actions.flatten(1)], dim=-1)).squeeze(-1)
 
 
@@ -96,7 +83,6 @@ class LatentScore(nn.Module):
     :param action_dim: A
     :param state_dim: size of the latent state z
     :param hidden_dims: hidden sizes of score and dynamics; the encoder e takes the first
-    :param activation_fn: activation of the hidden layers
     :param discount: per-step discount, in (0, 1]
     """
 
@@ -113,23 +99,14 @@ class LatentScore(nn.Module):
         self.condition_dim, self.action_dim, self.discount = condition_dim, action_dim, discount
         self.encoder = mlp(condition_dim, hidden_dims[:1], state_dim, activation_fn)
         self.dynamics = mlp(state_dim + action_dim, hidden_dims, state_dim, activation_fn)
-        self.score = mlp(state_dim + action_dim, hidden_dims, 1, activation_fn)
-        _start_small(self.score)
+        self.score = mlp(state_dim + action_dim, hidden_dims, 1, activation_fn, FIRST_SCORE_GAIN)
 
     def forward(self, condition: Tensor, actions: Tensor) -> Tensor:
-        """
-        :param condition: ``[B, C]``
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: discounted sums of scores ``[B]``
-        """
+        """Condition ``[B, C]`` and actions ``[B, H, A]`` in [-1, 1] -> discounted sums of scores ``[B]``."""
         return self.scores_from(self.encoder(condition), actions)
 
     def scores_from(self, z: Tensor, actions: Tensor) -> Tensor:
-        """
-        :param z: first latent states ``[B, Z]``
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: discounted sums of scores ``[B]``
-        """
+        """First latent states ``[B, Z]`` and actions ``[B, H, A]`` in [-1, 1] -> discounted sums of scores ``[B]``."""
         inputs = []
         for t in range(actions.shape[1]):
             inputs.append(torch.cat([z, actions[:, t]], dim=-1))
@@ -138,10 +115,3 @@ class LatentScore(nn.Module):
         scores = self.score(torch.stack(inputs, dim=1)).squeeze(-1)  # [B, H]
         weights = self.discount ** torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
         return torch.mv(scores, weights)
-
-
-def _start_small(network: nn.Sequential) -> None:
-    last = network[-1]
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        last.weight.mul_(FIRST_SCORE_GAIN)

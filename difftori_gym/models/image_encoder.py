@@ -94,10 +94,7 @@ class ImageEncoder(BaseFeaturesExtractor):
         self.squash = nn.Sequential(nn.LayerNorm(self.features_dim), nn.Tanh()) if squash else nn.Identity()
 
     def forward(self, observations: Tensor) -> Tensor:
-        """
-        :param observations: images ``[B, C, H, W]``, floats
-        :return: features ``[B, features_dim]``
-        """
+        """Images ``[B, C, H, W]``, floats -> features ``[B, features_dim]``."""
         if self.flow is None:
             read = self._read(observations)
         else:
@@ -145,10 +142,7 @@ class WhitenedConv2d(nn.Conv2d):
         self.register_buffer("running_batches", torch.zeros(1))  # a float, because whole state dicts are averaged
 
     def forward(self, input: Tensor) -> Tensor:
-        """
-        :param input: images ``[B, C, H, W]``, floats
-        :return: what the convolution of the whitened images gives
-        """
+        """Images ``[B, C, H, W]``, floats -> what the convolution of the whitened images gives."""
         if self.training:
             self._observe(input.detach()[:_OBSERVED])
         # A convolution is linear: its weights are mixed and its output is centred instead of its input, which has many
@@ -173,7 +167,7 @@ class WhitenedConv2d(nn.Conv2d):
 
 
 def _smallest(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """:return: the least side of an image that :class:`ImageEncoder` takes"""
+    """The least side of an image that :class:`ImageEncoder` takes."""
     size = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         # One pixel less is padded; more than one pixel of output needs no padding.
@@ -182,11 +176,7 @@ def _smallest(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def _check_images(space: spaces.Space[Any]) -> tuple[int, int, int]:
-    """
-    :param space: an observation space
-    :return: channels, height, width
-    :raises ValueError: unless it holds channel-first images
-    """
+    """Channels, height, width; a ``ValueError`` unless the space holds channel-first images."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
         raise ValueError(
             f"ImageEncoder expected images [channels, height, width], got {space}: use MlpPolicy for vectors and "

@@ -1,4 +1,4 @@
-"""The learned latent model a plan is made in: dynamics, reward, value, termination and policy prior."""
+"""The learned latent model a plan is made in: encoder, dynamics, reward, value, termination and policy prior."""
 
 from __future__ import annotations
 
@@ -10,6 +10,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from difftori_gym.models.mlp import EnsembleCritic, mlp
+
+
+class LatentEncoder(nn.Module):
+    """
+    h of the paper: a feature extractor of Stable-Baselines3's kind, then an MLP to the latent state.
+
+    Pixels, point clouds and dictionaries are a matter of the extractor alone.
+
+    :param features_extractor: preprocessed observation -> ``[B, features_dim]``; has ``features_dim``
+    :param hidden_dims: hidden sizes of the MLP; the paper uses one layer of 256
+    :param latent_dim: Z
+    :param activation_fn: activation of the MLP
+    """
+
+    def __init__(
+        self,
+        features_extractor: nn.Module,
+        hidden_dims: Sequence[int],
+        latent_dim: int,
+        activation_fn: type[nn.Module] = nn.ELU,
+    ) -> None:
+        super().__init__()
+        self.features_extractor = features_extractor
+        features_dim: Any = features_extractor.features_dim
+        self.head = mlp(int(features_dim), hidden_dims, latent_dim, activation_fn)
+
+    def forward(self, observation: Tensor | dict[str, Tensor]) -> Tensor:
+        """A preprocessed observation ``[B, ...]``, or a dictionary of such -> latent states ``[B, Z]``."""
+        return self.head(self.features_extractor(observation))
 
 
 class LatentModel(nn.Module):
@@ -46,14 +75,10 @@ class LatentModel(nn.Module):
         self.latent_dim, self.action_dim = latent_dim, action_dim
         joint = latent_dim + action_dim
         self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
-        self.reward = mlp(joint, reward_arch, 1, activation_fn)
-        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn)
+        self.reward = mlp(joint, reward_arch, 1, activation_fn, last_gain=0.0)
+        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn, last_gain=0.0)
         self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn, layer_norm)
         self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
-        for head in (self.reward, self.termination):
-            final = head[-1]
-            assert isinstance(final, nn.Linear)
-            nn.init.zeros_(final.weight)
         # A float, because Stable-Baselines3 averages whole state dicts; the bool saves a read from the device.
         self.register_buffer("episodic_flag", torch.zeros(1))
         self._episodic = False
@@ -74,35 +99,22 @@ class LatentModel(nn.Module):
 
     def next(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """
-        One imagined step.
-
-        :param z: latent states ``[B, Z]``
-        :param action: actions ``[B, A]`` in [-1, 1]
-        :return: next latent states ``[B, Z]``, rewards ``[B]``
+        One imagined step: latent states ``[B, Z]``, actions ``[B, A]`` in [-1, 1] -> next states ``[B, Z]``, rewards
+        ``[B]``.
         """
         x = torch.cat([z, action], dim=-1)
         return self.dynamics(x), self.reward(x).squeeze(-1)
 
     def Q(self, z: Tensor, action: Tensor) -> Tensor:
-        """
-        :param z: latent states ``[B, Z]``
-        :param action: actions ``[B, A]`` in [-1, 1]
-        :return: values ``[n_critics, B]``
-        """
+        """Latent states ``[B, Z]`` and actions ``[B, A]`` in [-1, 1] -> values ``[n_critics, B]``."""
         return self.critic(z, action)
 
     def pi(self, z: Tensor) -> Tensor:
-        """
-        :param z: latent states ``[B, Z]``
-        :return: actions of the policy prior ``[B, A]`` in (-1, 1)
-        """
+        """Latent states ``[B, Z]`` -> actions of the policy prior ``[B, A]`` in (-1, 1)."""
         return torch.tanh(self.actor(z))
 
     def survival(self, z: Tensor) -> Tensor:
-        """
-        :param z: latent states ``[B, Z]`` just entered
-        :return: probability ``[B]`` that the episode did not terminate on entering them
-        """
+        """Probability ``[B]`` that the episode did not terminate on entering latent states ``[B, Z]``."""
         return torch.sigmoid(-self.termination(z).squeeze(-1))
 
 
@@ -154,12 +166,10 @@ def rollout_prior(model: LatentModel, z0: Tensor, horizon: int, noise: Tensor | 
 
 def termination_loss(model: LatentModel, z: Tensor, terminated: Tensor) -> Tensor:
     """
-    Binary cross-entropy of the termination head, per sample.
+    Binary cross-entropy of the termination head ``[N]``.
 
-    :param model: has the termination head
     :param z: latent states ``[N, Z]`` just entered
     :param terminated: 1 where the episode ended there by termination, else 0, ``[N]``
-    :return: losses ``[N]``
     """
     logits = model.termination(z).squeeze(-1)
     return F.binary_cross_entropy_with_logits(logits, terminated, reduction="none")

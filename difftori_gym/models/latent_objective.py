@@ -32,9 +32,10 @@ class LatentObjective(ScanObjective):
 
     def __call__(self, actions: Tensor) -> Tensor:
         """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: returns ``[B]``, differentiable in ``z0``, ``actions`` and the model's parameters; nan for a latent
-            state that is not finite, which gets no gradient and gives none
+        Actions ``[B, H, A]`` in [-1, 1] -> returns ``[B]``, differentiable in ``z0``, actions and the model's
+        parameters.
+
+        They are nan for a latent state that is not finite, which gets no gradient and gives none.
         """
         # Kept out of the networks: in their backward 0 * nan would otherwise reach the weights all samples share.
         z0 = torch.where(self._whole[:, None], self.z0, 0.0)
@@ -42,14 +43,10 @@ class LatentObjective(ScanObjective):
         return torch.where(self._whole, imagined(self.model, z0, actions, discount=self.discount), torch.nan)
 
     def repeat(self, n: int) -> LatentObjective:
-        """
-        :param n: number of copies, at least 1
-        :return: the objective of ``n`` copies of the batch, one after the other
-        """
+        """The objective of ``n`` copies of the batch, one after the other."""
         return LatentObjective(self.model, self.z0.repeat(n, 1), discount=self.discount, compile=self.compile)
 
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """See the parent."""
         if self.compile:
             found = compiled_value_and_gradient(self.model, self.z0, actions, discount=self.discount)
             if found is not None:
@@ -57,7 +54,6 @@ class LatentObjective(ScanObjective):
         return super().value_and_gradient(actions)
 
     def value_only(self, actions: Tensor) -> Tensor:
-        """See the parent."""
         if self.compile:
             with torch.no_grad():
                 return self(actions)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 def orthogonal_init(module: nn.Module) -> None:
     """
-    Orthogonal weights and zero biases for linear and convolutional layers, as TD-MPC starts its networks.
-
-    Convolutions are taken to be followed by ReLU.
+    Orthogonal weights and zero biases for linear layers and for convolutions, which ReLU is taken to follow: TD-MPC's
+    start.
     """
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.orthogonal_(module.weight, nn.init.calculate_gain("relu") if isinstance(module, nn.Conv2d) else 1.0)
@@ -21,22 +20,27 @@ def orthogonal_init(module: nn.Module) -> None:
 
 
 def mlp(
-    input_dim: int, hidden_dims: Sequence[int], output_dim: int, activation_fn: type[nn.Module] = nn.ELU
+    input_dim: int,
+    hidden_dims: Sequence[int],
+    output_dim: int,
+    activation_fn: type[nn.Module] = nn.ELU,
+    last_gain: float = 1.0,
 ) -> nn.Sequential:
     """
-    :param input_dim: size of the last input axis
-    :param hidden_dims: sizes of the hidden layers; empty means one linear layer
-    :param output_dim: size of the last output axis
-    :param activation_fn: activation after every hidden layer
-    :return: ``[..., input_dim]`` -> ``[..., output_dim]``, orthogonally initialised
+    ``[..., input_dim]`` -> ``[..., output_dim]``, orthogonally initialised, the weights of the last layer times
+    ``last_gain``. No hidden layers mean one linear layer.
     """
     layers: list[nn.Module] = []
     for size in hidden_dims:
         layers += [nn.Linear(input_dim, size), activation_fn()]
         input_dim = size
-    layers.append(nn.Linear(input_dim, output_dim))
-    network = nn.Sequential(*layers)
+    last = nn.Linear(input_dim, output_dim)
+    network = nn.Sequential(*layers, last)
     network.apply(orthogonal_init)
+    with torch.no_grad():
+        last.weight.mul_(last_gain)
+    if last_gain == 0.0:
+        nn.init.zeros_(last.weight)  # none of them negative
     return network
 
 
@@ -65,9 +69,8 @@ class EnsembleCritic(nn.Module):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        members = [mlp(state_dim + action_dim, hidden_dims, 1, activation_fn) for _ in range(num_members)]
+        members = [mlp(state_dim + action_dim, hidden_dims, 1, activation_fn, 0.0) for _ in range(num_members)]
         for member in members:
-            nn.init.zeros_(member[-1].weight)  # type: ignore[arg-type]
             if hidden_dims:
                 member[1] = nn.Sequential(nn.LayerNorm(hidden_dims[0]), nn.Tanh())
             for index, size in enumerate(hidden_dims[1:] if layer_norm else (), start=1):
@@ -75,10 +78,6 @@ class EnsembleCritic(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        """
-        :param state: ``[B, state_dim]``
-        :param action: ``[B, action_dim]`` in [-1, 1]
-        :return: values ``[E, B]``
-        """
+        """States ``[B, state_dim]`` and actions ``[B, action_dim]`` in [-1, 1] -> values ``[E, B]``."""
         x = torch.cat([state, action], dim=-1)
         return torch.cat([member(x) for member in self.members], dim=-1).movedim(-1, 0)

@@ -53,16 +53,11 @@ class PointNetEncoder(BaseFeaturesExtractor):
         self.final = nn.Sequential(nn.Linear(size, features_dim), nn.LayerNorm(features_dim))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """
-        :param observations: point clouds ``[B, N, 3]`` or ``[B, N, 6]``
-        :return: features ``[B, features_dim]``
-        """
+        """Point clouds ``[B, N, 3]`` or ``[B, N, 6]`` -> features ``[B, features_dim]``."""
         clouds = observations[..., : self.in_channels]
-        features: Tensor = self.final(self._greatest(clouds) if torch.is_grad_enabled() else self._pooled(clouds))
-        return features
-
-    def _pooled(self, clouds: Tensor) -> Tensor:
-        return torch.cat([self.points(part).amax(dim=1) for part in _parts(clouds)])
+        if torch.is_grad_enabled():
+            return self.final(self._greatest(clouds))
+        return self.final(torch.cat([self.points(part).amax(dim=1) for part in _parts(clouds)]))
 
     def _greatest(self, clouds: Tensor) -> Tensor:
         """

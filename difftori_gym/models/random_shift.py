@@ -48,21 +48,17 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = N
 
 
 def default_shift(width: int) -> int:
-    """
-    :param width: of the images, in pixels
-    :return: greatest shift, in pixels: 4 at 84, in proportion for others
-    """
+    """Greatest shift of images so wide, in pixels: 4 at 84, in proportion for others."""
     return width // PIXELS_PER_SHIFT
 
 
 def shifted_images(observations: TensorObs, space: spaces.Space[Any], shift: int | None = None) -> TensorObs:
     """
-    Move every image at random, each observation of a window on its own, as TD-MPC does.
+    Move every image at random by up to ``shift`` pixels (None: a 21st of the width), each observation of a window on
+    its own.
 
-    :param observations: with any leading axes, ``[..., C, H, W]``, or a dictionary of such
-    :param space: of one observation, which tells where the images are
-    :param shift: greatest shift in pixels; None for a 21st of the width
-    :return: the same with moved images, everything else as it was
+    Observations are ``[..., C, H, W]``, or a dictionary of such; ``space`` of one observation tells where the images
+    are. Everything else stays as it was, as in TD-MPC.
     """
     expected = entries(space)
     return from_entries(

@@ -29,18 +29,12 @@ class ChunkObjective(ScanObjective):
         super().__init__(score, Parts(head=[score.network], shared=score.condition_dim), conditioned, 1.0)
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: scores ``[B]``, differentiable in ``condition``, ``actions`` and the score's parameters
-        """
+        """Actions ``[B, H, A]`` in [-1, 1] -> scores ``[B]``, differentiable in condition, actions and parameters."""
         hidden = self.z0 + F.linear(actions.flatten(1), self._weight)
         return self.score.network[1:](hidden).squeeze(-1)
 
     def repeat(self, n: int) -> ChunkObjective:
-        """
-        :param n: number of copies, at least 1
-        :return: the objective of ``n`` copies of the batch, one after the other
-        """
+        """The objective of ``n`` copies of the batch, one after the other."""
         return ChunkObjective(self.score, self.condition.repeat(n, 1))
 
 
@@ -58,15 +52,9 @@ class LatentScoreObjective(ScanObjective):
         super().__init__(score, Parts([score.score], [score.dynamics]), score.encoder(condition), score.discount)
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: scores ``[B]``, differentiable in ``condition``, ``actions`` and the score's parameters
-        """
+        """Actions ``[B, H, A]`` in [-1, 1] -> scores ``[B]``, differentiable in condition, actions and parameters."""
         return self.score.scores_from(self.z0, actions)
 
     def repeat(self, n: int) -> LatentScoreObjective:
-        """
-        :param n: number of copies, at least 1
-        :return: the objective of ``n`` copies of the batch, one after the other
-        """
+        """The objective of ``n`` copies of the batch, one after the other."""
         return LatentScoreObjective(self.score, self.condition.repeat(n, 1))

@@ -17,11 +17,7 @@ from torch import Tensor, nn
 
 
 class StepEmbedding(nn.Module):
-    """
-    Sines and cosines of a diffusion step, then a small MLP.
-
-    :param dim: size of the result, even
-    """
+    """Sines and cosines of a diffusion step, then a small MLP; ``dim`` is even."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -31,10 +27,7 @@ class StepEmbedding(nn.Module):
         self.network = nn.Sequential(nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
 
     def forward(self, steps: Tensor) -> Tensor:
-        """
-        :param steps: diffusion steps ``[B]``
-        :return: ``[B, dim]``
-        """
+        """Diffusion steps ``[B]`` -> ``[B, dim]``."""
         half = self.dim // 2
         exponents = torch.arange(half, device=steps.device) / (half - 1)
         angles = steps.float()[:, None] * torch.exp(-math.log(10_000.0) * exponents)
@@ -42,15 +35,7 @@ class StepEmbedding(nn.Module):
 
 
 class FiLMBlock(nn.Module):
-    """
-    Two convolutions; between them every channel is scaled and shifted by what the condition says.
-
-    :param inputs: input channels
-    :param outputs: output channels, a multiple of ``num_groups``
-    :param condition_dim: size of the condition
-    :param kernel_size: odd
-    :param num_groups: groups of the normalisation
-    """
+    """Two convolutions; between them every channel is scaled and shifted by what the condition says."""
 
     def __init__(self, inputs: int, outputs: int, condition_dim: int, kernel_size: int, num_groups: int) -> None:
         super().__init__()
@@ -60,23 +45,13 @@ class FiLMBlock(nn.Module):
         self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """
-        :param x: ``[B, inputs, T]``
-        :param condition: ``[B, condition_dim]``
-        :return: ``[B, outputs, T]``
-        """
+        """``[B, inputs, T]`` and condition ``[B, condition_dim]`` -> ``[B, outputs, T]``."""
         scale, shift = self.film(condition)[:, :, None].chunk(2, dim=1)
         return self.second(scale * self.first(x) + shift) + self.shortcut(x)
 
 
 def convolution(inputs: int, outputs: int, kernel_size: int, num_groups: int) -> nn.Sequential:
-    """
-    :param inputs: input channels
-    :param outputs: output channels, a multiple of ``num_groups``
-    :param kernel_size: odd
-    :param num_groups: groups of the normalisation
-    :return: ``[B, inputs, T]`` -> ``[B, outputs, T]``
-    """
+    """``[B, inputs, T]`` -> ``[B, outputs, T]``; ``outputs`` is a multiple of ``num_groups``, the kernel's size odd."""
     return nn.Sequential(
         nn.Conv1d(inputs, outputs, kernel_size, padding=kernel_size // 2),
         nn.GroupNorm(num_groups, outputs),
@@ -127,10 +102,11 @@ class ConditionalUnet1D(nn.Module):
 
     def forward(self, actions: Tensor, steps: Tensor, condition: Tensor) -> Tensor:
         """
+        Noise or clean actions ``[B, T, A]``, whatever it is trained on.
+
         :param actions: noisy ``[B, T, A]``, T a multiple of ``time_multiple``
         :param steps: diffusion steps ``[B]``
         :param condition: ``[B, condition_dim]``
-        :return: noise or clean actions, whatever it is trained on ``[B, T, A]``
         """
         condition = torch.cat([self.embedding(steps), condition], dim=-1)
         x, skipped = actions.transpose(1, 2), []

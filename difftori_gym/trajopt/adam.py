@@ -36,14 +36,9 @@ TINY = 1e-20
 
 def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
     """
-    Ascend ``objective`` with ``settings.max_iterations`` steps per sample, each one evaluation of its gradient, and one
-    more for the value in the end.
+    Steps of one gradient each, and one value more in the end; ``step_size`` is how far the first one moves an action.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``, differentiable in the actions, twice for a backward mode
-    :param actions: start ``[B, H, A]``
-    :param settings: uses ``max_iterations, step_size, bounds, wall_gradient, backward_mode, backward_num_iterations``;
-        ``step_size`` is how far the first step moves an action
-    :return: the solution; the derivative takes the means of iterations that are not differentiated for constants
+    The derivative takes the means of iterations that are not differentiated for constants.
     """
     return climb(objective, actions, settings, _ShrinkingSteps)
 

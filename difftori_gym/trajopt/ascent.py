@@ -26,24 +26,18 @@ ROUNDING = 8.0
 
 @dataclass(frozen=True)
 class Point:
-    """
-    What is known of the objective at one iterate, without a graph.
-
-    :param actions: iterate ``[B, H, A]``
-    :param value: objective ``[B]``
-    :param gradient: its gradient ``[B, H, A]``
-    """
+    """What is known of the objective at one iterate, without a graph."""
 
     actions: Tensor
     value: Tensor
     gradient: Tensor
 
     def usable(self) -> Tensor:
-        """:return: mask ``[B]``, False where value or gradient is not finite"""
+        """Mask ``[B]``, False where value or gradient is not finite."""
         return finite(self.value) & finite(self.gradient).flatten(1).all(1)
 
     def where(self, mask: Tensor, other: Point) -> Point:
-        """:return: this point where ``mask`` ``[B]`` is True, the other elsewhere"""
+        """This point where ``mask`` ``[B]`` is True, the other elsewhere."""
         wide = mask[:, None, None]
         return Point(
             torch.where(wide, self.actions, other.actions),
@@ -52,46 +46,21 @@ class Point:
         )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """
-    A step that a rule proposes.
-
-    :param actions: where it leads ``[B, H, A]``, possibly outside the box
-    :param parameters: what the rule needs to repeat it, tensors ``[B, ...]``
-    """
-
-    actions: Tensor
-    parameters: tuple[Tensor, ...]
-
-
 class Rule(Protocol):
     """How a solver steps. An instance lives for one solve and keeps the step lengths of every sample."""
 
-    def propose(self, point: Point) -> Trial:
-        """
-        :param point: iterate
-        :return: the next trial
-        """
+    def propose(self, point: Point) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Where the next trial leads, maybe outside the box, and the tensors ``[B, ...]`` that :meth:`repeat` needs."""
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
-        """
-        Change step lengths after a trial.
-
-        :param point: iterate before it
-        :param trial: the trial
-        :param accepted: mask ``[B]``
-        """
+        """Change step lengths after a trial from ``point``, which the samples ``accepted`` ``[B]`` take."""
 
     def repeat(self, actions: Tensor, parameters: tuple[Tensor, ...], takes: Tensor) -> Tensor:
         """
-        A step of the search once more, with a graph.
+        Where a step of the search leads ``[B, H, A]``, possibly outside the box, once more and with a graph.
 
-        :param actions: iterate ``[B, H, A]``
-        :param parameters: those of the trial
-        :param takes: mask ``[B]`` of samples that take the step; the others' numbers may be broken and must not enter
-            the arithmetic
-        :return: where it leads ``[B, H, A]``, possibly outside the box, arbitrary for samples that do not take it
+        ``takes`` is the mask ``[B]`` of samples that take the step; the others' numbers may be broken and must not
+        enter the arithmetic, and what is returned for them does not matter.
         """
 
 
@@ -131,14 +100,7 @@ def ascend(objective: FastObjective, actions: Tensor, settings: Settings, rule: 
 def search(
     objective: FastObjective, start: Tensor, settings: Settings, rule: Rule, record: IterateRecord
 ) -> tuple[Tensor, list[Step]]:
-    """
-    :param objective: ``[B, H, A]`` -> ``[B]``
-    :param start: start ``[B, H, A]``, finite, without a graph
-    :param settings: uses ``max_iterations, bounds``
-    :param rule: proposes the steps
-    :param record: notes the iterates
-    :return: last iterate ``[B, H, A]``, and the steps that :func:`repeat` takes
-    """
+    """The last iterate ``[B, H, A]`` from a finite start without a graph, and the steps that :func:`repeat` takes."""
     point = _measure(objective, start, settings)
     steps: list[Step] = []
     done = ~point.usable()
@@ -160,9 +122,9 @@ def _attempt(
     record: IterateRecord,
     done: Tensor,
 ) -> tuple[Point, Step, Tensor]:
-    proposal = rule.propose(point)
-    usable = finite(proposal.actions).flatten(1).all(1)
-    trial_actions = torch.where((usable & ~done)[:, None, None], _bounded(proposal.actions, settings), point.actions)
+    proposed, parameters = rule.propose(point)
+    usable = finite(proposed).flatten(1).all(1)
+    trial_actions = torch.where((usable & ~done)[:, None, None], _bounded(proposed, settings), point.actions)
     trial = _measure(objective, trial_actions, settings)
     usable = usable & trial.usable()
     record.add_step(usable | done)
@@ -175,7 +137,7 @@ def _attempt(
     promised = (point.gradient * (trial.actions - point.actions)).sum(dim=(1, 2))
     done = done | (usable & ~accepted & (promised <= rounding))
     rule.adapt(point, trial, accepted)
-    return trial.where(accepted, point), Step(point.actions, proposal.parameters, accepted), done
+    return trial.where(accepted, point), Step(point.actions, parameters, accepted), done
 
 
 def _measure(objective: FastObjective, actions: Tensor, settings: Settings) -> Point:
@@ -197,13 +159,7 @@ def _bounded(actions: Tensor, settings: Settings) -> Tensor:
 
 def repeat(start: Tensor, steps: list[Step], settings: Settings, rule: Rule) -> Tensor:
     """
-    The last iterate as a function of what the objective captured, by the accepted steps.
-
-    :param start: start ``[B, H, A]``, in whose graph ``"unroll"`` ends
-    :param steps: all steps of the search
-    :param settings: uses ``max_iterations, bounds, wall_gradient, backward_mode, backward_num_iterations``
-    :param rule: repeats a step with a graph
-    :return: last iterate ``[B, H, A]``, equal to that of the search up to rounding
+    The last iterate as a function of what the objective captured and, for ``"unroll"``, the start, but for rounding.
     """
     current = start
     if settings.backward_mode == "truncated" and settings.backward_num_iterations < settings.max_iterations:

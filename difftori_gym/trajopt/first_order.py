@@ -24,17 +24,15 @@ class StepRule(Protocol):
 
     def step(self, point: Tensor, value: Tensor, gradient: Tensor, guard: IterateRecord | None) -> Tensor:
         """
-        :param point: iterate ``[B, H, A]``
-        :param value: objective there ``[B]``
-        :param gradient: its gradient ``[B, H, A]``
-        :param guard: told which samples can take the step; the others stay, and are masked before the arithmetic and
-            not after it: in its backward, 0 * nan would otherwise reach what all samples share. None asks for the same
-            numbers without a look at them.
-        :return: where the step leads ``[B, H, A]``, possibly outside the box
+        Where a step leads ``[B, H, A]``, possibly outside the box, from a point with its value ``[B]`` and gradient.
+
+        ``guard`` is told which samples can take the step; the others stay, and are masked before the arithmetic and not
+        after it: in its backward, 0 * nan would otherwise reach what all samples share. None asks for the same numbers
+        without a look at them.
         """
 
     def trace(self) -> Tensor:
-        """:return: any shape; not finite if a step was taken without a guard that a guard would have refused"""
+        """Any shape; not finite if a step was taken without a guard that a guard would have refused."""
 
 
 def climb(
@@ -65,11 +63,7 @@ def climb(
 
 
 def may_look_in_the_end(settings: Settings, start: Tensor) -> bool:
-    """
-    :param settings: treatment of the box, backward mode
-    :param start: ``[B, H, A]``
-    :return: whether guards can be left out; on another device the last look at the numbers had to be waited for
-    """
+    """Whether guards can be left out; on another device the last look at the numbers had to be waited for."""
     numbers_only = settings.backward_mode == "none" and settings.bounds != "clamp"
     return numbers_only and start.device.type == "cpu" and start.numel() > 0
 

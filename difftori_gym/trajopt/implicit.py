@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.conjugate_gradient import conjugate_gradient
 from difftori_gym.trajopt.iterates import HIGH, finite, free_gradient
 from difftori_gym.trajopt.linearization import hessian, linearize, second_derivative
 from difftori_gym.trajopt.objective import FastObjective
@@ -30,23 +29,17 @@ from difftori_gym.trajopt.solution import Solution
 DENSE_LIMIT = 64
 """Up to so many actions H * A per sample the Hessian is written out; beyond, only products with it are computed."""
 
+TOLERANCE_DIGITS = 0.65
+"""Share of the digits of the dtype to which residuals are reduced: 1e-10 in float64, 3e-5 in float32."""
+
 Inverse = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``[B, n]`` -> (-H_FF)^-1 times its free part ``[B, n]``, zero elsewhere; mask ``[B]`` of samples that have one."""
 
 
 def differentiate(objective: FastObjective, solution: Solution, settings: Settings) -> Solution:
-    """
-    Give ``solution.actions`` the derivative of the maximum, and measure whether it is one.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions
-    :param solution: what a solver found, without a graph
-    :param settings: uses ``bounds, stationarity_tolerance``
-    :return: the same numbers; ``actions`` with a graph, ``stationarity`` and ``stationary`` set
-    """
+    """The same numbers, ``actions`` with the derivative of the maximum, ``stationarity`` and ``stationary`` set."""
     with torch.enable_grad():
-        point, value, gradient = linearize(
-            objective, solution.actions.detach(), settings, differentiate=True, twice=True
-        )
+        point, value, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
         with torch.no_grad():
             free = _free(point, gradient, settings).flatten(1)  # [B, n]
             inverse = _inverse(gradient, point, free)
@@ -109,6 +102,35 @@ def _matrix_free_inverse(gradient: Tensor, point: Tensor, free: Tensor) -> Inver
         return torch.where((solved & definite)[:, None], found, 0.0), solved & definite
 
     return solve
+
+
+@torch.no_grad()
+def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Solve M x = right for each sample, M symmetric and positive definite; ``product`` is ``[B, n]`` -> M times it.
+
+    Also mask ``[B]`` of samples that are solved: a direction of curvature that is not positive, or more than 2 n
+    iterations, leave a sample unsolved.
+    """
+    scale = right.abs().amax(dim=1, keepdim=True)  # [B, 1]; products of small numbers must not underflow
+    residual = torch.where(scale > 0, right / scale, 0.0)
+    x, direction = torch.zeros_like(right), residual
+    squared = residual.square().sum(1)
+    target = squared * torch.finfo(right.dtype).eps ** (2.0 * TOLERANCE_DIGITS)
+    running = squared > target
+    for _ in range(2 * right.shape[1]):
+        if not bool(running.any()):  # each product costs as much as a few evaluations of the objective
+            break
+        image = product(direction)
+        curvature = (direction * image).sum(1)
+        proceeds = running & (curvature > 0)  # also False for nan
+        length = torch.where(proceeds, squared / curvature, 0.0)[:, None]
+        x = x + torch.where(proceeds[:, None], length * direction, 0.0)
+        residual = residual - torch.where(proceeds[:, None], length * image, 0.0)
+        previous, squared = squared, torch.where(proceeds, residual.square().sum(1), squared)
+        direction = torch.where(proceeds[:, None], residual + (squared / previous)[:, None] * direction, direction)
+        running = proceeds & (squared > target)
+    return x * scale, (squared <= target) & torch.isfinite(x).all(1)
 
 
 class _AtMaximum(torch.autograd.Function):

@@ -46,32 +46,18 @@ def project(actions: Tensor, wall_gradient: WallGradient) -> Tensor:
 
 
 def free_gradient(actions: Tensor, gradient: Tensor, zero: float | Tensor = 0.0) -> Tensor:
-    """
-    Zero the components of an ascent direction that push against a wall the action already touches.
-
-    :param actions: iterate ``[B, H, A]``, inside the box
-    :param gradient: gradient of the objective there, same shape
-    :param zero: as a tensor ``[]``, it need not be made one
-    :return: same shape
-    """
+    """Zero what pushes against a wall that an action touches; ``zero`` as a tensor ``[]`` need not be made one."""
     blocked = actions.detach() == gradient.detach().sign()  # walls are at -1 and 1; where both are 0, no harm is done
     return torch.where(blocked, zero, gradient)
 
 
 def finite(numbers: Tensor) -> Tensor:
-    """
-    :param numbers: any shape
-    :return: mask of that shape, False for nan and both infinities; fewer kernels than ``torch.isfinite``
-    """
+    """Mask of the same shape, False for nan and both infinities; fewer kernels than ``torch.isfinite``."""
     return numbers.abs() < INF
 
 
 def sound(actions: Tensor, bounds: Bounds | None) -> Tensor:
-    """
-    :param actions: starts, any shape
-    :param bounds: treatment of the box
-    :return: mask of that shape, False for what is not finite and, where there is a box, for what is absurdly far off
-    """
+    """Mask of the same shape, False for what is not finite and, where there is a box, for what is absurdly far off."""
     return actions.abs() < (INF if bounds is None else BROKEN)
 
 
@@ -107,29 +93,20 @@ class IterateRecord:
         self._usable: list[Tensor] = []
 
     def add(self, actions: Tensor, values: Tensor) -> None:
-        """
-        Note one iterate and its objective.
-
-        :param actions: iterate ``[B, H, A]``
-        :param values: objective there ``[B]``
-        """
+        """Note one iterate ``[B, H, A]`` and its objective ``[B]``."""
         self._iterates.append(actions.detach())
         self._values.append(values.detach())
 
     def add_step(self, usable: Tensor) -> None:
-        """
-        Note which samples could take a step.
-
-        :param usable: False where the step was not finite ``[B]``
-        """
+        """Note which samples could take a step, False where it was not finite ``[B]``."""
         self._usable.append(usable)
 
     def is_whole(self) -> bool:
-        """:return: whether every value so far is finite and their sum is, too; the device is waited for"""
+        """Whether every value so far is finite and their sum is, too; the device is waited for."""
         return bool(finite(torch.stack(self._values).sum()))
 
     def best(self) -> tuple[Tensor, Tensor, Tensor]:
-        """:return: best iterate ``[B, H, A]`` (the start where no value was finite), its value ``[B]``, ``history``"""
+        """Best iterate ``[B, H, A]`` (the start where no value was finite), its value ``[B]``, ``history``."""
         history = torch.stack(self._values, dim=1)  # [B, K + 1]
         index = history.masked_fill(~finite(history), -INF).argmax(dim=1, keepdim=True)  # [B, 1], the first of equals
         iterates = torch.stack(self._iterates, dim=1)  # [B, K + 1, H, A]
@@ -138,10 +115,9 @@ class IterateRecord:
 
     def solution(self, objective: Objective, last: Tensor, bounds: Bounds | None) -> Solution:
         """
-        :param objective: what was maximised
-        :param last: last iterate ``[B, H, A]``
-        :param bounds: treatment of the box; without one the best iterate may lie outside and is valued again inside
-        :return: the record to hand out
+        The record to hand out, ``last`` being the last iterate ``[B, H, A]``.
+
+        Without ``bounds`` the best iterate may lie outside the box and is valued again inside.
         """
         with torch.no_grad():
             best, values, history = self.best()

@@ -22,15 +22,7 @@ from difftori_gym.trajopt.solution import Solution
 
 
 def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
-    """
-    Ascend ``objective`` with ``settings.max_iterations`` damped Gauss-Newton steps per sample.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions
-    :param actions: start ``[B, H, A]``
-    :param settings: uses ``max_iterations, step_size, damping, residual_offset, bounds, wall_gradient, backward_mode,
-        backward_num_iterations``
-    :return: the solution; ``actions`` carries the graph of the iterations that ``backward_mode`` asks for
-    """
+    """Damped Gauss-Newton steps; a backward mode differentiates the objective twice in the actions."""
     return climb(objective, actions, settings, _DampedGaussNewton)
 
 

@@ -12,46 +12,36 @@ from difftori_gym.trajopt.settings import Settings
 
 def value_of(objective: FastObjective, actions: Tensor, settings: Settings) -> Tensor:
     """
-    :param objective: ``[B, H, A]`` -> ``[B]``
-    :param actions: iterate ``[B, H, A]``
-    :param settings: with ``bounds="clamp"`` the objective sees clamped actions, as in the released code, while the
-        iterate itself may drift away
-    :return: objective ``[B]``
+    Objective ``[B]`` at an iterate ``[B, H, A]``.
+
+    With ``bounds="clamp"`` it sees clamped actions, as in the released code, while the iterate itself may drift away.
     """
     return objective(actions.clamp(LOW, HIGH) if settings.bounds == "clamp" else actions)
 
 
 def value_only(objective: FastObjective, actions: Tensor, settings: Settings) -> Tensor:
-    """
-    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_only``, if any, serves
-    :param actions: iterate ``[B, H, A]``
-    :param settings: treatment of the box
-    :return: objective ``[B]``, without a graph
-    """
+    """Objective ``[B]`` without a graph, by its own ``value_only`` if it has one."""
     with torch.no_grad():
         found = None if settings.bounds == "clamp" else objective.value_only(actions.detach())
         return value_of(objective, actions.detach(), settings) if found is None else found
 
 
 def linearize(
-    objective: FastObjective, actions: Tensor, settings: Settings, differentiate: bool, twice: bool = False
+    objective: FastObjective, actions: Tensor, settings: Settings, differentiate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Value and gradient of the objective at an iterate. Needs ``torch.enable_grad()``.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted, its
-        ``differentiable_value_and_gradient`` where one is that is used once
+    :param objective: ``[B, H, A]`` -> ``[B]``; its ``value_and_gradient``, if any, serves where no graph is wanted
     :param actions: iterate ``[B, H, A]``
     :param settings: treatment of the box
     :param differentiate: whether the gradient gets a graph of its own
-    :param twice: whether that graph is differentiated more than once, as for a Hessian
     :return: the iterate ``[B, H, A]``, value ``[B]``, gradient ``[B, H, A]``; with a graph if ``differentiate``
     :raises ValueError: if the objective does not depend on the actions
     """
     point = actions if differentiate and actions.requires_grad else actions.detach().requires_grad_(differentiate)
-    if settings.bounds != "clamp" and not twice:
-        ask = objective.differentiable_value_and_gradient if differentiate else objective.value_and_gradient
-        found = ask(point)
+    if settings.bounds != "clamp" and not differentiate:
+        found = objective.value_and_gradient(point)
         if found is not None:
             return point, *found
     point.requires_grad_()
@@ -66,15 +56,10 @@ def linearize(
 
 def hessian(gradient: Tensor, point: Tensor, differentiate: bool) -> Tensor:
     """
-    All second derivatives of each sample's value, one batched product per action.
+    All second derivatives ``[B, n, n]`` of each sample's value, n = H * A; zero where the gradient is constant.
 
-    The value of a sample depends on its own actions only, so one product with a basis vector serves the whole batch.
-    Needs memory for H * A backward passes at once.
-
-    :param gradient: gradient ``[B, H, A]`` with a graph
-    :param point: where it was taken ``[B, H, A]``
-    :param differentiate: whether the second derivatives get a graph of their own
-    :return: ``[B, n, n]`` with n = H * A; zero where the gradient is constant
+    ``gradient`` has a graph that begins at ``point``. The value of a sample depends on its own actions only, so one
+    product with a basis vector serves the whole batch. Needs memory for H * A backward passes at once.
     """
     n = point.shape[1:].numel()
     basis = torch.eye(n, dtype=point.dtype, device=point.device).view(n, 1, *point.shape[1:]).expand(n, *point.shape)
@@ -83,12 +68,7 @@ def hessian(gradient: Tensor, point: Tensor, differentiate: bool) -> Tensor:
 
 
 def second_derivative(gradient: Tensor, point: Tensor, vector: Tensor) -> Tensor:
-    """
-    :param gradient: gradient ``[B, H, A]`` with a graph
-    :param point: where it was taken ``[B, H, A]``
-    :param vector: ``[B, H, A]``
-    :return: each sample's Hessian times its vector ``[B, H, A]``
-    """
+    """Each sample's Hessian times its vector ``[B, H, A]``; ``gradient`` has a graph that begins at ``point``."""
     if not gradient.requires_grad:
         return torch.zeros_like(vector)
     (product,) = torch.autograd.grad(gradient, point, vector, retain_graph=True, allow_unused=True)

@@ -26,18 +26,12 @@ def gather_starts(
     bounds: Bounds | None = None,
 ) -> Tensor:
     """
-    The given start, the candidates, zero, and random ones, in this order, until there are enough.
+    Starts ``[S, B, H, A]``: the given one with its graph, all candidates ``[N, B, H, A]``, zero, and random ones.
 
-    A random start is drawn once and serves every sample, so that solving a batch equals solving each sample alone.
-
-    :param actions: the given start ``[B, H, A]``
-    :param candidates: further starts ``[N, B, H, A]``, all of them used; an entry that is not finite, as in a warm
-        start that a sample does not have, is taken from the given start, and so is one absurdly far from the box
-    :param num_starts: least number of starts, at least 1
-    :param generator: randomness of the random ones, half of them around the given start, half uniform in [-1, 1]; None
-        draws the same ones at every call, so that a plan is a function of its problem
-    :param bounds: treatment of the box
-    :return: starts ``[S, B, H, A]``, with the graph of the given one
+    A candidate's entry that is not finite, as in a warm start that a sample does not have, or absurdly far from the
+    box, is taken from the given start. A random start is drawn once and serves every sample, so that solving a batch
+    equals solving each sample alone; half of them lie around the given one, half anywhere in [-1, 1]. Without a
+    generator they are the same at every call, so that a plan is a function of its problem.
     """
     starts = [actions[None]]
     if candidates is not None:
@@ -79,16 +73,11 @@ def _fixed_draws(
 
 def solve(solver: Solve, objective: FastObjective, starts: Tensor, settings: Settings) -> Solution:
     """
-    Solve from every start and keep, per sample, the solution with the greatest ``values``.
+    Solve from all starts ``[S, B, H, A]`` and keep, per sample, the solution with the greatest ``values``, the first of
+    equals.
 
-    With a backward mode the winning start is solved once more, so that a graph is kept for one start only.
-
-    :param solver: solves from one start per sample
-    :param objective: ``[B, H, A]`` -> ``[B]``; if it offers ``repeat``, all starts are solved as one batch
-    :param starts: ``[S, B, H, A]``
-    :param settings: passed to ``solver``
-    :return: as that of ``solver`` from the winning start, the first of equals; ``num_failed`` counts samples for which
-        any start failed
+    All are one batch if the objective offers ``repeat``. With a backward mode the winning start is solved once more, so
+    that a graph is kept for one start only. ``num_failed`` counts samples for which any start failed.
     """
     searching = settings if settings.backward_mode == "none" else settings.replace(backward_mode="none")
     each = _solve_all(solver, objective, starts, searching)

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.ascent import ROUNDING, Point, Trial, ascend
+from difftori_gym.trajopt.ascent import ROUNDING, Point, ascend
 from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_gradient
 from difftori_gym.trajopt.linearization import hessian, linearize
 from difftori_gym.trajopt.objective import FastObjective
@@ -38,14 +38,10 @@ FLAT = 1e-6
 
 def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
     """
-    Ascend ``objective`` with at most ``settings.max_iterations`` Newton steps per sample.
+    At most ``settings.max_iterations`` Newton steps per sample.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions, three times for ``"unroll"`` and
-        ``"truncated"``
-    :param actions: start ``[B, H, A]``
-    :param settings: uses ``max_iterations, bounds, backward_mode, backward_num_iterations``
-    :return: the solution; the derivative of ``actions`` takes trust region and active walls for constants, and
-        includes that of the Hessian
+    ``"unroll"`` and ``"truncated"`` differentiate the objective three times in the actions, the Hessian included, and
+    take trust region and active walls for constants.
     """
     return ascend(objective, actions, settings, _TrustRegion(objective, settings))
 
@@ -56,7 +52,7 @@ class _TrustRegion:
         self._radius: Tensor | None = None  # [B]
         self._hessian: Tensor | None = None  # [B, n, n], at the current iterate
 
-    def propose(self, point: Point) -> Trial:
+    def propose(self, point: Point) -> tuple[Tensor, tuple[Tensor, ...]]:
         actions, gradient = point.actions.flatten(1).double(), point.gradient.flatten(1).double()
         if self._hessian is None:
             with torch.enable_grad():
@@ -76,7 +72,7 @@ class _TrustRegion:
 
         proposal = self._held(actions + step, actions, moves, wall)
         proposal = proposal.masked_fill(~usable[:, None], torch.nan).view_as(point.actions).to(point.actions.dtype)
-        return Trial(proposal, ((shift * scale).to(proposal.dtype), moves, wall.to(proposal.dtype)))
+        return proposal, ((shift * scale).to(proposal.dtype), moves, wall.to(proposal.dtype))
 
     def adapt(self, point: Point, trial: Point, accepted: Tensor) -> None:
         assert self._hessian is not None
@@ -109,7 +105,7 @@ class _TrustRegion:
 
     def _linearize(self, actions: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """Gradient ``[B, H, A]`` and Hessian ``[B, n, n]``."""
-        point, _, gradient = linearize(self._objective, actions, self._settings, differentiate=True, twice=True)
+        point, _, gradient = linearize(self._objective, actions, self._settings, differentiate=True)
         second = hessian(gradient, point, differentiate)
         return gradient, second
 
@@ -140,12 +136,9 @@ def _scaled(matrix: Tensor, gradient: Tensor, moves: Tensor) -> tuple[Tensor, Te
 
 def _shift(matrix: Tensor, gradient: Tensor, radius: Tensor) -> Tensor:
     """
-    What to add to the diagonal so that the step has its length, if it needs anything.
+    What to add to the diagonal of ``[B, n, n]``, at least 0, so that the step is no longer than ``radius`` ``[B]``.
 
-    :param matrix: ``[B, n, n]``, symmetric
-    :param gradient: ``[B, n]``
-    :param radius: longest step ``[B]``; a matrix that is not positive definite is trusted no further than the box
-    :return: shift ``[B]``, at least 0
+    A matrix that is not positive definite is trusted no further than the box.
     """
     n = gradient.shape[1]
     eigenvalues, vectors = torch.linalg.eigh(matrix)  # ascending
@@ -168,15 +161,11 @@ def _step_in_box(
     matrix: Tensor, gradient: Tensor, actions: Tensor, moves: Tensor, wall: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Maximise gradient.d - d.matrix.d / 2 with actions + d in the box.
+    The step ``[B, n]`` that maximises gradient.d - d.matrix.d / 2 in the box, and ``moves`` and ``wall`` it was made
+    with.
 
-    :param matrix: ``[B, n, n]``, positive definite
-    :param gradient: ``[B, n]``
-    :param actions: ``[B, n]``
-    :param moves: actions that may move, mask ``[B, n]``; no other one starts to
-    :param wall: -1 or 1 for the others ``[B, n]``
-    :param rounds: guesses of the active set; the last is used even if it is not the right one
-    :return: step ``[B, n]``, and ``moves`` and ``wall`` that it was computed with
+    No action starts to move; the others are at their wall, -1 or 1. The last of the ``rounds`` guesses of the active
+    set is used even if it is not the right one. ``matrix`` is positive definite.
     """
     may_move = moves
     for index in range(rounds):

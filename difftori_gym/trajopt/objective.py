@@ -14,7 +14,7 @@ Objective = Callable[[Tensor], Tensor]
 
 class FastObjective(Protocol):
     """
-    An objective, and four things it may do faster than calls and autograd.
+    An objective, and three things it may do faster than calls and autograd.
 
     An objective of yours may have any of the methods. Where one is missing, or returns None, solvers do without.
     """
@@ -31,19 +31,12 @@ class FastObjective(Protocol):
     def value_only(self, actions: Tensor) -> Tensor | None:
         """:return: values ``[B]`` without a graph, for the last iterate"""
 
-    def differentiable_value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """:return: values ``[B]`` and gradient ``[B, H, A]`` with a graph that can be differentiated once"""
-
     def repeat(self, n: int) -> FastObjective | None:
         """:return: the objective of ``n`` copies of the batch, one after the other, ``[n * B, H, A]`` -> ``[n * B]``"""
 
 
 class CheckedObjective(FastObjective):
-    """
-    An objective whose answers have the shape a solver needs, or an error that says what is wrong with them.
-
-    :param objective: what a user handed over, with any of the methods of :class:`FastObjective`
-    """
+    """An objective whose answers have the shape a solver needs, or an error that says what is wrong with them."""
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
@@ -58,14 +51,20 @@ class CheckedObjective(FastObjective):
         return values
 
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self._both("value_and_gradient", actions)
+        found = self._ask("value_and_gradient", actions)
+        if found is None:
+            return None
+        values, gradient = found
+        if gradient.shape != actions.shape:
+            raise ValueError(
+                f"An objective's value_and_gradient needs to return a gradient of shape {list(actions.shape)}, got "
+                f"{list(gradient.shape)}: one number per action."
+            )
+        return _checked(values, actions), gradient
 
     def value_only(self, actions: Tensor) -> Tensor | None:
         values = self._ask("value_only", actions)
         return None if values is None else _checked(values, actions)
-
-    def differentiable_value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self._both("differentiable_value_and_gradient", actions)
 
     def repeat(self, n: int) -> CheckedObjective | None:
         repeated = self._ask("repeat", n)
@@ -74,18 +73,6 @@ class CheckedObjective(FastObjective):
     def _ask(self, name: str, argument: Any) -> Any:
         method = getattr(self._objective, name, None)
         return None if method is None else method(argument)
-
-    def _both(self, name: str, actions: Tensor) -> tuple[Tensor, Tensor] | None:
-        found = self._ask(name, actions)
-        if found is None:
-            return None
-        values, gradient = found
-        if gradient.shape != actions.shape:
-            raise ValueError(
-                f"An objective's {name} needs to return a gradient of shape {list(actions.shape)}, got "
-                f"{list(gradient.shape)}: one number per action."
-            )
-        return _checked(values, actions), gradient
 
 
 def _checked(values: Tensor, actions: Tensor) -> Tensor:

@@ -73,19 +73,13 @@ class TrajectoryOptimizer(Settings):
         if candidates is not None:
             check_candidates(candidates, actions, self.bounds)
         checked = CheckedObjective(objective)
-        if self.max_iterations is None:
-            return _sized(self, actions.shape[1:].numel())._maximise(checked, actions, candidates, generator)
-        return self._maximise(checked, actions, candidates, generator)
-
-    def _maximise(
-        self, checked: CheckedObjective, actions: Tensor, candidates: Tensor | None, generator: torch.Generator | None
-    ) -> Solution:
-        if self.solver in SAMPLING_SOLVERS:
-            return SOLVERS[str(self.solver)](checked, actions, self, candidates, generator)
-        if self.backward_mode == "implicit":
-            solution = self.replace(backward_mode="none")._solve(checked, actions, candidates, generator)
-            return implicit.differentiate(checked, solution, self)
-        return self._solve(checked, actions, candidates, generator)
+        settings = _sized(self, actions.shape[1:].numel()) if self.max_iterations is None else self
+        if settings.solver in SAMPLING_SOLVERS:
+            return SOLVERS[str(settings.solver)](checked, actions, settings, candidates, generator)
+        if settings.backward_mode == "implicit":
+            solution = settings.replace(backward_mode="none")._solve(checked, actions, candidates, generator)
+            return implicit.differentiate(checked, solution, settings)
+        return settings._solve(checked, actions, candidates, generator)
 
     def _solve(
         self, objective: FastObjective, actions: Tensor, candidates: Tensor | None, generator: torch.Generator | None
@@ -104,5 +98,5 @@ def _own_solver(objective: FastObjective, actions: Tensor, settings: Settings) -
 
 @functools.lru_cache(maxsize=256)
 def _sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
-    """:return: the settings with as many iterations as ``n`` unknowns ask for"""
+    """The settings with as many iterations as ``n`` unknowns ask for."""
     return settings.replace(max_iterations=8 + round(3.1 * math.sqrt(n)))

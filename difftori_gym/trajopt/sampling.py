@@ -25,22 +25,18 @@ def refit_to_elites(
     objective: FastObjective,
     actions: Tensor,
     settings: Settings,
-    candidates: Tensor | None,
-    generator: torch.Generator | None,
+    candidates: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    *,
     weighting: Weighting,
 ) -> SampledSolution:
     """
-    Refit a Gaussian over action sequences to the best of ``num_samples`` draws, ``max_iterations`` times.
+    Refit a Gaussian, at first with mean ``actions``, to the best of ``num_samples`` draws, ``max_iterations`` times.
 
-    :param objective: ``[B, H, A]`` -> ``[B]``; called under ``torch.vmap`` over the samples
-    :param actions: initial mean ``[B, H, A]``
-    :param settings: uses ``max_iterations, num_samples, num_elites, momentum, min_std, max_std``
-    :param candidates: sequences ``[N, B, H, A]`` that compete beside the draws in every iteration, e.g. rollouts of a
-        policy prior; they count towards ``num_samples``
-    :param generator: source of randomness; the global one if None
-    :param weighting: share of each elite in the refit
-    :return: ``best_actions`` is the best sequence seen, ``actions`` one elite of the last iteration drawn in proportion
-        to its weight; nothing is differentiable
+    The objective is called under ``torch.vmap`` over the samples. Candidates ``[N, B, H, A]``, e.g. rollouts of a
+    policy prior, compete beside the draws in every iteration and count towards ``num_samples``. ``best_actions`` are
+    the best sequence seen, ``actions`` one elite of the last iteration drawn in proportion to its weight; nothing is
+    differentiable.
     """
     mean, failed = finite_start(actions.detach(), "project")
     std = torch.full_like(mean, settings.max_std)

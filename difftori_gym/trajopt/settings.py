@@ -103,19 +103,13 @@ class Settings:
         _check(self)
 
     def differentiates(self, index: int) -> bool:
-        """
-        :param index: iteration, from 0
-        :return: whether the backward mode keeps the graph of that iteration
-        """
+        """Whether the backward mode keeps the graph of iteration ``index``, counted from 0."""
         if self.backward_mode == "truncated":
             return index >= self.max_iterations - self.backward_num_iterations
         return self.backward_mode == "unroll"
 
     def replace(self: Same, **changes: Any) -> Same:
-        """
-        :param changes: settings by name; what the solver had chosen for itself stays
-        :return: a copy with these settings
-        """
+        """A copy with other settings; what the solver had chosen for itself stays."""
         return replace(self, **changes)
 
 

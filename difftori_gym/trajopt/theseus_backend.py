@@ -37,15 +37,7 @@ except ImportError as error:
 
 
 def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solution:
-    """
-    Ascend ``objective`` with a ``theseus.TheseusLayer``: the iteration of ``solver="lm"``, not in closed form.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``, twice differentiable in the actions
-    :param actions: start ``[B, H, A]``, float32 or float64
-    :param settings: uses ``max_iterations, step_size, damping, residual_offset, bounds`` (not ``"project"``),
-        ``backward_mode, backward_num_iterations``
-    :return: the solution; ``actions`` carries the graph of the iterations that ``backward_mode`` asks for
-    """
+    """The iteration of ``solver="lm"`` by Theseus, not in closed form; ``bounds`` is not ``"project"``."""
     start, failed = finite_start(actions, settings.bounds)
     record = IterateRecord(failed)
     differentiable = settings.backward_mode != "none"
@@ -90,14 +82,7 @@ def _layer(cost: ScalarResidual, settings: Settings, record: IterateRecord) -> A
 
 
 class ScalarResidual(theseus.CostFunction):
-    """
-    The one residual of DiffTORI's problem, residual_offset - objective, for a whole batch at once.
-
-    :param objective: ``[B, H, A]`` -> ``[B]``
-    :param start: start ``[B, H, A]``
-    :param settings: ``residual_offset`` and ``bounds``
-    :param record: notes every iterate that Theseus linearises at
-    """
+    """The one residual of DiffTORI's problem, residual_offset - objective, for a whole batch at once."""
 
     def __init__(
         self,
@@ -118,15 +103,14 @@ class ScalarResidual(theseus.CostFunction):
         return flat.unflatten(1, self._start.shape[1:])
 
     def dim(self) -> int:
-        """:return: 1, the number of residuals per sample"""
         return 1
 
     def error(self) -> Tensor:
-        """:return: residuals ``[B, 1]``"""
+        """Residuals ``[B, 1]``."""
         return (self._settings.residual_offset - value_of(self._objective, self._actions(), self._settings))[:, None]
 
     def jacobians(self) -> tuple[list[Tensor], Tensor]:
-        """:return: derivative of the residuals by the plan ``[B, 1, H * A]``, residuals ``[B, 1]``"""
+        """Derivative of the residuals by the plan ``[B, 1, H * A]``, and residuals ``[B, 1]``."""
         differentiate = torch.is_grad_enabled()
         with torch.enable_grad():
             point, value, gradient = linearize(self._objective, self._actions(), self._settings, differentiate)
@@ -150,9 +134,6 @@ class SampleWiseCholesky(theseus.CholeskyDenseSolver):
 
     With one residual the matrix is a rank-one product plus damping; in float32 rounding makes it indefinite when the
     gradient is large. Theseus then raises for all samples, which is how DiffTORI's released code crashes.
-
-    :param objective: Theseus's objective
-    :param record: notes which samples could not be factorised; they take no step
     """
 
     def __init__(self, objective: Any, record: IterateRecord, **kwargs: Any) -> None:
@@ -160,10 +141,7 @@ class SampleWiseCholesky(theseus.CholeskyDenseSolver):
         self._record = record
 
     def solve(self, damping: float | Tensor | None = None, **kwargs: Any) -> Tensor:
-        """
-        :param damping: constant added to the diagonal
-        :return: steps ``[B, H * A]``
-        """
+        """Steps ``[B, H * A]``."""
         try:
             step: Tensor = super().solve(damping=damping, **kwargs)
         except torch.linalg.LinAlgError:

@@ -15,11 +15,7 @@ ROUNDING = 1e-4
 
 
 def check_start(actions: Tensor, bounds: Bounds | None) -> None:
-    """
-    :param actions: start
-    :param bounds: treatment of the box
-    :raises ValueError: unless it is ``[B, H >= 1, A >= 1]``, float32 or float64, and inside the box if there is one
-    """
+    """A ``ValueError`` unless it is ``[B, H >= 1, A >= 1]``, float32 or float64, and inside the box if there is one."""
     if actions.dim() != 3 or 0 in actions.shape[1:] or actions.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"A start needs shape [batch, horizon >= 1, action_dim >= 1] and dtype float32 or float64, "
@@ -29,12 +25,7 @@ def check_start(actions: Tensor, bounds: Bounds | None) -> None:
 
 
 def check_candidates(candidates: Tensor, actions: Tensor, bounds: Bounds | None) -> None:
-    """
-    :param candidates: further starts
-    :param actions: the start ``[B, H, A]``
-    :param bounds: treatment of the box
-    :raises ValueError: unless they are ``[N, B, H, A]``, of the start's dtype, and inside the box if there is one
-    """
+    """A ``ValueError`` unless they are ``[N, B, H, A]``, of the start's dtype, and inside the box if there is one."""
     if candidates.dim() != 4 or candidates.shape[1:] != actions.shape or candidates.dtype != actions.dtype:
         raise ValueError(
             f"candidates need shape [N, {', '.join(map(str, actions.shape))}] and dtype {actions.dtype}, got "
@@ -62,12 +53,7 @@ def _check_inside(actions: Tensor, bounds: Bounds | None, what: str) -> None:
 
 
 def check_solution(solution: Any, actions: Tensor) -> Solution:
-    """
-    :param solution: what a user's own solver returned
-    :param actions: the start it was given ``[B, H, A]``
-    :return: the same
-    :raises ValueError: if it is no :class:`Solution`, or a field has another shape
-    """
+    """What a user's own solver returned; a ``ValueError`` if it is no :class:`Solution`, or a shape is another."""
     if not isinstance(solution, Solution):
         raise ValueError(
             f"A solver needs to return a Solution, got {type(solution).__name__}: "

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difftori_gym.trajopt import TrajectoryOptimizer, implicit
-from difftori_gym.trajopt.conjugate_gradient import conjugate_gradient
+from difftori_gym.trajopt.implicit import conjugate_gradient
 
 NEWTON = TrajectoryOptimizer(solver="newton", max_iterations=30, backward_mode="implicit")
 PATHS = ["dense", "matrix-free"]

@@ -15,13 +15,9 @@ Group = Any  # h5py.Group; h5py has no types
 @contextlib.contextmanager
 def open_hdf5(path: Path, mode: Literal["r", "a", "w-"] = "r") -> Iterator[Group]:
     """
-    Open a file, and close it at the end.
+    Open a file to read (``r``), to read and write (``a``) or new (``w-``), and close it at the end.
 
-    :param path: the file
-    :param mode: ``r`` to read, ``a`` to read and write, ``w-`` to create
-    :return: the file's root
-    :raises ImportError: if h5py is not installed; names the command that installs it
-    :raises ValueError: if there is no such file, or it is not a whole HDF5 file
+    A ``ValueError`` if there is none or it is not a whole HDF5 file, an ``ImportError`` without h5py.
     """
     try:
         import h5py
@@ -40,7 +36,6 @@ def open_hdf5(path: Path, mode: Literal["r", "a", "w-"] = "r") -> Iterator[Group
 
 
 def _remedy(path: Path, error: OSError) -> str:
-    """:return: what to do about a file that does not open"""
     if isinstance(error, PermissionError):
         return "Make it readable."
     if isinstance(error, BlockingIOError):
@@ -52,13 +47,7 @@ def _remedy(path: Path, error: OSError) -> str:
 
 
 def read_array(group: Group, name: str, where: str) -> np.ndarray:
-    """
-    :param group: a group of a file
-    :param name: path of a dataset below it
-    :param where: file and episode, for error messages
-    :return: the dataset's values
-    :raises ValueError: if there is none of that name, or its values cannot be read
-    """
+    """The values of the dataset ``name``; a ``ValueError`` that begins with ``where`` if they cannot be read."""
     if name not in group or not hasattr(group[name], "shape"):
         above = name.rpartition("/")[0]
         beside = group.get(above, group)
@@ -74,11 +63,7 @@ def read_array(group: Group, name: str, where: str) -> np.ndarray:
 
 
 def write_variable_bytes(group: Group, name: str, rows: list[np.ndarray]) -> None:
-    """
-    :param group: where to put the dataset
-    :param name: its name
-    :param rows: arrays of bytes, each of its own length
-    """
+    """A dataset of arrays of bytes, each of its own length."""
     import h5py
 
     dataset = group.create_dataset(name, (len(rows),), dtype=h5py.vlen_dtype(np.uint8))
@@ -87,26 +72,17 @@ def write_variable_bytes(group: Group, name: str, rows: list[np.ndarray]) -> Non
 
 
 def text_of(value: Any) -> str:
-    """
-    :param value: a string attribute, which some writers store as bytes
-    :return: the string
-    """
+    """A string attribute, which some writers store as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def seed_of(group: Group) -> int | None:
-    """
-    :param group: of an episode
-    :return: its attribute ``seed``; None without one, or where a writer stored Python's ``None`` as text
-    """
+    """Attribute ``seed`` of an episode; None without one, or where a writer stored Python's ``None`` as text."""
     seed = group.attrs.get("seed")
     return None if seed is None or text_of(seed) == "None" else int(seed)
 
 
 def length_of(group: Group) -> int | None:
-    """
-    :param group: of an episode
-    :return: number of its actions, None if it holds no array of them
-    """
+    """Number of an episode's actions, None if it holds no array of them."""
     actions: Any = group.get("actions") if hasattr(group, "get") else None
     return len(actions) if getattr(actions, "shape", ()) else None

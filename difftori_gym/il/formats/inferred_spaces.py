@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -15,11 +18,9 @@ from difftori_gym.observations import ArrayObs, entries, space_from_entries, und
 
 def infer_space(observations: ArrayObs, where: str, remedy: str = "") -> spaces.Space:
     """
-    :param observations: of one episode, ``[T + 1, ...]`` or a dictionary of such
-    :param where: file and episode, for error messages
-    :param remedy: what to do about observations that are no numbers
-    :return: a ``Box`` of that shape without bounds, [0, 255] for bytes; or a ``Dict`` of such
-    :raises ValueError: if they are no numbers
+    A ``Box`` without bounds, [0, 255] for bytes, of an episode's observations ``[T + 1, ...]``; or a ``Dict`` of such.
+
+    :raises ValueError: if they are no numbers, with ``remedy``
     """
     found = {}
     for key, value in entries(observations).items():
@@ -40,13 +41,7 @@ def _box(value: np.ndarray) -> spaces.Box:
 
 
 def infer_action_space(episodes: Sequence[Episode], where: str, reader: str) -> spaces.Box:
-    """
-    :param episodes: all of them
-    :param where: the file, for error messages
-    :param reader: the function that reads it, for error messages
-    :return: [-1, 1]
-    :raises ValueError: if an action is outside, naming the episode
-    """
+    """The box [-1, 1]; a ``ValueError`` that names the episode and ``reader`` if an action is outside."""
     for index, episode in enumerate(episodes):
         outside = episode.actions[np.abs(episode.actions) > 1 + 2 * ACTION_TOLERANCE]
         if outside.size:
@@ -58,20 +53,13 @@ def infer_action_space(episodes: Sequence[Episode], where: str, reader: str) -> 
 
 
 def as_vectors(value: np.ndarray) -> np.ndarray:
-    """
-    :param value: observations of one key, ``[T + 1, ...]``
-    :return: the same, numbers for truth values, with at least one axis beside time
-    """
+    """Observations of one key, numbers for truth values, with at least one axis beside time."""
     value = value.astype(np.float32) if value.dtype == bool else value
     return value[:, None] if value.ndim == 1 else value
 
 
 def leaves(group: Group, prefix: str = "") -> Iterator[str]:
-    """
-    :param group: of observations
-    :param prefix: put before the names
-    :return: names of the datasets in it, at any depth, such as ``agent/qpos``
-    """
+    """Names of the datasets in a group, at any depth, such as ``agent/qpos``."""
     for key in group:
         if hasattr(group[key], "shape"):
             yield prefix + key
@@ -81,11 +69,8 @@ def leaves(group: Group, prefix: str = "") -> Iterator[str]:
 
 def choose(names: Sequence[str], num_episodes: int | None, leave_out: Collection[str], where: str) -> list[str]:
     """
-    :param names: of all episodes in a file
-    :param num_episodes: how many to read, from the first on; None: all
-    :param leave_out: names of those not to read
-    :param where: the file, for error messages
-    :return: the names of those to read, at least one
+    Of all episodes ``names`` in a file those to read, at least one: the first ``num_episodes`` (None: all) that remain.
+
     :raises ValueError: if there are fewer, or one to leave out is not there
     """
     unknown = [name for name in leave_out if name not in names]
@@ -101,15 +86,22 @@ def choose(names: Sequence[str], num_episodes: int | None, leave_out: Collection
     return kept[:num_episodes]
 
 
+def read_description(path: Path, what: str) -> dict[str, Any]:
+    """An object of JSON, with or without a byte-order mark; a ``ValueError`` about ``what`` it ought to hold."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
+        raise ValueError(f"{path}: expected {what} in JSON, got none that can be read ({error}).") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected {what} as a JSON object, got {type(found).__name__}.")
+    return found
+
+
 @contextlib.contextmanager
 def naming(where: str, name: str, reader: str) -> Iterator[None]:
     """
-    Put file and episode before an error's text, where they do not stand yet, and how to read the other episodes after.
-
-    :param where: file and episode
-    :param name: the episode's in the file
-    :param reader: the function that reads it
-    :raises ValueError: in place of a ``ValueError`` inside
+    Put file and episode before a ``ValueError``'s text, where they do not stand yet, and how to read the others after
+    it.
     """
     try:
         yield

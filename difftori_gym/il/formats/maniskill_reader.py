@@ -25,8 +25,15 @@ from gymnasium import spaces
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.episode import Episode
 from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array
-from difftori_gym.il.formats.inferred_spaces import as_vectors, choose, infer_action_space, infer_space, leaves, naming
-from difftori_gym.il.formats.json_files import read_description
+from difftori_gym.il.formats.inferred_spaces import (
+    as_vectors,
+    choose,
+    infer_action_space,
+    infer_space,
+    leaves,
+    naming,
+    read_description,
+)
 from difftori_gym.il.formats.storage import ObservationStorage
 from difftori_gym.observations import ArrayObs
 
@@ -87,7 +94,7 @@ def read_maniskill(
 
 
 def _records(description: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
-    """:return: what is told of the episodes, by the name of their group"""
+    """What is told of the episodes, by the name of their group."""
     found = description.get("episodes")
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise ValueError(f"{path.with_suffix('.json')}: expected a list of episodes, got {description!s:.100}.")
@@ -95,10 +102,7 @@ def _records(description: dict[str, Any], path: Path) -> dict[str, dict[str, Any
 
 
 def _succeeded(file: Group, name: str, record: dict[str, Any], path: Path) -> bool:
-    """
-    :return: whether any step of an episode was a success
-    :raises ValueError: if that is not known
-    """
+    """Whether any step of an episode was a success."""
     if f"{name}/success" in file:
         return bool(read_array(file[name], "success", f"{path}, {name}").any())
     told = record.get("success", (record.get("info") or {}).get("success"))
@@ -110,10 +114,7 @@ def _succeeded(file: Group, name: str, record: dict[str, Any], path: Path) -> bo
 
 
 def _length(file: Group, name: str, path: Path) -> int:
-    """
-    :return: number of an episode's actions
-    :raises ValueError: if there is no array of them
-    """
+    """Number of an episode's actions."""
     length = length_of(file[name]) if name in file else None
     if length is not None:
         return length
@@ -130,10 +131,7 @@ def _length(file: Group, name: str, path: Path) -> int:
 
 
 def _observations(group: Group, obs_keys: Sequence[str] | None, path: Path, where: str) -> ArrayObs:
-    """
-    :return: ``[T + 1, ...]`` or a dictionary of such, of one level
-    :raises ValueError: if there is none, or not one that is asked for
-    """
+    """``[T + 1, ...]`` or a dictionary of such, of one level."""
     if "obs" not in group:
         raise ValueError(
             f"{where}: expected observations, found none: it was recorded with obs_mode='none'. "

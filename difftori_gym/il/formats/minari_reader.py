@@ -14,9 +14,14 @@ from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.episode import Episode
 from difftori_gym.il.formats.hdf5 import Group, length_of, open_hdf5, read_array, seed_of
 from difftori_gym.il.formats.inferred_spaces import choose, infer_action_space, infer_space, leaves, naming
-from difftori_gym.il.formats.minari_layout import DATA_FILE, data_folder, read_metadata
-from difftori_gym.il.formats.pictures import decode, is_picture
-from difftori_gym.il.formats.space_json import space_from_json
+from difftori_gym.il.formats.minari_layout import (
+    DATA_FILE,
+    data_folder,
+    decode,
+    is_picture,
+    read_metadata,
+    space_from_json,
+)
 from difftori_gym.il.formats.storage import ObservationStorage
 from difftori_gym.observations import entries, from_entries
 
@@ -68,10 +73,7 @@ def read_minari(
 
 
 def _length(file: Group, name: str, where: str, count: int) -> int:
-    """
-    :return: number of the episode's actions
-    :raises ValueError: if there are none
-    """
+    """Number of an episode's actions."""
     length = length_of(file[name]) if name in file else None
     if length is None:
         index = int(name.rpartition("_")[2])
@@ -88,10 +90,7 @@ def _title(name: str) -> str:
 
 
 def _action_space(metadata: dict[str, Any], where: str) -> spaces.Box | None:
-    """
-    :return: the space that the metadata hold; None without one
-    :raises ValueError: if it is not a ``Box``
-    """
+    """The space that the metadata hold; None without one."""
     if "action_space" not in metadata:
         return None
     space = space_from_json(metadata["action_space"], where)
@@ -101,7 +100,7 @@ def _action_space(metadata: dict[str, Any], where: str) -> spaces.Box | None:
 
 
 def _observation_space(metadata: dict[str, Any], group: Group, where: str) -> spaces.Space:
-    """:return: the space that the metadata hold, its nested keys on one level; inferred from an episode without one"""
+    """The space that the metadata hold, its nested keys on one level; inferred from an episode without one."""
     if "observation_space" in metadata:
         return _one_level(space_from_json(metadata["observation_space"], where))
     where = f"{where}, {_title(group.name.strip('/'))}"
@@ -112,7 +111,7 @@ def _observation_space(metadata: dict[str, Any], group: Group, where: str) -> sp
 
 
 def _one_level(space: spaces.Space) -> spaces.Space:
-    """:return: the same, entries of a ``Dict`` inside a ``Dict`` under keys such as ``outer/inner``"""
+    """The same, entries of a ``Dict`` inside a ``Dict`` under keys such as ``outer/inner``."""
     if not isinstance(space, spaces.Dict):
         return space
     return spaces.Dict(
@@ -125,7 +124,7 @@ def _one_level(space: spaces.Space) -> spaces.Space:
 
 
 def _id_of_spec(metadata: dict[str, Any]) -> str:
-    """:return: the Gymnasium id in Minari's ``env_spec``, "" without one"""
+    """The Gymnasium id in Minari's ``env_spec``, "" without one."""
     try:
         return str(json.loads(metadata["env_spec"])["id"])
     except (KeyError, TypeError, ValueError):  # none, or null, or not JSON: nothing that is read depends on it
@@ -133,15 +132,6 @@ def _id_of_spec(metadata: dict[str, Any]) -> str:
 
 
 def _read_episode(group: Group, name: str, space: spaces.Space, storage: ObservationStorage, where: str) -> Episode:
-    """
-    :param group: an episode's
-    :param name: its name in the file
-    :param space: of the observations
-    :param storage: where to put them
-    :param where: the file, for error messages
-    :return: the episode
-    :raises ValueError: if something is missing or does not fit
-    """
     where = f"{where}, {_title(name)}"
     with naming(where, name, "read_minari"):
         observations = from_entries(
@@ -165,7 +155,7 @@ def _read_episode(group: Group, name: str, space: spaces.Space, storage: Observa
 
 
 def _success(group: Group) -> bool | None:
-    """:return: the attribute that we write, or whether ``infos`` tell it of any step; None if neither is there"""
+    """The attribute that we write, or whether ``infos`` tell it of any step; None if neither is there."""
     told = group.attrs.get("success")
     infos = group.get("infos")
     for key in ("is_success", "success"):

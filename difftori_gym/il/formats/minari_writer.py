@@ -13,9 +13,17 @@ from gymnasium import spaces
 from difftori_gym.il.demonstrations import Demonstrations, check_spaces
 from difftori_gym.il.episode import Episode, check_episode
 from difftori_gym.il.formats.hdf5 import Group, open_hdf5, seed_of, write_variable_bytes
-from difftori_gym.il.formats.minari_layout import DATA_FILE, METADATA_FILE, MINARI_VERSION, dataset_id, read_metadata
-from difftori_gym.il.formats.pictures import PICTURE_CHANNELS, encode, is_picture
-from difftori_gym.il.formats.space_json import space_to_json
+from difftori_gym.il.formats.minari_layout import (
+    DATA_FILE,
+    METADATA_FILE,
+    MINARI_VERSION,
+    PICTURE_CHANNELS,
+    dataset_id,
+    encode,
+    is_picture,
+    read_metadata,
+    space_to_json,
+)
 from difftori_gym.observations import entries
 
 
@@ -83,7 +91,6 @@ class MinariWriter:
             self._write_metadata()
 
     def __len__(self) -> int:
-        """:return: episodes in the dataset"""
         return int(self._metadata["total_episodes"])
 
     @property
@@ -95,9 +102,8 @@ class MinariWriter:
 
     def append(self, episode: Episode) -> None:
         """
-        Write an episode.
+        Write an episode of the dataset's spaces.
 
-        :param episode: of the dataset's spaces
         :raises ValueError: as :class:`~difftori_gym.il.demonstrations.Demonstrations`; nothing is written then
         """
         index = len(self)
@@ -127,9 +133,8 @@ class MinariWriter:
 
 def write_minari(demonstrations: Demonstrations, path: str | Path, *, algorithm_name: str = "") -> None:
     """
-    :param demonstrations: what to write
-    :param path: folder of the new dataset
-    :param algorithm_name: who acted
+    Write a new dataset into the folder ``path``; ``algorithm_name`` tells who acted.
+
     :raises ValueError: if there is a dataset of that name already
     """
     writer = MinariWriter(
@@ -145,9 +150,6 @@ def write_minari(demonstrations: Demonstrations, path: str | Path, *, algorithm_
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
-    """
-    :raises ValueError: if a dataset that is to be continued is of something else
-    """
     for key in ("observation_space", "action_space", "env_id", "obs", "algorithm_name"):
         if found.get(key) != wanted[key]:
             raise ValueError(
@@ -157,12 +159,6 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> No
 
 
 def _write_episode(group: Group, episode: Episode, observation_space: spaces.Space, index: int) -> None:
-    """
-    :param group: new and empty
-    :param episode: what to write
-    :param observation_space: of the dataset
-    :param index: the episode's number
-    """
     length = len(episode)
     expected, found = entries(observation_space), entries(episode.observations)
     below = group if None in found else group.create_group("observations", track_order=True)

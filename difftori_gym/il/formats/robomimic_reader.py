@@ -56,8 +56,8 @@ class RobomimicEnvArgs:
 
 def read_env_args(path: str | Path) -> RobomimicEnvArgs:
     """
-    :param path: a robomimic file
-    :return: its ``env_args``
+    The ``env_args`` of a robomimic file.
+
     :raises ValueError: if there are none, or they are not of robosuite
     """
     with open_hdf5(Path(path)) as file:
@@ -143,7 +143,7 @@ def _data(file: Group, path: Path) -> Group:
 
 
 def _env_id(file: Group, path: Path) -> str:
-    """:return: name for ``make_env``; "" if the file is of another simulator, or does not tell"""
+    """Name for ``make_env``; "" if the file is of another simulator, or does not tell."""
     try:
         return f"robosuite/{_env_args(file, path).env_name}"
     except ValueError:
@@ -151,7 +151,7 @@ def _env_id(file: Group, path: Path) -> str:
 
 
 def _names(file: Group, filter_key: str | None, path: Path) -> list[str]:
-    """:return: names of demonstrations, in the order of their numbers; those without one after these, by name"""
+    """Names of demonstrations, in the order of their numbers; those without one after these, by name."""
     data = _data(file, path)
     names = [name for name in data if hasattr(data[name], "keys")]
     if filter_key is not None:
@@ -174,7 +174,7 @@ def _length(file: Group, name: str, path: Path) -> int:
 
 
 def _observations(group: Group, obs_keys: Sequence[str] | None, where: str) -> ArrayObs:
-    """:return: ``[T + 1, ...]`` or a dictionary of such"""
+    """``[T + 1, ...]`` or a dictionary of such."""
     if "obs" not in group:
         raise ValueError(
             f"{where}: expected observations, found none: this file is unprocessed. Process it with robomimic's "
@@ -195,7 +195,7 @@ def _observations(group: Group, obs_keys: Sequence[str] | None, where: str) -> A
 
 
 def _closed(group: Group, key: str, where: str) -> np.ndarray:
-    """:return: the observations of one key with the closing one, ``[T + 1, ...]``"""
+    """The observations of one key with the closing one, ``[T + 1, ...]``."""
     value = read_array(group, f"obs/{key}", where)
     last = read_array(group, f"next_obs/{key}", where) if f"next_obs/{key}" in group else value
     return np.concatenate([value, last[-1:]])

@@ -14,15 +14,11 @@ from difftori_gym.observations import entries, from_entries, under
 
 class ObservationStorage:
     """
-    Room for the observations of all episodes, one array per key.
+    Room for ``length`` observations of all episodes, the closing ones counted, one array per key.
 
-    On the disk each array is an uncompressed ``.npy`` file that is read only where a batch needs it: images and clouds
-    of any number of episodes cost no memory. Files that are there already are replaced; whoever reads the old ones
-    keeps them.
-
-    :param space: a ``Box`` or a ``Dict`` of such
-    :param length: number of observations of all episodes, the closing ones counted
-    :param folder: where to lay the files; None keeps the arrays in memory
+    In a ``folder`` each array is an uncompressed ``.npy`` file that is read only where a batch needs it: images and
+    clouds of any number of episodes cost no memory. Files that are there already are replaced; whoever reads the old
+    ones keeps them. None keeps the arrays in memory.
     """
 
     def __init__(self, space: spaces.Space, length: int, folder: Path | None) -> None:
@@ -43,12 +39,9 @@ class ObservationStorage:
 
     def append(self, episode: Episode, where: str) -> Episode:
         """
-        Store an episode's observations.
+        The same episode, its observations as parts of the storage.
 
-        :param episode: an episode
-        :param where: file and episode, for error messages
-        :return: the same, its observations as parts of the storage
-        :raises ValueError: if keys, shapes or types of number are not those of the space
+        :raises ValueError: if keys, shapes or types of number are not those of the space, beginning with ``where``
         """
         found = entries(episode.observations)
         if set(found) != set(self._arrays):

@@ -39,7 +39,7 @@ class Copies:
         self._kept: dict[object, Tensor] = {}
 
     def of(self, view: Tensor) -> Tensor:
-        """:return: the numbers of a view in one piece, the same for the same view"""
+        """The numbers of a view in one piece, the same for the same view."""
         key = (view.data_ptr(), view.shape, view.stride())
         if key not in self._kept:
             self._kept[key] = view.clone(memory_format=torch.contiguous_format)
@@ -47,7 +47,7 @@ class Copies:
         return self._kept[key]
 
     def joined(self, modules: list[Any], name: str) -> Tensor | None:
-        """:return: the modules' parameters of that name in one piece, None if they have none"""
+        """The modules' parameters of that name in one piece, None if they have none."""
         parts: list[Tensor] = [getattr(module, name) for module in modules]
         if len(parts) == 1 or parts[0] is None:
             return parts[0]
@@ -58,14 +58,11 @@ class Copies:
 
 def linear(column: list[Any], x: Tensor, y: Tensor, copies: Copies, *, shared: int = 0, add: bool = False) -> Placed:
     """
-    :param column: each has ``weight`` ``[m, n]`` and ``bias`` ``[m]`` or None
-    :param x: rows of the inputs ``[B, N * n]``
-    :param y: rows of the outputs ``[B, N * m]``
-    :param copies: takes what is kept a second time
-    :param shared: of one such layer, so many inputs and the bias are replaced by what it makes of them: it reads
-        ``[B, m + n - shared]``, that first
+    The layer of ``nn.Linear``, every one in the column with rows of its own, ``[B, N * n]`` -> ``[B, N * m]``.
+
+    :param shared: of one such layer, so many inputs and the bias are replaced by what it makes of them: it reads ``[B,
+        m + n - shared]``, that first
     :param add: whether the gradient is added to what is there
-    :return: the layer of ``nn.Linear``, every one with rows of its own
     """
     weights, skipped = [each.weight[:, shared:] for each in column], y.shape[1] if shared else 0
 

@@ -26,10 +26,9 @@ Pass = tuple[list[Operation], list[Operation]]
 @dataclass(frozen=True)
 class Network:
     """
-    N networks of the same layers, which read the same input and write ``[B, N * m]``.
+    N networks of the same layers, which read the same input and write ``[B, N * m]``: of every layer the N modules.
 
-    :param columns: of every layer the N modules, of the first linear ones
-    :param shared: inputs of the first layer that are replaced, see :func:`linear`
+    The first is linear; so many of its inputs as are ``shared`` are replaced, see :func:`linear`.
     """
 
     columns: list[list[Any]]
@@ -47,14 +46,11 @@ class Network:
         fixed: bool = False,
     ) -> Pass:
         """
-        :param x: input ``[B, n]``
-        :param y: output ``[B, N * m]``
-        :param gradient: of the output ``[B, N * m]``
-        :param into: where the gradient of the input goes ``[B, n]``
-        :param copies: takes what is kept a second time
-        :param add: whether the gradient is added to what is there
-        :param fixed: whether that of the output stays what it is, so that a last product is made with the copies
-        :return: the calls, for as long as memory and weights stay where they are
+        The calls between input ``[B, n]`` and output ``[B, N * m]``, for as long as memory and weights stay where they
+        are.
+
+        The output's ``gradient`` is carried ``into`` the input's, added to what is there if ``add``. If it is
+        ``fixed``, a last product is made with the copies.
         """
         first = self.columns[0]
         if len(first) > 1:
@@ -91,11 +87,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 def network_of(members: Sequence[nn.Module], *more: nn.Module, shared: int = 0) -> Network | None:
     """
-    :param members: N networks of the same layers
-    :param more: layers behind them
-    :param shared: inputs of the first layer that are replaced, see :func:`linear`; for one member
-    :return: the network, to be placed; None if a layer is not in :data:`LAYERS` or has a hook, if the first is not
-        linear, or if members differ in more than their weights
+    N networks of the same layers, and ``more`` layers behind each, to be placed.
+
+    None if a layer is not in :data:`LAYERS` or has a hook, if the first is not linear, or if members differ in more
+    than their weights. ``shared`` is for one member.
     """
     rows = [[*layers_of(member), *more] for member in members]
     known = all(type(layer) in LAYERS and not has_hooks(layer) for row in rows for layer in row)

@@ -12,15 +12,11 @@ from difftori_gym.models.call_lists.scan import Modules, Scan, Scans, scans_of
 
 class ScanObjective:
     """
-    Action sequences ``[B, H, A]`` -> values ``[B]`` from given states.
+    Action sequences ``[B, H, A]`` -> values ``[B]`` from given states ``z0`` ``[B, Z]``.
 
     Called, it is differentiable in everything. :meth:`value_and_gradient` and :meth:`value_only` give numbers only,
-    several times faster. A subclass has the call.
-
-    :param owner: holds the modules, whose weights must not change while the objective is in use
-    :param modules: what is called; None if the call is more than that
-    :param z0: first states ``[B, Z]``
-    :param discount: per-step discount, in (0, 1]
+    several times faster. A subclass has the call. ``owner`` holds the modules, whose weights must not change while the
+    objective is in use; they are None if the call is more than that.
     """
 
     def __init__(self, owner: nn.Module, modules: Modules | None, z0: Tensor, discount: float) -> None:
@@ -29,17 +25,11 @@ class ScanObjective:
         self._scan: Scan | None = None
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]``, differentiable in everything
-        """
+        """Actions ``[B, H, A]`` in [-1, 1] -> values ``[B]``, differentiable in everything."""
         raise NotImplementedError
 
     def value_and_gradient(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]`` and their gradient in the actions ``[B, H, A]``, both without a graph
-        """
+        """Values ``[B]`` and their gradient in the actions ``[B, H, A]``, both without a graph."""
         scan = self._imagined(actions, gradient=True)
         if scan is None:
             return self._by_autograd(actions)
@@ -47,10 +37,7 @@ class ScanObjective:
         return scan.values(), scan.action_gradients.clone(memory_format=torch.contiguous_format)
 
     def value_only(self, actions: Tensor) -> Tensor:
-        """
-        :param actions: ``[B, H, A]`` in [-1, 1]
-        :return: values ``[B]`` without a graph, faster than a call
-        """
+        """Values ``[B]`` without a graph, faster than a call."""
         scan = self._imagined(actions, gradient=False)
         if scan is not None:
             return scan.values()

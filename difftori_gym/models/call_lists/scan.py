@@ -53,7 +53,7 @@ class Parts(Generic[T]):
     shared: int = 0
 
     def present(self) -> dict[str, T]:
-        """:return: what there is, by name"""
+        """What there is, by name."""
         return {name: part for name, part in vars(self).items() if part is not None and name != "shared"}
 
 
@@ -61,11 +61,7 @@ Modules = Parts[Sequence[nn.Module]]
 
 
 def scans_of(owner: nn.Module, modules: Modules) -> Scans | None:
-    """
-    :param owner: what the lists are kept for
-    :param modules: its modules
-    :return: what is kept, made anew if layers or weights are others than they were; None if it is for autograd
-    """
+    """What is kept for ``owner``, made anew if layers or weights are others than before; None if it is for autograd."""
     if not hasattr(_kept, "by_owner"):
         _kept.by_owner = WeakKeyDictionary()
     found: Scans | None = _kept.by_owner.get(owner)
@@ -90,11 +86,7 @@ class _State:
 
 
 class Scans:
-    """
-    Lists of calls for the shapes that there were.
-
-    :param modules: what they are made of
-    """
+    """Lists of calls for the shapes that there were."""
 
     def __init__(self, modules: Modules) -> None:
         self.state = _State(modules)
@@ -119,15 +111,10 @@ class Scans:
 
 class Scan:
     """
-    What the networks read and write, views of it, and the calls in order, for one shape of actions.
+    What the networks read and write, views of it, and the calls in order, for one shape of states and actions.
 
     Row t < H of the inputs is (z_t, a_t) and row H is (z_H, pi(z_H)), so each network finds its input in one piece;
     only dynamics need one step after the other. The gradients have the same rows.
-
-    :param networks: what is imagined with
-    :param z0: first states ``[B, Z]``
-    :param actions: ``[B, H, A]``, for its shape
-    :param discount: per-step discount, in (0, 1]
     """
 
     def __init__(self, networks: Parts[Network], z0: Tensor, actions: Tensor, discount: float) -> None:
@@ -210,10 +197,9 @@ class Scan:
 
     def run(self, token: object, z0: Tensor, actions: Tensor, gradient: bool) -> None:
         """
-        :param token: stands for the caller; states and weights are written down only for another one than last time
-        :param z0: first states ``[B, Z]``
-        :param actions: ``[B, H, A]``
-        :param gradient: whether their gradient is computed, too, into :attr:`action_gradients`
+        Fill in values, and the gradient ``[B, H, A]`` in :attr:`action_gradients` if it is wanted.
+
+        States and weights are written down only for another ``token``, which stands for the caller, than last time.
         """
         if self._served is not token:
             self._served = token
@@ -225,7 +211,7 @@ class Scan:
             call()
 
     def values(self) -> Tensor:
-        """:return: of the last actions ``[B]``"""
+        """Of the last actions ``[B]``."""
         if self._survives:
             return (self._weights * self._terms).sum(0)
         return torch.mv(self._terms.t(), self._discounts[:, 0])

@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from difftori_gym.il import Demonstrations, Episode, MinariWriter, read_minari, write_minari
-from difftori_gym.il.formats.space_json import space_to_json
+from difftori_gym.il.formats.minari_layout import space_to_json
 
 h5py = pytest.importorskip("h5py")
 

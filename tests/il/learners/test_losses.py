@@ -7,9 +7,8 @@ import torch
 from torch import distributions
 
 from difftori_gym.baselines.bc import ActionHead, mixture_nll
-from difftori_gym.baselines.ibc import ResidualScore, derivative_free, gradient_penalty, info_nce_loss, langevin
+from difftori_gym.baselines.ibc import Draws, ResidualScore, derivative_free, gradient_penalty, info_nce_loss, langevin
 from difftori_gym.il import CosineSchedule
-from difftori_gym.il.draws import Draws
 from difftori_gym.il.losses import action_loss, kl_to_standard_normal, sample_gaussian, variational_loss
 
 
