@@ -102,10 +102,10 @@ class BCNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        net_arch: Sequence[int],
-        head: HeadName,
-        num_modes: int,
-        activation_fn: type[nn.Module],
+        net_arch: Sequence[int] = (1024, 1024),
+        head: HeadName = "deterministic",
+        num_modes: int = 5,
+        activation_fn: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         if not net_arch:
@@ -135,19 +135,6 @@ class BCPolicy(ImitationPolicy):
     """
 
     network_class = BCNetwork
-
-    def __init__(
-        self,
-        *args: Any,
-        net_arch: list[int] | None = None,
-        head: HeadName = "deterministic",
-        num_modes: int = 5,
-        activation_fn: type[nn.Module] = nn.ReLU,
-        **kwargs: Any,
-    ) -> None:
-        net_arch = [1024, 1024] if net_arch is None else net_arch
-        self._settings = dict(net_arch=net_arch, head=head, num_modes=num_modes, activation_fn=activation_fn)
-        super().__init__(*args, **kwargs)
 
 
 class BC(ImitationAlgorithm):

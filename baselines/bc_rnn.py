@@ -31,10 +31,10 @@ class BCRNNNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        hidden_dim: int,
-        num_layers: int,
-        head: HeadName,
-        num_modes: int,
+        hidden_dim: int = 400,
+        num_layers: int = 2,
+        head: HeadName = "gmm",
+        num_modes: int = 5,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         self.rnn = nn.LSTM(encoder.features_dim, hidden_dim, num_layers, batch_first=True)
@@ -61,18 +61,6 @@ class BCRNNPolicy(ImitationPolicy):
     """
 
     network_class = BCRNNNetwork
-
-    def __init__(
-        self,
-        *args: Any,
-        hidden_dim: int = 400,
-        num_layers: int = 2,
-        head: HeadName = "gmm",
-        num_modes: int = 5,
-        **kwargs: Any,
-    ) -> None:
-        self._settings = dict(hidden_dim=hidden_dim, num_layers=num_layers, head=head, num_modes=num_modes)
-        super().__init__(*args, **kwargs)
 
 
 class BCRNN(ImitationAlgorithm):

@@ -110,9 +110,9 @@ class IBCNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        sampling: Sampling,
-        width: int,
-        depth: int,
+        sampling: Sampling = "dfo",
+        width: int = 128,
+        depth: int = 8,
         num_counter_examples: int,
         num_action_samples: int,
         num_iterations: int,
@@ -209,8 +209,6 @@ class IBCPolicy(ImitationPolicy):
         self,
         *args: Any,
         sampling: Sampling = "dfo",
-        width: int = 128,
-        depth: int = 8,
         num_counter_examples: int | None = None,
         num_action_samples: int | None = None,
         num_iterations: int | None = None,
@@ -218,15 +216,14 @@ class IBCPolicy(ImitationPolicy):
     ) -> None:
         if sampling not in COUNTER_EXAMPLES:
             raise ValueError(f"IBC needs sampling to be one of {', '.join(COUNTER_EXAMPLES)}, got {sampling!r}.")
-        self._settings = dict(
+        super().__init__(
+            *args,
             sampling=sampling,
-            width=width,
-            depth=depth,
             num_counter_examples=num_counter_examples or COUNTER_EXAMPLES[sampling],
             num_action_samples=num_action_samples or ACTION_SAMPLES[sampling],
             num_iterations=num_iterations or {"dfo": 3, "langevin": 100}[sampling],
+            **kwargs,
         )
-        super().__init__(*args, **kwargs)
 
 
 class IBC(ImitationAlgorithm):
