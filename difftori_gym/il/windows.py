@@ -70,9 +70,7 @@ class DemonstrationWindows:
                 f"{source or 'demonstrations'}, {episodes[first].label(first)}: expected at least horizon={horizon} "
                 f"actions, got {lengths[first]}. Choose a shorter horizon or leave this episode out."
             )
-        self.n_obs_steps = n_obs_steps
-        self.horizon = horizon
-        self.n_action_steps = n_action_steps
+        self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
         self._observations = map_obs(lambda *parts: join(parts), *(episode.observations for episode in episodes))
         self._actions = np.concatenate(
             [np.asarray(episode.actions, dtype=np.float32).reshape(len(episode.actions), -1) for episode in episodes]

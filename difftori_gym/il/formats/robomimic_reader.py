@@ -102,7 +102,7 @@ def read_robomimic(
         rows = sum(_length(file, name, path) + 1 for name in names)
         data, first = file["data"], f"{path}, {names[0]}"
         observation_space = infer_space(_observations(data[names[0]], obs_keys, first), first, "Choose other obs_keys.")
-        storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
+        storage = ObservationStorage(observation_space, rows, memory_map)
         episodes = tuple(_read_episode(data[name], name, obs_keys, storage, f"{path}, {name}") for name in names)
         env_id = _env_id(file, path)
     return Demonstrations(
