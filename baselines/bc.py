@@ -1,9 +1,7 @@
 """
 Behaviour cloning with a multi-layer perceptron, and the heads that turn features into actions.
 
-Sizes are robomimic's (Mandlekar et al. 2021, arXiv 2108.03298; ``robomimic/config/bc_config.py``): two layers of 1024;
-Gaussian head with standard deviations of at least 0.01, mixture of 5 Gaussians with at least 0.0001, both by softplus
-and without noise when acting; Adam with 1e-4.
+Sizes are robomimic's (Mandlekar et al. 2021, arXiv 2108.03298; ``robomimic/config/bc_config.py``).
 """
 
 from __future__ import annotations

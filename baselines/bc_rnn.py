@@ -1,8 +1,7 @@
 """
 Behaviour cloning with a recurrent network (BC-RNN of robomimic, Mandlekar et al. 2021, arXiv 2108.03298).
 
-Sizes are those of ``robomimic/config/bc_config.py`` and of the paper's low-dimensional experiments: LSTM with 2 layers
-of 400 over 10 observations, a mixture of 5 Gaussians on top, batches of 100, Adam with 1e-4; for images 1000 and 16.
+Sizes are those of ``robomimic/config/bc_config.py`` and of the paper's low-dimensional experiments.
 """
 
 from __future__ import annotations

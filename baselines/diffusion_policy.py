@@ -2,10 +2,8 @@
 Diffusion Policy (Chi et al. 2023, arXiv 2303.04137); with a PointNet encoder it is DP3 (Ze et al. 2024, arXiv
 2403.03954).
 
-Settings are those of ``train_diffusion_unet_lowdim_workspace.yaml`` and of DP3's ``dp3.yaml`` and ``simple_dp3.yaml``:
-100 training steps with the schedule squaredcos_cap_v2, AdamW with betas 0.95 and 0.999 and weight decay 1e-6, a
-learning rate of 1e-4 with warm-up and cosine, a moving average of the weights up to 0.9999. The noise schedules are
-those of the diffusers library (``pip install difftori-gym[imitation]``). Actions are sampled with 10 DDIM steps.
+Settings are those of ``train_diffusion_unet_lowdim_workspace.yaml`` and of DP3's ``dp3.yaml`` and ``simple_dp3.yaml``,
+the noise schedules those of the diffusers library (``pip install difftori-gym[imitation]``), sampled by DDIM.
 """
 
 from __future__ import annotations

@@ -34,10 +34,7 @@ _SMALL_CLOUD: Hyperparameters = dict(
     batch_size=64,
     policy_kwargs=dict(features_extractor_kwargs=dict(point_cloud_kwargs=dict(hidden_dims=[32, 64, 128]))),
 )
-_SMALL_OBS: Mapping[str, Hyperparameters] = {
-    "pixels": dict(batch_size=64),
-    "pointcloud": _SMALL_CLOUD,
-}
+_SMALL_OBS: Mapping[str, Hyperparameters] = {"pixels": dict(batch_size=64), "pointcloud": _SMALL_CLOUD}
 _SMALL_IBC: Hyperparameters = dict(
     batch_size=64, policy_kwargs=dict(depth=4, num_counter_examples=64, num_action_samples=1024)
 )
@@ -132,10 +129,7 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
             # robomimic's size for images
             {"pixels": merged(_SHIFT, dict(batch_size=16, policy_kwargs=dict(hidden_dim=1000)))},
             dict(cosine_learning_rate=1e-3, batch_size=64, policy_kwargs=dict(hidden_dim=100)),
-            {
-                "pixels": dict(batch_size=16),
-                "pointcloud": merged(_SMALL_CLOUD, dict(batch_size=16)),
-            },
+            {"pixels": dict(batch_size=16), "pointcloud": merged(_SMALL_CLOUD, dict(batch_size=16))},
         ),
         ImitationMethod("ibc", "IBC", lambda: IBC, {}, _SHIFTED, _SMALL_IBC, _SMALL_OBS),
         ImitationMethod(

@@ -53,9 +53,7 @@ class FiLMBlock(nn.Module):
 def convolution(inputs: int, outputs: int, kernel_size: int, num_groups: int) -> nn.Sequential:
     """``[B, inputs, T]`` -> ``[B, outputs, T]``; ``outputs`` is a multiple of ``num_groups``, the kernel's size odd."""
     return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel_size, padding=kernel_size // 2),
-        nn.GroupNorm(num_groups, outputs),
-        nn.Mish(),
+        nn.Conv1d(inputs, outputs, kernel_size, padding=kernel_size // 2), nn.GroupNorm(num_groups, outputs), nn.Mish()
     )
 
 
