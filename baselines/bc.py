@@ -1,9 +1,7 @@
 """
 Behaviour cloning with a multi-layer perceptron, and the heads that turn features into actions.
 
-Sizes are robomimic's (Mandlekar et al. 2021, arXiv 2108.03298; ``robomimic/config/bc_config.py``): two layers of 1024;
-Gaussian head with standard deviations of at least 0.01, mixture of 5 Gaussians with at least 0.0001, both by softplus
-and without noise when acting; Adam with 1e-4.
+Sizes are robomimic's (Mandlekar et al. 2021, arXiv 2108.03298; ``robomimic/config/bc_config.py``).
 """
 
 from __future__ import annotations
@@ -102,10 +100,10 @@ class BCNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        net_arch: Sequence[int],
-        head: HeadName,
-        num_modes: int,
-        activation_fn: type[nn.Module],
+        net_arch: Sequence[int] = (1024, 1024),
+        head: HeadName = "deterministic",
+        num_modes: int = 5,
+        activation_fn: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         if not net_arch:
@@ -135,19 +133,6 @@ class BCPolicy(ImitationPolicy):
     """
 
     network_class = BCNetwork
-
-    def __init__(
-        self,
-        *args: Any,
-        net_arch: list[int] | None = None,
-        head: HeadName = "deterministic",
-        num_modes: int = 5,
-        activation_fn: type[nn.Module] = nn.ReLU,
-        **kwargs: Any,
-    ) -> None:
-        net_arch = [1024, 1024] if net_arch is None else net_arch
-        self._settings = dict(net_arch=net_arch, head=head, num_modes=num_modes, activation_fn=activation_fn)
-        super().__init__(*args, **kwargs)
 
 
 class BC(ImitationAlgorithm):

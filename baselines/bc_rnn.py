@@ -1,8 +1,7 @@
 """
 Behaviour cloning with a recurrent network (BC-RNN of robomimic, Mandlekar et al. 2021, arXiv 2108.03298).
 
-Sizes are those of ``robomimic/config/bc_config.py`` and of the paper's low-dimensional experiments: LSTM with 2 layers
-of 400 over 10 observations, a mixture of 5 Gaussians on top, batches of 100, Adam with 1e-4; for images 1000 and 16.
+Sizes are those of ``robomimic/config/bc_config.py`` and of the paper's low-dimensional experiments.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class BCRNNNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        hidden_dim: int,
-        num_layers: int,
-        head: HeadName,
-        num_modes: int,
+        hidden_dim: int = 400,
+        num_layers: int = 2,
+        head: HeadName = "gmm",
+        num_modes: int = 5,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         self.rnn = nn.LSTM(encoder.features_dim, hidden_dim, num_layers, batch_first=True)
@@ -61,18 +60,6 @@ class BCRNNPolicy(ImitationPolicy):
     """
 
     network_class = BCRNNNetwork
-
-    def __init__(
-        self,
-        *args: Any,
-        hidden_dim: int = 400,
-        num_layers: int = 2,
-        head: HeadName = "gmm",
-        num_modes: int = 5,
-        **kwargs: Any,
-    ) -> None:
-        self._settings = dict(hidden_dim=hidden_dim, num_layers=num_layers, head=head, num_modes=num_modes)
-        super().__init__(*args, **kwargs)
 
 
 class BCRNN(ImitationAlgorithm):

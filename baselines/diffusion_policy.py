@@ -2,10 +2,8 @@
 Diffusion Policy (Chi et al. 2023, arXiv 2303.04137); with a PointNet encoder it is DP3 (Ze et al. 2024, arXiv
 2403.03954).
 
-Settings are those of ``train_diffusion_unet_lowdim_workspace.yaml`` and of DP3's ``dp3.yaml`` and ``simple_dp3.yaml``:
-100 training steps with the schedule squaredcos_cap_v2, AdamW with betas 0.95 and 0.999 and weight decay 1e-6, a
-learning rate of 1e-4 with warm-up and cosine, a moving average of the weights up to 0.9999. The noise schedules are
-those of the diffusers library (``pip install difftori-gym[imitation]``). Actions are sampled with 10 DDIM steps.
+Settings are those of ``train_diffusion_unet_lowdim_workspace.yaml`` and of DP3's ``dp3.yaml`` and ``simple_dp3.yaml``,
+the noise schedules those of the diffusers library (``pip install difftori-gym[imitation]``), sampled by DDIM.
 """
 
 from __future__ import annotations
@@ -45,11 +43,18 @@ class DiffusionNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        size: Size,
-        num_train_steps: int,
-        num_inference_steps: int,
-        prediction: Prediction,
+        size: Size = "diffusion_policy",
+        num_train_steps: int = 100,
+        num_inference_steps: int = 10,
+        prediction: Prediction = "epsilon",
     ) -> None:
+        if size not in SIZES:
+            raise ValueError(f"DiffusionPolicy needs size to be one of {', '.join(SIZES)}, got {size!r}.")
+        if not 1 <= num_inference_steps <= num_train_steps:
+            raise ValueError(
+                f"DiffusionPolicy needs num_inference_steps in [1, num_train_steps={num_train_steps}], got "
+                f"{num_inference_steps}."
+            )
         super().__init__(encoder, horizon, action_dim)
         self.unet = ConditionalUnet1D(action_dim, self.condition_dim, *SIZES[size])
         # The time axis is halved again and again; what is missing at its end is filled up with the last action.
@@ -115,27 +120,10 @@ class DiffusionUnetPolicy(ImitationPolicy):
     def __init__(
         self,
         *args: Any,
-        size: Size = "diffusion_policy",
-        num_train_steps: int = 100,
-        num_inference_steps: int = 10,
-        prediction: Prediction = "epsilon",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if size not in SIZES:
-            raise ValueError(f"DiffusionPolicy needs size to be one of {', '.join(SIZES)}, got {size!r}.")
-        if not 1 <= num_inference_steps <= num_train_steps:
-            raise ValueError(
-                f"DiffusionPolicy needs num_inference_steps in [1, num_train_steps={num_train_steps}], got "
-                f"{num_inference_steps}."
-            )
-        self._settings = dict(
-            size=size,
-            num_train_steps=num_train_steps,
-            num_inference_steps=num_inference_steps,
-            prediction=prediction,
-        )
         if optimizer_kwargs is None and optimizer_class is torch.optim.AdamW:
             optimizer_kwargs = dict(betas=(0.95, 0.999), eps=1e-8, weight_decay=1e-6)
         super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)

@@ -115,10 +115,7 @@ class DrQv2Policy(BasePolicy):
 
     def encode(self, images: PyTorchObs) -> Tensor:
         """Raw images ``[B, C, H, W]`` -> flat convolutions ``[B, F]``."""
-        features: Tensor = self.encoder(
-            preprocessed(images, self.observation_space, normalize_images=self.normalize_images)
-        )
-        return features
+        return self.encoder(preprocessed(images, self.observation_space, normalize_images=self.normalize_images))
 
     def sample(self, features: Tensor, std: float, clip: float | None = None) -> Tensor:
         """
@@ -133,8 +130,7 @@ class DrQv2Policy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         features = self.encode(observation)
-        action: Tensor = self.actor(features) if deterministic else self.sample(features, self.exploration_std)
-        return action
+        return self.actor(features) if deterministic else self.sample(features, self.exploration_std)
 
     forward = _predict
 
@@ -145,8 +141,7 @@ class DrQv2Policy(BasePolicy):
         :param observation: raw images ``[B, C, H, W]``
         :param action: ``[B, A]`` in [-1, 1]
         """
-        values: Tensor = self.critic(self.encode(observation), action)
-        return values.amin(dim=0)
+        return self.critic(self.encode(observation), action).amin(dim=0)
 
 
 class DrQv2(OffPolicyLearner):
@@ -250,9 +245,7 @@ class DrQv2(OffPolicyLearner):
         )
         self.return_steps = return_steps
         self.exploration_initial_std, self.exploration_final_std = exploration_initial_std, exploration_final_std
-        self.schedule_steps = schedule_steps
-        self.noise_clip = noise_clip
-        self.image_shift = image_shift
+        self.schedule_steps, self.noise_clip, self.image_shift = schedule_steps, noise_clip, image_shift
         self.saved_by = self.algorithm
         if _init_setup_model:
             self._setup_model()

@@ -2,14 +2,9 @@
 Implicit behaviour cloning (Florence et al. 2021, arXiv 2109.00137): a network scores observations and actions, trained
 to tell demonstrated actions from others; acting is a search for the best action.
 
-Two published ways of finding others and of searching:
-
-- ``"dfo"``, derivative-free: 256 uniform counter-examples, 16384 samples when acting, resampled 3 times by their
-  probability and perturbed with a standard deviation of 0.33, halved each time (``pushing_states/mlp_ebm_best.gin``)
-- ``"langevin"``: 8 counter-examples from 100 steps of Langevin dynamics, 512 such samples when acting, and a penalty on
-  gradients above 1 (``particle/mlp_ebm_langevin_best.gin``)
-
-The network is the residual one of the first, 8 layers of 128; batches of 512, Adam with 1e-3.
+Two published ways of finding others and of searching, each with its published numbers: ``"dfo"``, derivative-free
+(``pushing_states/mlp_ebm_best.gin``), and ``"langevin"``, by Langevin dynamics with a penalty on gradients above 1
+(``particle/mlp_ebm_langevin_best.gin``). The network is the residual one of the first.
 """
 
 from __future__ import annotations
@@ -110,9 +105,9 @@ class IBCNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        sampling: Sampling,
-        width: int,
-        depth: int,
+        sampling: Sampling = "dfo",
+        width: int = 128,
+        depth: int = 8,
         num_counter_examples: int,
         num_action_samples: int,
         num_iterations: int,
@@ -209,8 +204,6 @@ class IBCPolicy(ImitationPolicy):
         self,
         *args: Any,
         sampling: Sampling = "dfo",
-        width: int = 128,
-        depth: int = 8,
         num_counter_examples: int | None = None,
         num_action_samples: int | None = None,
         num_iterations: int | None = None,
@@ -218,15 +211,14 @@ class IBCPolicy(ImitationPolicy):
     ) -> None:
         if sampling not in COUNTER_EXAMPLES:
             raise ValueError(f"IBC needs sampling to be one of {', '.join(COUNTER_EXAMPLES)}, got {sampling!r}.")
-        self._settings = dict(
+        super().__init__(
+            *args,
             sampling=sampling,
-            width=width,
-            depth=depth,
             num_counter_examples=num_counter_examples or COUNTER_EXAMPLES[sampling],
             num_action_samples=num_action_samples or ACTION_SAMPLES[sampling],
             num_iterations=num_iterations or {"dfo": 3, "langevin": 100}[sampling],
+            **kwargs,
         )
-        super().__init__(*args, **kwargs)
 
 
 class IBC(ImitationAlgorithm):

@@ -34,17 +34,15 @@ _SMALL_CLOUD: Hyperparameters = dict(
     batch_size=64,
     policy_kwargs=dict(features_extractor_kwargs=dict(point_cloud_kwargs=dict(hidden_dims=[32, 64, 128]))),
 )
-_SMALL_OBS: Mapping[str, Hyperparameters] = {
-    "pixels": dict(batch_size=64),
-    "pointcloud": _SMALL_CLOUD,
-}
+_SMALL_OBS: Mapping[str, Hyperparameters] = {"pixels": dict(batch_size=64), "pointcloud": _SMALL_CLOUD}
+_SMALL_RATE: Hyperparameters = dict(cosine_learning_rate=1e-3)
 _SMALL_IBC: Hyperparameters = dict(
     batch_size=64, policy_kwargs=dict(depth=4, num_counter_examples=64, num_action_samples=1024)
 )
 # Reasons in docs/imitation.md: a base policy that is exact on its demonstrations teaches nothing without noise; larger
 # steps fit them in few iterations; one scripted expert has one mode.
 _SMALL_DIFFTORI: Hyperparameters = dict(
-    cosine_learning_rate=1e-3,
+    _SMALL_RATE,
     start_noise=0.2,
     latent_dim=0,
     planner_kwargs=dict(step_size=1e-2, max_iterations=3, backward_num_iterations=3),
@@ -68,9 +66,9 @@ class ImitationMethod:
     label: str
     learner: Callable[[], type[ImitationAlgorithm]]
     published: Hyperparameters
-    published_obs: Mapping[str, Hyperparameters] = field(default_factory=dict)
+    published_obs: Mapping[str, Hyperparameters] = field(default_factory=lambda: _SHIFTED)
     small: Hyperparameters = field(default_factory=dict)
-    small_obs: Mapping[str, Hyperparameters] = field(default_factory=dict)
+    small_obs: Mapping[str, Hyperparameters] = field(default_factory=lambda: _SMALL_OBS)
     needs_base: bool = False
 
     def hyperparameters(
@@ -116,13 +114,7 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
     method.name: method
     for method in (
         ImitationMethod(
-            "bc",
-            "BC",
-            lambda: BC,
-            _WINDOW,
-            _SHIFTED,
-            dict(cosine_learning_rate=1e-3, policy_kwargs=dict(net_arch=[256, 256])),
-            _SMALL_OBS,
+            "bc", "BC", lambda: BC, _WINDOW, small=dict(_SMALL_RATE, policy_kwargs=dict(net_arch=[256, 256]))
         ),
         ImitationMethod(
             "bcrnn",
@@ -131,13 +123,10 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
             {},
             # robomimic's size for images
             {"pixels": merged(_SHIFT, dict(batch_size=16, policy_kwargs=dict(hidden_dim=1000)))},
-            dict(cosine_learning_rate=1e-3, batch_size=64, policy_kwargs=dict(hidden_dim=100)),
-            {
-                "pixels": dict(batch_size=16),
-                "pointcloud": merged(_SMALL_CLOUD, dict(batch_size=16)),
-            },
+            dict(_SMALL_RATE, batch_size=64, policy_kwargs=dict(hidden_dim=100)),
+            {"pixels": dict(batch_size=16), "pointcloud": merged(_SMALL_CLOUD, dict(batch_size=16))},
         ),
-        ImitationMethod("ibc", "IBC", lambda: IBC, {}, _SHIFTED, _SMALL_IBC, _SMALL_OBS),
+        ImitationMethod("ibc", "IBC", lambda: IBC, {}, small=_SMALL_IBC),
         ImitationMethod(
             "diffusion",
             "Diffusion Policy",
@@ -145,28 +134,11 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
             dict(_WINDOW, batch_size=128),
             # From point clouds it is DP3.
             {**_SHIFTED, "pointcloud": dict(size="dp3", prediction="sample")},
-            dict(size="small", cosine_learning_rate=1e-3),
-            _SMALL_OBS,
+            dict(size="small", **_SMALL_RATE),
         ),
+        ImitationMethod("residual", "Residual", lambda: Residual, _WINDOW, small=_SMALL_RATE, needs_base=True),
         ImitationMethod(
-            "residual",
-            "Residual",
-            lambda: Residual,
-            _WINDOW,
-            _SHIFTED,
-            dict(cosine_learning_rate=1e-3),
-            _SMALL_OBS,
-            needs_base=True,
-        ),
-        ImitationMethod(
-            "difftori",
-            "DiffTORI",
-            lambda: DiffTORIImitation,
-            _WINDOW,
-            _SHIFTED,
-            _SMALL_DIFFTORI,
-            _SMALL_OBS,
-            needs_base=True,
+            "difftori", "DiffTORI", lambda: DiffTORIImitation, _WINDOW, small=_SMALL_DIFFTORI, needs_base=True
         ),
     )
 }

@@ -32,8 +32,8 @@ class ResidualNetwork(ChunkNetwork):
         horizon: int,
         action_dim: int,
         *,
-        net_arch: Sequence[int],
-        activation_fn: type[nn.Module],
+        net_arch: Sequence[int] = (256, 256),
+        activation_fn: type[nn.Module] = nn.ELU,
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         size = horizon * action_dim
@@ -64,11 +64,7 @@ class ResidualPolicy(ImitationPolicy):
 
     network_class = ResidualNetwork
 
-    def __init__(
-        self, *args: Any, net_arch: list[int] | None = None, activation_fn: type[nn.Module] = nn.ELU, **kwargs: Any
-    ) -> None:
-        net_arch = [256, 256] if net_arch is None else net_arch
-        self._settings = dict(net_arch=net_arch, activation_fn=activation_fn)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("base") is None:
             raise ValueError("ResidualPolicy needs base=, the policy whose actions it corrects, got None.")
         super().__init__(*args, **kwargs)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from difftori_gym.card.subject import Subject
+from difftori_gym.card.trained import Subject
 from difftori_gym.evaluation import Evaluation
 
 
@@ -49,9 +49,15 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
         parts.append(f"## Film\n\n[{files['film']}]({files['film']}), one episode from seed {run.seed if run else 0}.")
     if "curve" in files:
         parts.append(f"## Training\n\n![training curve]({files['curve']})")
-    parts += [_usage(subject, run), _spaces(subject)]
-    parts += [_settings(subject)] if subject.about.settings else []
-    parts.append(_versions(subject))
+    about = subject.about
+    seen = [("observations", f"`{about.observation_space}`"), ("actions", f"`{about.action_space}`")]
+    settings = [(f"`{name}`", f"`{json.dumps(value)}`") for name, value in _flat(about.settings)]
+    parts += [
+        _usage(subject, run),
+        "## Spaces\n\n" + _table(("", ""), [(name, " ".join(t.split())) for name, t in seen]),
+    ]
+    parts += ["## Settings\n\n" + _table(("setting", "value"), settings)] if about.settings else []
+    parts.append("## Versions\n\n" + _table(("package", "at the export"), list(about.versions.items())))
     parts.append(f"Written by\n\n    {command}")
     return "\n\n".join(parts) + "\n"
 
@@ -130,16 +136,6 @@ def _usage(subject: Subject, run: Run | None) -> str:
     return "## How to use it\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
-def _spaces(subject: Subject) -> str:
-    rows = [("observations", f"`{subject.about.observation_space}`"), ("actions", f"`{subject.about.action_space}`")]
-    return "## Spaces\n\n" + _table(("", ""), [(name, " ".join(text.split())) for name, text in rows])
-
-
-def _settings(subject: Subject) -> str:
-    rows = [(f"`{name}`", f"`{json.dumps(value)}`") for name, value in _flat(subject.about.settings)]
-    return "## Settings\n\n" + _table(("setting", "value"), rows)
-
-
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """The leaves of nested settings; the spaces of a base policy are left out."""
     found: list[tuple[str, Any]] = []
@@ -149,10 +145,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
         elif not name.endswith("_space"):
             found.append((f"{prefix}{name}", value))
     return found
-
-
-def _versions(subject: Subject) -> str:
-    return "## Versions\n\n" + _table(("package", "at the export"), list(subject.about.versions.items()))
 
 
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What was trained, from a file or from the folder of a run: its class, and how it sees and acts."""
+"""What was trained, from a file or from the folder of a run: the model, its class, and how it sees and acts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
 from difftori_gym.envs import parse_task, task_action_repeat
-from difftori_gym.exports import load_export
+from difftori_gym.exports import Export, export, load_export, read_export
 from difftori_gym.il import DiffTORIImitation
 from difftori_gym.observations import map_obs
 from difftori_gym.rl import DiffTORI
@@ -175,3 +175,59 @@ def _kind(space: spaces.Space[Any]) -> Any:
     images = space.shape is not None and len(space.shape) == 3 and space.dtype == np.uint8
     shape = tuple(sorted(space.shape or ())) if images else space.shape
     return type(space), shape, images
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    :param policy: what acts
+    :param about: its exported file, or what is known of a copy of its zip
+    :param package: that loads a zip, None for an exported file
+    """
+
+    policy: BasePolicy
+    about: Export
+    package: str | None = None
+
+
+def read_subject(trained: Trained, folder: Path) -> Subject:
+    """
+    Load a model, and leave its file in the card's folder, exported where ``export`` knows it. A zip is unpickled: see
+    docs/sharing.md.
+
+    :raises ValueError: if it cannot be loaded
+    """
+    path = trained.path
+    target = folder / f"{path.stem}.safetensors"
+    if trained.learner is not None:
+        if trained.learner not in LEARNERS.values():
+            return _of_another_package(path, trained.learner, folder)
+        export(trained.learner.load(path, device="cpu"), target)
+    elif target.resolve() != path.resolve():
+        load_export(path, device="cpu")  # refuses what is damaged before it is copied
+        target.write_bytes(path.read_bytes())
+    about = read_export(target)
+    return Subject(load_export(target, device="cpu"), about)
+
+
+def _of_another_package(path: Path, learner: type[BaseAlgorithm], folder: Path) -> Subject:
+    """A zip of Stable-Baselines3 or sb3-contrib, which ``export`` does not know."""
+    model = learner.load(path, device="cpu")
+    target = folder / path.name
+    if target.resolve() != path.resolve():
+        target.write_bytes(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        version = archive.read("_stable_baselines3_version").decode()
+    assert isinstance(model.action_space, spaces.Box)
+    about = Export(
+        path=target,
+        policy=type(model.policy).__name__,
+        algorithm=learner.__name__,
+        num_timesteps=model.num_timesteps,
+        versions={"stable-baselines3": version},
+        observation_space=model.observation_space,
+        action_space=model.action_space,
+        settings={},
+        num_parameters=sum(parameter.numel() for parameter in model.policy.parameters()),
+    )
+    return Subject(model.policy, about, learner.__module__.partition(".")[0])

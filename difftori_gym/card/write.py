@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difftori_gym.card.subject import read_subject
 from difftori_gym.card.text import Run, card_text
-from difftori_gym.card.trained import check_seen, environment_of, find_trained
+from difftori_gym.card.trained import check_seen, environment_of, find_trained, read_subject
 from difftori_gym.envs import make_vec_env
 from difftori_gym.envs.observations import Observation
 from difftori_gym.evaluation import evaluate

@@ -105,8 +105,7 @@ class ResumeCallback(BaseCallback):
             return None
         self.restored = load_checkpoint(path, learner, env, demonstrations=demonstrations, device=device)
         self.wall_s = self.restored.record.wall_s
-        model: AnyLearner = self.restored.model
-        return model
+        return self.restored.model
 
     def _init_callback(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

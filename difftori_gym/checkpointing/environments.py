@@ -52,7 +52,10 @@ def save_environments(env: VecEnv) -> EnvironmentsState:
     wrappers, base = _unwrap(env)
     learned = [_attributes(wrapper, _LEARNED.get(type(wrapper), ())) for wrapper in wrappers]
     try:
-        remembered = [_remembered(wrapper) for wrapper in wrappers]
+        for wrapper in wrappers:
+            if type(wrapper) not in _EPISODE:
+                raise NotRestorableError(f"{type(wrapper).__name__} is not known to be restorable")
+        remembered = [_attributes(wrapper, _EPISODE[type(wrapper)]) for wrapper in wrappers]
         episodes = _save_each(base)
     except NotRestorableError as error:
         return EnvironmentsState(None, str(error), learned=learned)
@@ -101,12 +104,6 @@ def _unwrap(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv]:
 
 def _attributes(wrapper: VecEnvWrapper, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(wrapper, name) for name in names if hasattr(wrapper, name)}
-
-
-def _remembered(wrapper: VecEnvWrapper) -> dict[str, Any]:
-    if type(wrapper) not in _EPISODE:
-        raise NotRestorableError(f"{type(wrapper).__name__} is not known to be restorable")
-    return _attributes(wrapper, _EPISODE[type(wrapper)])
 
 
 def _save_each(base: VecEnv) -> list[bytes]:

@@ -11,16 +11,8 @@ import gymnasium as gym
 
 #: Tasks with a solution in mani_skill/examples/motionplanning/panda/solutions that needs no download.
 TASKS: tuple[str, ...] = (
-    "LiftPegUpright",
-    "PegInsertionSide",
-    "PickCube",
-    "PlaceSphere",
-    "PlugCharger",
-    "PullCube",
-    "PullCubeTool",
-    "PushCube",
-    "StackCube",
-    "StackPyramid",
+    *("LiftPegUpright", "PegInsertionSide", "PickCube", "PlaceSphere", "PlugCharger"),
+    *("PullCube", "PullCubeTool", "PushCube", "StackCube", "StackPyramid"),
 )
 #: What the solutions drive, with time to finish.
 ENV_KWARGS: dict[str, Any] = {"control_mode": "pd_joint_pos", "max_episode_steps": 300}

@@ -24,17 +24,8 @@ from difftori_gym.wrappers.cameras import CameraId
 #: The paper's imitation tasks, under the levels of difficulty that DP3 gives them.
 PAPER_TASKS: dict[str, tuple[str, ...]] = {
     "medium": (
-        "basketball",
-        "bin-picking",
-        "box-close",
-        "coffee-pull",
-        "coffee-push",
-        "hammer",
-        "peg-insert-side",
-        "push-wall",
-        "soccer",
-        "sweep",
-        "sweep-into",
+        *("basketball", "bin-picking", "box-close", "coffee-pull", "coffee-push", "hammer", "peg-insert-side"),
+        *("push-wall", "soccer", "sweep", "sweep-into"),
     ),
     "hard": ("assembly", "hand-insert", "pick-out-of-hole", "pick-place", "push", "push-back"),
     "very hard": ("shelf-place", "disassemble", "stick-pull", "stick-push", "pick-place-wall"),

@@ -106,9 +106,7 @@ class MujocoCameras:
     def __init__(
         self, simulation: Callable[[], tuple[Any, Any]], *, fast: bool = True, hidden_groups: tuple[int, ...] = ()
     ) -> None:
-        self._simulation = simulation
-        self._fast = fast
-        self._hidden_groups = hidden_groups
+        self._simulation, self._fast, self._hidden_groups = simulation, fast, hidden_groups
         self._options: Any = None
         self._model: Any = None
         self._renderers: dict[tuple[int, int], Any] = {}

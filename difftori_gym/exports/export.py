@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from difftori_gym.exports import strict_json
 from difftori_gym.exports.policies import parameters_from_json, parameters_to_json
-from difftori_gym.exports.refusal import refusal
 from difftori_gym.exports.settings import TEXT, Optionally, Table, Whole
+from difftori_gym.exports.strict_json import refusal
 from difftori_gym.exports.tensor_file import TensorFile, open_tensor_file, write_tensor_file
 
 SUFFIX = ".safetensors"

@@ -15,14 +15,7 @@ from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
 from difftori_gym.baselines.drqv2 import DrQv2Policy
 from difftori_gym.baselines.ibc import COUNTER_EXAMPLES, IBCPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
-from difftori_gym.exports.classes import (
-    ACTIVATION,
-    EXTRACTOR_SETTINGS,
-    HEAD_SIZES,
-    PRIOR_SAMPLES,
-    TRAJECTORY_OPTIMIZER,
-)
-from difftori_gym.exports.refusal import refusal
+from difftori_gym.exports.classes import ACTIVATION, EXTRACTOR_SETTINGS, HEAD_SIZES, PRIOR_SAMPLES, TRAJECTORY_OPTIMIZER
 from difftori_gym.exports.settings import (
     FLAG,
     MAX_ITERATIONS,
@@ -41,6 +34,7 @@ from difftori_gym.exports.settings import (
     unwritable,
 )
 from difftori_gym.exports.spaces import space_from_json, space_to_json
+from difftori_gym.exports.strict_json import refusal
 from difftori_gym.il.difftori import DiffTORIImitationPolicy
 from difftori_gym.il.policies import ImitationPolicy, PolicySpec
 from difftori_gym.rl.planning import Init, Planner
@@ -65,12 +59,7 @@ class _SpecOfBase:
 
 #: Without ``compile``, which changes how fast a plan is found and not which: a loaded policy does not compile.
 _PLANNER = Table(
-    dict(
-        optimizer=TRAJECTORY_OPTIMIZER,
-        init=choice(get_args(Init)),
-        discount=SHARE,
-        num_prior_samples=PRIOR_SAMPLES,
-    ),
+    dict(optimizer=TRAJECTORY_OPTIMIZER, init=choice(get_args(Init)), discount=SHARE, num_prior_samples=PRIOR_SAMPLES),
     build=Planner,
 )
 _DIFFTORI: dict[str, Setting] = dict(
@@ -124,10 +113,7 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
         ),
     ),
     "baselines.BCPolicy": (BCPolicy, dict(**_IMITATION, **_HEAD, **_NETWORK)),
-    "baselines.BCRNNPolicy": (
-        BCRNNPolicy,
-        dict(**_IMITATION, **_HEAD, hidden_dim=SIZE, num_layers=Whole(1, 16)),
-    ),
+    "baselines.BCRNNPolicy": (BCRNNPolicy, dict(**_IMITATION, **_HEAD, hidden_dim=SIZE, num_layers=Whole(1, 16))),
     "baselines.IBCPolicy": (
         IBCPolicy,
         dict(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Protocol
 
-from difftori_gym.exports.refusal import refusal
+from difftori_gym.exports.strict_json import refusal
 
 MAX_LAYERS = 16
 MAX_STEPS = 1000

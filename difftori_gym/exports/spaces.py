@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.exports.refusal import refusal
 from difftori_gym.exports.settings import ListOf, Whole, unwritable
+from difftori_gym.exports.strict_json import refusal
 
 MIN_ENTRIES = 1 << 20
 """So many numbers an observation may have however small the file is: images of 590 x 590 pixels in three colours."""

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections import Counter
 from typing import Any, NoReturn
-
-from difftori_gym.exports.refusal import refusal
 
 MAX_DEPTH = 32
 """Greatest nesting; what export writes stays far below it."""
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+def refusal(where: str, expected: str, got: Any) -> ValueError:
+    """The error of a file that cannot be used; ``got`` is shown in a few characters, whatever its size."""
+    return ValueError(
+        f"{where}: expected {expected}, got {_short.repr(got)}: the file is damaged or was not written by export."
+    )
 
 
 def parse(text: bytes, where: str) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """
 Tensors and one JSON text in one file, in the safetensors format.
 
-The safetensors package writes and reads it, and compares shapes, offsets and the size of the file with each other. In
-front of it stand checks of what it would accept and must not be read from strangers: a header that names a tensor
-twice, one of up to 100 MB, types that no policy has, numbers that are not finite; and a file that is no regular file,
-which blocks or never ends.
+In front of the safetensors package stand checks of what it would accept and must not be read from strangers: a header
+that names a tensor twice, or of up to 100 MB, types that no policy has, numbers that are not finite, no regular file.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from difftori_gym.checkpointing.files import atomic_file
 from difftori_gym.exports import strict_json
-from difftori_gym.exports.refusal import refusal
+from difftori_gym.exports.strict_json import refusal
 
 MAX_HEADER = 1 << 20
 """Greatest header in bytes; that of a policy has some ten thousand."""

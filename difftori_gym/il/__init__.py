@@ -8,13 +8,12 @@ from difftori_gym.il.formats.minari_reader import read_minari
 from difftori_gym.il.formats.minari_writer import MinariWriter, write_minari
 from difftori_gym.il.formats.robomimic_reader import RobomimicEnvArgs, read_env_args, read_robomimic
 from difftori_gym.il.learner import ImitationAlgorithm
-from difftori_gym.il.normalization import ActionNormalizer, ObservationNormalizer
+from difftori_gym.il.normalization import ObservationNormalizer
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.il.schedules import CosineSchedule
 from difftori_gym.il.windows import DemonstrationWindows, WindowBatch
 
 __all__ = [
-    "ActionNormalizer",
     "CosineSchedule",
     "DemonstrationWindows",
     "Demonstrations",

@@ -6,7 +6,6 @@ import inspect
 from typing import Any, ClassVar
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch import nn
 
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.difftori_network import DiffTORINetwork, Init, ObjectiveName
@@ -45,38 +44,10 @@ class DiffTORIImitationPolicy(ImitationPolicy):
 
     network_class = DiffTORINetwork
 
-    def __init__(
-        self,
-        *args: Any,
-        objective: ObjectiveName = "chunk",
-        trajectory_optimizer: TrajectoryOptimizer | None = None,
-        init: Init = "zero",
-        latent_dim: int = 64,
-        num_latents: int = 1,
-        net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.ELU,
-        discount: float = 0.99,
-        start_noise: float = 0.0,
-        action_coef: float = 3000.0,
-        kl_coef: float = 10.0,
-        **kwargs: Any,
-    ) -> None:
-        self._settings: dict[str, Any] = dict(
-            objective=objective,
-            trajectory_optimizer=trajectory_optimizer or TrajectoryOptimizer(solver="lm"),
-            net_arch=[256, 256] if net_arch is None else net_arch,
-            init=init,
-            latent_dim=latent_dim,
-            num_latents=num_latents,
-            activation_fn=activation_fn,
-            discount=discount,
-            start_noise=start_noise,
-            action_coef=action_coef,
-            kl_coef=kl_coef,
-        )
+    def __init__(self, *args: Any, init: Init = "zero", **kwargs: Any) -> None:
         if init == "base_policy" and kwargs.get("base") is None:
             raise ValueError("DiffTORIImitationPolicy needs base= for init='base_policy', got None.")
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, init=init, **kwargs)
 
 
 class DiffTORIImitation(ImitationAlgorithm):

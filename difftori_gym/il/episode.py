@@ -64,18 +64,25 @@ class Episode:
         return self.name or f"episode {index}"
 
 
-def check_episode(episode: Episode, observation_space: spaces.Space, action_space: spaces.Box, where: str) -> None:
-    """A ``ValueError`` that begins with ``where``, as :class:`Demonstrations`."""
-    expected, found = entries(observation_space), entries(episode.observations)
+def check_layout(observations: ArrayObs, space: spaces.Space, where: str) -> None:
+    """A ``ValueError`` that begins with ``where`` if keys, shapes or kinds of number ``[length, ...]`` are others."""
+    expected, found = entries(space), entries(observations)
     if found.keys() != expected.keys():
         raise ValueError(
             f"{where}: expected observations with keys {list(expected)}, got {list(found)}. "
             "None stands for an array without a key."
         )
-    for key, space in expected.items():
-        assert isinstance(space, spaces.Box)
-        _check_array(found[key], space, f"{where}: expected observations{under(key)}")
+    for key, entry in expected.items():
+        _check_array(found[key], entry, f"{where}: expected observations{under(key)}")
+
+
+def check_episode(episode: Episode, observation_space: spaces.Space, action_space: spaces.Box, where: str) -> None:
+    """A ``ValueError`` that begins with ``where``, as :class:`Demonstrations`."""
+    check_layout(episode.observations, observation_space, where)
+    for key, value in entries(episode.observations).items():
+        _check_finite(value, f"{where}: expected observations{under(key)}")
     _check_array(episode.actions, action_space, f"{where}: expected actions")
+    _check_finite(episode.actions, f"{where}: expected actions")
     if not np.isfinite(episode.rewards).all():
         raise ValueError(f"{where}: expected finite rewards, got {episode.rewards[~np.isfinite(episode.rewards)][0]}.")
     with np.errstate(over="ignore"):  # of bounds near the greatest float
@@ -89,12 +96,14 @@ def check_episode(episode: Episode, observation_space: spaces.Space, action_spac
         )
 
 
-def _check_array(value: np.ndarray, space: spaces.Box, expectation: str) -> None:
-    """A ``ValueError`` if shape or kind of number of ``[length, ...]`` is another, or a number is not finite."""
+def _check_array(value: np.ndarray, space: spaces.Space, expectation: str) -> None:
     if value.shape[1:] != space.shape:
         raise ValueError(f"{expectation} of shape {space.shape}, got {value.shape[1:]}.")
     if not np.can_cast(value.dtype, space.dtype or np.float64, casting="same_kind"):
         raise ValueError(f"{expectation} of type {space.dtype}, got {value.dtype}.")
+
+
+def _check_finite(value: np.ndarray, expectation: str) -> None:
     if value.dtype.kind != "f":
         return
     for start in range(0, len(value), CHECKED_AT_ONCE):

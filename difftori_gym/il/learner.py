@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from difftori_gym.il.dataset import WindowDataset
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.losses import ImitationLoss
 from difftori_gym.il.policies import ImitationPolicy, NoiseLifetime, PolicySpec
-from difftori_gym.il.spaces_env import SpacesVecEnv
 from difftori_gym.il.validation import check_same_spaces, check_windows
 from difftori_gym.learning.learner import Learner
 from difftori_gym.learning.memory_errors import out_of_memory_explained
@@ -54,11 +55,9 @@ class ImitationAlgorithm(Learner):
 
     policy: ImitationPolicy
     algorithm: ClassVar[str] = "ImitationAlgorithm"
-    live_settings: ClassVar[frozenset[str]] = Learner.live_settings | {
-        "cache_base_actions",
-        "demonstrations",
-        "max_grad_norm",
-    }
+    live_settings: ClassVar[frozenset[str]] = Learner.live_settings.union(
+        ("cache_base_actions", "demonstrations", "max_grad_norm")
+    )
     #: Arguments of the policy that are the algorithm's to set, and attributes of it.
     policy_settings: ClassVar[tuple[str, ...]] = (
         *("n_obs_steps", "horizon", "n_action_steps", "ema_decay", "noise_lifetime"),
@@ -302,6 +301,25 @@ class ImitationAlgorithm(Learner):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
+
+
+class SpacesEnv(gym.Env[Any, Any]):
+    """Stands in for the environment of a learner with demonstrations only: it knows its spaces and cannot be run."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> NoReturn:
+        raise ValueError("This model was given demonstrations and no environment: pass env= to run episodes.")
+
+
+class SpacesVecEnv(DummyVecEnv):
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        super().__init__([lambda: SpacesEnv(observation_space, action_space)])
 
 
 class _GradientStepBar(ProgressBarCallback):

@@ -98,37 +98,6 @@ class ObservationNormalizer(nn.Module):
         return {key: entry(found[key]) for key, entry in zip(self.keys, self.entries, strict=True)}
 
 
-class ActionNormalizer(nn.Module):
-    """
-    Carries actions between their box and [-1, 1], linearly.
-
-    :param space: a ``Box`` with finite bounds
-    :raises ValueError: if a bound is infinite, or no room lies between two
-    """
-
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, space: spaces.Box) -> None:
-        super().__init__()
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.high > space.low).all()):
-            raise ValueError(
-                f"Imitation acts in a box: expected finite bounds with low < high, got {space}. "
-                "Wrap the environment in gymnasium.wrappers.RescaleAction or give its action space finite bounds."
-            )
-        self.register_buffer("low", torch.as_tensor(space.low.reshape(-1), dtype=torch.float32))
-        self.register_buffer("high", torch.as_tensor(space.high.reshape(-1), dtype=torch.float32))
-
-    def forward(self, actions: Tensor) -> Tensor:
-        """Actions in the environment's units ``[..., A]`` -> in [-1, 1]."""
-        return 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
-
-    def inverse(self, actions: Tensor) -> Tensor:
-        """Actions in [-1, 1] ``[..., A]`` -> in the environment's units, exact at the bounds."""
-        share = (actions + 1.0) / 2.0
-        return self.low * (1.0 - share) + self.high * share
-
-
 def _normalizer_of(space: spaces.Space, clouds: CloudScaling) -> nn.Module:
     assert isinstance(space, spaces.Box)
     if space.dtype == np.uint8 and len(space.shape) >= 3:

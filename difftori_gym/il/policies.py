@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -68,13 +68,13 @@ class ImitationPolicy(BasePolicy):
         not; images are divided by 255, everything else is scaled to [-1, 1] by what demonstrations show
     :param image_shift: greatest random shift of images in training, in pixels; 0 for none, None for a 21st of their
         width, 4 at 84, as in DrQ
+    :param network_kwargs: settings of the method's network, see its policy; None stands for the default
     :raises ValueError: for spaces or windows that cannot work
     """
 
     network: ChunkNetwork
-    #: Class of the network. A subclass puts its keyword arguments into ``_settings`` before it calls the constructor.
+    #: Class of the network, whose keyword arguments are arguments of the policy too.
     network_class: ClassVar[Any]
-    _settings: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class ImitationPolicy(BasePolicy):
         image_shift: int | None = 0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        **network_kwargs: Any,
     ) -> None:
         check_action_space(action_space, type(self).__name__)
         check_observation_space(observation_space, type(self).__name__, only_boxes=True)
@@ -122,7 +123,11 @@ class ImitationPolicy(BasePolicy):
             check_same_spaces(observation_space, action_space, self.base, what=what, whose="the policy")
         normalizer = ObservationNormalizer(observation_space, clouds=cloud_scaling)
         encoder = ObservationEncoder(normalizer, self.make_features_extractor(), n_obs_steps)
-        self.network = self.network_class(encoder, horizon, self.action_dim, **self._settings)
+        own = inspect.signature(self.network_class).parameters.values()
+        defaults = {each.name: each.default for each in own if each.kind is each.KEYWORD_ONLY}
+        given = {name: value for name, value in network_kwargs.items() if value is not None}
+        self.network_kwargs = {**defaults, **given}
+        self.network = self.network_class(encoder, horizon, self.action_dim, **self.network_kwargs)
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False) if ema_decay is not None else None
         self.optimizer = self.optimizer_class(
             self.network.parameters(),
@@ -141,7 +146,7 @@ class ImitationPolicy(BasePolicy):
         )
         own = {name: getattr(self, name) for name in names}
         # The optimizer's state is not part of a policy file.
-        return {**data, **own, "lr_schedule": self._dummy_schedule, "base": self.base_spec, **self._settings}
+        return {**data, **own, "lr_schedule": self._dummy_schedule, "base": self.base_spec, **self.network_kwargs}
 
     @property
     def acting(self) -> ChunkNetwork:

@@ -39,10 +39,8 @@ class DemonstrationWindows:
         actions                 a     a     a     a       the horizon
         executed                x     x     x             its first n_action_steps
 
-    In Diffusion Policy the actions start at the time of the first observation, so that its horizon counts
-    ``n_obs_steps - 1`` past actions more; those are predicted but never executed. Here the actions start at the time
-    of the last observation: a planner's first action is the one to execute, and horizon 1 is possible with any number
-    of observations. A Diffusion Policy horizon of 16 with 2 observations is a horizon of 15 here.
+    Diffusion Policy's horizon counts ``n_obs_steps - 1`` past actions more, which are never executed: its 16 with 2
+    observations is 15 here.
 
     Padding is Diffusion Policy's: before the episode its first observation is repeated; after the episode its last
     action is repeated, but at most ``n_action_steps - 1`` times. So ``t`` runs from 0 to ``T - 1 - (horizon -
@@ -70,9 +68,7 @@ class DemonstrationWindows:
                 f"{source or 'demonstrations'}, {episodes[first].label(first)}: expected at least horizon={horizon} "
                 f"actions, got {lengths[first]}. Choose a shorter horizon or leave this episode out."
             )
-        self.n_obs_steps = n_obs_steps
-        self.horizon = horizon
-        self.n_action_steps = n_action_steps
+        self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
         self._observations = map_obs(lambda *parts: join(parts), *(episode.observations for episode in episodes))
         self._actions = np.concatenate(
             [np.asarray(episode.actions, dtype=np.float32).reshape(len(episode.actions), -1) for episode in episodes]

@@ -40,8 +40,7 @@ class StateEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """``[B, ...]`` -> features ``[B, features_dim]``."""
-        features: Tensor = self.layers(observations.flatten(1))
-        return features
+        return self.layers(observations.flatten(1))
 
 
 class CombinedEncoder(BaseFeaturesExtractor):

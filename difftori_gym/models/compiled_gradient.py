@@ -1,9 +1,8 @@
 """
 Value and gradient of the imagined return by ``torch.compile``, where a compiler is at hand.
 
-The list of calls is as fast on a CPU, without the half minute of compiling. On a GPU a compiled one saves most
-of the time between small kernels. Nothing is compiled before the first call of a shape; one graph serves all batches of
-two and more of a horizon, and one a batch of one.
+On a GPU it saves most of the time between small kernels; on a CPU the list of calls is as fast without compiling. One
+graph serves all batches of two and more of a horizon, and one a batch of one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 Networks of DiffTORI's imitation learning: the posterior of a conditional variational autoencoder, and the scores whose
 maximisation is its decoder.
 
-Source: DiffTORI (arXiv 2402.05421), section 4.3, and its released MetaWorld code: posterior 272-256-256-128, score
-336-256-256-1, both with ELU, for 2 x 128 features, a latent of 64 and 4 x 4 actions.
+Source: DiffTORI (arXiv 2402.05421), section 4.3, and its released MetaWorld code.
 """
 
 from __future__ import annotations

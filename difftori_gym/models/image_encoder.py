@@ -101,8 +101,7 @@ class ImageEncoder(BaseFeaturesExtractor):
             frames = observations.unflatten(1, (self.flow, -1)).flatten(0, 1)  # [B * flow, C / flow, H, W]
             each = self._read(frames).unflatten(0, (-1, self.flow))  # [B, flow, FRAME_DIM]
             read = torch.cat([each[:, -1:], FLOW_SCALE * each.diff(dim=1)], dim=1).flatten(1)
-        features: Tensor = self.squash(self.linear(read))
-        return features
+        return self.squash(self.linear(read))
 
     def _read(self, images: Tensor) -> Tensor:
         read: Tensor = self.convolutions(images.contiguous(memory_format=torch.channels_last))

@@ -36,9 +36,7 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def observe(self, vectors: Tensor) -> None:
-        """
-        :param vectors: to learn mean and variance from ``[B, *shape]``
-        """
+        """:param vectors: to learn mean and variance from ``[B, *shape]``"""
         self.running_batches += 1
         rate = (1.0 / self.running_batches).clamp(min=1e-4)
         before = self.running_mean.clone()
@@ -47,10 +45,7 @@ class RunningNorm(nn.Module):
         self.running_var += rate * (spread - self.running_var)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """
-        :param vectors: ``[B, *shape]``
-        :return: the same in units of their deviation; of what hardly varies a deviation is 0.01 at least
-        """
+        """Vectors ``[B, *shape]`` in units of their deviation, which is taken to be 0.01 at least."""
         scale = self.running_var.clamp(min=1e-4).rsqrt()
         return ((vectors - self.running_mean) * scale).clamp(-CLIP, CLIP)
 
@@ -74,9 +69,7 @@ class ObservationNorm(nn.Module):
         )
 
     def observe(self, observation: PyTorchObs) -> None:
-        """
-        :param observation: preprocessed, ``[B, ...]`` or a dictionary of such
-        """
+        """:param observation: preprocessed, ``[B, ...]`` or a dictionary of such"""
         for key, vectors in entries(observation).items():
             if key in self.names:
                 norm = self.norms[self.names[key]]
@@ -84,14 +77,11 @@ class ObservationNorm(nn.Module):
                 norm.observe(vectors)
 
     def forward(self, observation: PyTorchObs) -> PyTorchObs:
-        """
-        :param observation: preprocessed, ``[B, ...]`` or a dictionary of such
-        :return: the same with vectors of one scale
-        """
-        read = {
-            key: self.norms[self.names[key]] if key in self.names else nn.Identity() for key in entries(observation)
-        }
-        return from_entries({key: read[key](value) for key, value in entries(observation).items()})
+        """A preprocessed observation ``[B, ...]``, or a dictionary of such -> the same with vectors of one scale."""
+        found = entries(observation).items()
+        return from_entries(
+            {key: self.norms[self.names[key]](value) if key in self.names else value for key, value in found}
+        )
 
 
 def _is_vector(space: spaces.Space, key: str | None) -> bool:

@@ -2,8 +2,7 @@
 A one-dimensional U-Net over time, conditioned on a vector by FiLM: the noise model of Diffusion Policy.
 
 Source: Chi et al. 2023 (arXiv 2303.04137), section 3 and its published configuration; Janner et al. 2022 for the
-blocks; Perez et al. 2018 for FiLM. Convolution, group norm and Mish; scale and shift of every block from step and
-condition; a residual around each.
+blocks; Perez et al. 2018 for FiLM.
 """
 
 from __future__ import annotations
@@ -53,9 +52,7 @@ class FiLMBlock(nn.Module):
 def convolution(inputs: int, outputs: int, kernel_size: int, num_groups: int) -> nn.Sequential:
     """``[B, inputs, T]`` -> ``[B, outputs, T]``; ``outputs`` is a multiple of ``num_groups``, the kernel's size odd."""
     return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel_size, padding=kernel_size // 2),
-        nn.GroupNorm(num_groups, outputs),
-        nn.Mish(),
+        nn.Conv1d(inputs, outputs, kernel_size, padding=kernel_size // 2), nn.GroupNorm(num_groups, outputs), nn.Mish()
     )
 
 

@@ -4,13 +4,11 @@ Projected gradient ascent with Adam's steps, which shrink on a schedule.
     m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2        a <- project(a + rate_k m / sqrt(v))
 
 with g = dG/da, the means corrected for their start at zero, and rate_k falling geometrically from ``step_size``, to a
-tenth of it every 36 iterations. No step is taken back, and the best iterate is kept: a learned return has creases,
-where the least of two values changes, and an optimum often lies on one. An ascent that insists on improving stalls
-there; steps that cross the crease and shrink close in on it.
+tenth of it every 36 iterations. No step is taken back: an optimum often lies on a crease, where the least of two values
+changes, and steps that cross it and shrink close in on it, where an ascent that insists on improving stalls.
 
-Source: Adam (Kingma and Ba 2015, arXiv 1412.6980). Its rates of forgetting are shortened, because tens of iterations
-and not thousands are made. They, and the rate, were chosen on trained models (benchmarks/README.md). With a b2 of 0.7
-or 0.8 more is reached, but the derivative through the iterations breaks: 1 / sqrt(v) changes too fast near an optimum.
+Source: Adam (Kingma and Ba 2015, arXiv 1412.6980); the constants were chosen on trained models (benchmarks/README.md).
+With a b2 of 0.7 or 0.8 more is reached, but the derivative breaks: 1 / sqrt(v) changes too fast near an optimum.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """
 Ascent by trial steps: a step that does not improve a sample is taken back, so that no sample ever gets worse.
 
-How a step is made is the business of a :class:`Rule`; this module decides what is accepted. The search itself only
-keeps numbers. A derivative is had afterwards by repeating the accepted steps with a graph. What the search has chosen
-(step lengths, damping, which actions rest on a wall, what was accepted) is a constant of the derivative.
+A :class:`Rule` makes the steps. The search only keeps numbers; a derivative is had afterwards by repeating the accepted
+steps with a graph, and takes what the search has chosen for constants.
 """
 
 from __future__ import annotations
@@ -115,12 +114,7 @@ def search(
 
 
 def _attempt(
-    objective: FastObjective,
-    point: Point,
-    settings: Settings,
-    rule: Rule,
-    record: IterateRecord,
-    done: Tensor,
+    objective: FastObjective, point: Point, settings: Settings, rule: Rule, record: IterateRecord, done: Tensor
 ) -> tuple[Point, Step, Tensor]:
     proposed, parameters = rule.propose(point)
     usable = finite(proposed).flatten(1).all(1)

@@ -1,12 +1,9 @@
 """
 Differentiation of a solution by the implicit function theorem, whatever solver found it.
 
-At a maximum the gradient g(a, theta) vanishes in the free actions F, those that no wall holds, and stays zero when
-theta changes: H_FF da_F + dg_F/dtheta dtheta = 0. So da_F/dtheta = -H_FF^-1 dg_F/dtheta, and an action held by a wall
-does not move. The cost does not depend on how many iterations the solver took; the result is right only at a maximum.
-
-Whether it is one is measured by the Newton step that is left, -H_FF^-1 g_F: about how far the maximum is. A sample for
-which it is too long, or whose -H_FF is not positive definite, is flagged and gets no gradient.
+At a maximum the gradient g(a, theta) vanishes in the free actions F, those that no wall holds: da_F/dtheta = -H_FF^-1
+dg_F/dtheta. A sample whose Newton step, -H_FF^-1 g_F, is too long, or whose -H_FF is not positive definite, is flagged
+and gets no gradient. The cost does not depend on the number of iterations.
 
 Source: Amos et al. 2018 (arXiv 1810.13400) for control; Nocedal and Wright 2006, chapter 7, for Newton-CG.
 """
@@ -20,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import HIGH, finite, free_gradient
+from difftori_gym.trajopt.iterates import finite, free_actions
 from difftori_gym.trajopt.linearization import hessian, linearize, second_derivative
 from difftori_gym.trajopt.objective import FastObjective
 from difftori_gym.trajopt.settings import Settings
@@ -41,8 +38,11 @@ def differentiate(objective: FastObjective, solution: Solution, settings: Settin
     with torch.enable_grad():
         point, value, gradient = linearize(objective, solution.actions.detach(), settings, differentiate=True)
         with torch.no_grad():
-            free = _free(point, gradient, settings).flatten(1)  # [B, n]
-            inverse = _inverse(gradient, point, free)
+            free = free_actions(point, gradient, settings.bounds).flatten(1)  # [B, n]
+            if free.shape[1] <= DENSE_LIMIT:
+                inverse = _dense_inverse(hessian(gradient, point, differentiate=False), free)
+            else:
+                inverse = _matrix_free_inverse(gradient, point, free)
             step, maximum = inverse(gradient.flatten(1))
             length = step.square().sum(1).sqrt()
             distance = torch.where(maximum & finite(value) & finite(length), length, torch.inf)
@@ -53,21 +53,6 @@ def differentiate(objective: FastObjective, solution: Solution, settings: Settin
             solution.actions.detach(), safe, inverse, stationary
         )
     return replace(solution, actions=actions, stationarity=distance, stationary=stationary)
-
-
-def _free(point: Tensor, gradient: Tensor, settings: Settings) -> Tensor:
-    """Mask ``[B, H, A]`` of actions that no wall holds."""
-    if settings.bounds == "project":
-        return (free_gradient(point, gradient) != 0) | (gradient == 0)
-    if settings.bounds == "clamp":
-        return point.abs() <= HIGH  # the objective does not depend on what lies outside
-    return torch.ones_like(point, dtype=torch.bool)
-
-
-def _inverse(gradient: Tensor, point: Tensor, free: Tensor) -> Inverse:
-    if free.shape[1] <= DENSE_LIMIT:
-        return _dense_inverse(hessian(gradient, point, differentiate=False), free)
-    return _matrix_free_inverse(gradient, point, free)
 
 
 def _dense_inverse(second: Tensor, free: Tensor) -> Inverse:

@@ -51,6 +51,14 @@ def free_gradient(actions: Tensor, gradient: Tensor, zero: float | Tensor = 0.0)
     return torch.where(blocked, zero, gradient)
 
 
+def free_actions(actions: Tensor, gradient: Tensor, bounds: Bounds | None) -> Tensor:
+    """Mask ``[B, H, A]`` of actions that no wall holds."""
+    if bounds == "project":
+        return (free_gradient(actions, gradient) != 0) | (gradient == 0)
+    # With "clamp" the objective does not depend on what lies outside.
+    return actions.abs() <= HIGH if bounds == "clamp" else torch.ones_like(actions, dtype=torch.bool)
+
+
 def finite(numbers: Tensor) -> Tensor:
     """Mask of the same shape, False for nan and both infinities; fewer kernels than ``torch.isfinite``."""
     return numbers.abs() < INF

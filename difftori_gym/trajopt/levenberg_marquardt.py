@@ -11,6 +11,8 @@ Source: DiffTORI (arXiv 2402.05421), released code; Theseus's Levenberg-Marquard
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,12 +31,10 @@ def solve(objective: FastObjective, actions: Tensor, settings: Settings) -> Solu
 class _DampedGaussNewton:
     def __init__(self, start: Tensor, settings: Settings) -> None:
         self._settings, self._proposals = settings, [start]
-        self._damping: float | Tensor
-        self._offset: float | Tensor
-        self._zero: float | Tensor
-        self._damping, self._offset, self._zero = numbers = settings.damping, settings.residual_offset, 0.0
+        numbers: Any = settings.damping, settings.residual_offset, 0.0
         if start.device.type == "cpu":  # there a number is made a tensor at every step anew
-            self._damping, self._offset, self._zero = start.new_tensor(numbers).unbind()
+            numbers = start.new_tensor(numbers).unbind()
+        self._damping, self._offset, self._zero = numbers
 
     def step(self, point: Tensor, value: Tensor, gradient: Tensor, guard: IterateRecord | None) -> Tensor:
         if guard is None:

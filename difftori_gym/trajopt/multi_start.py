@@ -41,18 +41,12 @@ def gather_starts(
     if missing > 0:
         starts.append(torch.zeros_like(actions.detach())[None])
     if missing > 1:
-        noise, drawn = _draws(missing, actions, generator)
+        shape = torch.Size((1, *actions.shape[1:]))  # one sample's, which serves all
+        wanted = missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device
+        noise, drawn = _fixed_draws(*wanted) if generator is None else _draw(*wanted, generator)
         starts.append((actions.detach() + noise).clamp(LOW, HIGH))
         starts.append(drawn.expand(-1, *actions.shape))
     return torch.cat(starts)
-
-
-def _draws(missing: int, actions: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """What is random in ``missing - 1`` starts, one sample's: distances from the given one, and places anywhere."""
-    shape = torch.Size((1, *actions.shape[1:]))
-    if generator is None:
-        return _fixed_draws(missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device)
-    return _draw(missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device, generator)
 
 
 def _draw(

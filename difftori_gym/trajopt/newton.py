@@ -1,17 +1,12 @@
 """
 Newton's method with the exact Hessian, in a trust region and in the box, for every sample on its own.
 
-A step maximises the damped quadratic model g.d - d.(-H + shift I).d / 2 over the box. ``shift`` is 0 where -H is
-positive definite and the step is short enough; otherwise it is the least one that makes the matrix positive definite
-and the step as long as the trust region allows (More and Sorensen 1983), so that negative curvature is ascended along
-like anything else. Which actions end at a wall is found by a primal-dual active set method on the model, without asking
-the objective (Hintermueller, Ito, Kunisch 2003). A trial that does not improve is taken back; the trust region follows
-the ratio of actual to predicted improvement (Nocedal and Wright 2006, chapter 4).
+A step maximises the model g.d - d.(-H + shift I).d / 2 over the box, with the least ``shift`` that makes the matrix
+positive definite and the step as short as the trust region (More and Sorensen 1983). Which actions end at a wall is
+found by a primal-dual active set method on the model (Hintermueller, Ito, Kunisch 2003); the trust region follows the
+ratio of actual to predicted improvement (Nocedal and Wright 2006, chapter 4).
 
-On a linear-quadratic problem the first step is the solution of the Riccati recursion.
-
-The Hessian takes H * A products with it, all at once: this is a solver for small H * A. Where gradient and Hessian
-vanish without a maximum, at a saddle for instance, it stays.
+The Hessian takes H * A products with it, all at once: this is a solver for small H * A. At a saddle it stays.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.trajopt.ascent import ROUNDING, Point, ascend
-from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_gradient
+from difftori_gym.trajopt.iterates import HIGH, LOW, finite, free_actions
 from difftori_gym.trajopt.linearization import hessian, linearize
 from difftori_gym.trajopt.objective import FastObjective
 from difftori_gym.trajopt.settings import Settings
@@ -111,12 +106,7 @@ class _TrustRegion:
 
     def _first_active_set(self, point: Point) -> tuple[Tensor, Tensor]:
         """Which actions may move, mask ``[B, n]``, and the wall -1 or 1 of the others, ``[B, n]``."""
-        if self._settings.bounds == "project":
-            moves = (free_gradient(point.actions, point.gradient) != 0) | (point.gradient == 0)
-        elif self._settings.bounds == "clamp":
-            moves = point.actions.abs() <= HIGH  # the objective does not depend on what lies outside
-        else:
-            moves = torch.ones_like(point.actions, dtype=torch.bool)
+        moves = free_actions(point.actions, point.gradient, self._settings.bounds)
         return moves.flatten(1), torch.where(moves, 0.0, point.actions.sign()).flatten(1).double()
 
     def _held(self, moved: Tensor, actions: Tensor, moves: Tensor, wall: Tensor) -> Tensor:

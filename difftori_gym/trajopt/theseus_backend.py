@@ -1,12 +1,9 @@
 """
 Levenberg-Marquardt by Theseus (Pineda et al. 2022, arXiv 2207.09442), the library DiffTORI's authors used.
 
-Nonlinear loop, linearisation, damping, linear solver and backward modes are Theseus's. What is added is one cost
-function. Theseus's own ``AutoDiffCostFunction`` shows its error function a single sample and wants every tensor that
-differs between samples registered by name; here the objective is a closure over such tensors, so it is called on the
-whole batch, which also lets the gradient reach whatever it captured.
-
-This module is imported at the first solve with ``solver="theseus"``, not with the package.
+What is added is one cost function: Theseus's own ``AutoDiffCostFunction`` wants every tensor that differs between
+samples registered by name, and here the objective is a closure over such tensors, called on the whole batch. This
+module is imported at the first solve with ``solver="theseus"``.
 """
 
 from __future__ import annotations

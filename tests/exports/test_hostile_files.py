@@ -23,7 +23,7 @@ from difftori_gym.exports import read_export
 from difftori_gym.exports.policies import POLICIES
 from difftori_gym.exports.strict_json import MAX_DEPTH, parse
 from difftori_gym.il import DiffTORIImitationPolicy
-from difftori_gym.il.policies import PolicySpec
+from difftori_gym.il.policies import ImitationPolicy, PolicySpec
 from difftori_gym.rl.planning import Planner
 from difftori_gym.trajopt import TrajectoryOptimizer
 
@@ -268,13 +268,16 @@ def test_a_model_behind_a_normaliser_is_refused(tmp_path):
 def test_every_setting_of_every_policy_has_a_kind(tmp_path):
     """A constructor argument that is new and forgotten here would not come back from a file."""
     dropped = {"self", "args", "kwargs", "observation_space", "action_space", "lr_schedule"}
-    dropped |= {"optimizer_class", "optimizer_kwargs"}
+    dropped |= {"optimizer_class", "optimizer_kwargs", "network_kwargs"}
     for name, (cls, kinds) in POLICIES.items():
         arguments = set()
+        if issubclass(cls, ImitationPolicy):
+            own = inspect.signature(cls.network_class).parameters.values()
+            arguments |= {each.name for each in own if each.kind is each.KEYWORD_ONLY}
         for each in cls.__mro__:
             parameters = inspect.signature(each.__init__).parameters
             arguments |= set(parameters)
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            if each is ImitationPolicy or "kwargs" not in parameters:
                 break
         assert arguments - dropped == set(kinds), name
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from difftori_gym.il import ActionNormalizer, Demonstrations, Episode, ObservationNormalizer
+from difftori_gym.il import Demonstrations, Episode, ObservationNormalizer
 
 
 @pytest.fixture
@@ -96,23 +96,6 @@ def test_state_is_float_and_restores(mixed):
     raw = training_observations(mixed)
     for key, value in fitted(raw).items():
         torch.testing.assert_close(fresh(raw)[key], value, rtol=0, atol=0)
-
-
-def test_actions_there_and_back():
-    space = spaces.Box(np.array([[-2.0, 0.0]]), np.array([[4.0, 10.0]]), dtype=np.float64)
-    normalizer = ActionNormalizer(space)
-    corners = torch.tensor([[-2.0, 0.0], [4.0, 10.0], [1.0, 5.0]])
-    expected = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]])
-    torch.testing.assert_close(normalizer(corners), expected)
-    assert torch.equal(normalizer.inverse(expected), corners)
-    drawn = torch.rand(5, 3, 2) * 2 - 1
-    torch.testing.assert_close(normalizer(normalizer.inverse(drawn)), drawn)
-
-
-@pytest.mark.parametrize("bounds", [(-np.inf, 1.0), (0.0, 0.0)])
-def test_actions_need_a_box_with_room(bounds):
-    with pytest.raises(ValueError, match="expected finite bounds with low < high"):
-        ActionNormalizer(spaces.Box(*bounds, (2,)))
 
 
 def test_fitting_again_forgets(numbered):

@@ -81,7 +81,7 @@ def read_maniskill(
         first = f"{path}, {names[0]}"
         observations = _observations(file[names[0]], obs_keys, path, first)
         observation_space = infer_space(observations, first, "Choose other obs_keys.")
-        storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
+        storage = ObservationStorage(observation_space, rows, memory_map)
         episodes = tuple(_read_episode(file[name], name, records[name], obs_keys, storage, path) for name in names)
     env_id = str((description.get("env_info") or {}).get("env_id") or "")
     return Demonstrations(

@@ -60,7 +60,7 @@ def read_minari(
     with open_hdf5(data / DATA_FILE) as file:
         rows = sum(_length(file, name, where, count) + 1 for name in names)
         observation_space = _observation_space(metadata, file[names[0]], where)
-        storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
+        storage = ObservationStorage(observation_space, rows, memory_map)
         episodes = tuple(_read_episode(file[name], name, observation_space, storage, where) for name in names)
     return Demonstrations(
         episodes,

@@ -59,11 +59,9 @@ class MinariWriter:
     ) -> None:
         self.path = Path(path)
         check_spaces(observation_space, action_space, str(path))
-        self._observation_space = observation_space
-        self._action_space = action_space
+        self._observation_space, self._action_space = observation_space, action_space
         data = self.path / "data"
-        self._file = data / DATA_FILE
-        self._metadata_file = data / METADATA_FILE
+        self._file, self._metadata_file = data / DATA_FILE, data / METADATA_FILE
         wanted = {
             "data_format": "hdf5",
             "observation_space": space_to_json(observation_space),
@@ -84,7 +82,7 @@ class MinariWriter:
             _check_same(self._metadata, wanted, str(self.path))
         else:
             data.mkdir(parents=True, exist_ok=True)
-            (data / DATA_FILE).unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
             with open_hdf5(self._file, "w-"):
                 pass
             self._metadata = {"total_episodes": 0, "total_steps": 0, **wanted}

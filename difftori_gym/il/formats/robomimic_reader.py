@@ -10,9 +10,8 @@ The layout (docs/datasets/overview.md and robomimic/scripts/dataset_states_to_ob
             obs, next_obs        groups of [T, ...]; next_obs may be absent, both are in unprocessed files
     mask                         optional: names of demonstrations under filter keys such as train and valid
 
-``dones`` is 1 where an episode was cut, or where the task is solved, as its writer chose. Other writers keep to this
-layout more or less: MimicGen's files have no rewards, dones and next_obs, Isaac Lab's none and attributes success and
-seed instead, LIBERO's have observations of other names.
+Others write more or less this: MimicGen's files have no rewards, dones and next_obs, Isaac Lab's none and attributes
+success and seed instead, LIBERO's have observations of other names.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def read_robomimic(
         rows = sum(_length(file, name, path) + 1 for name in names)
         data, first = file["data"], f"{path}, {names[0]}"
         observation_space = infer_space(_observations(data[names[0]], obs_keys, first), first, "Choose other obs_keys.")
-        storage = ObservationStorage(observation_space, rows, None if memory_map is None else Path(memory_map))
+        storage = ObservationStorage(observation_space, rows, memory_map)
         episodes = tuple(_read_episode(data[name], name, obs_keys, storage, f"{path}, {name}") for name in names)
         env_id = _env_id(file, path)
     return Demonstrations(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from difftori_gym.il.episode import Episode
-from difftori_gym.observations import entries, from_entries, under
+from difftori_gym.il.episode import Episode, check_layout
+from difftori_gym.observations import entries, from_entries
 
 
 class ObservationStorage:
@@ -21,17 +21,17 @@ class ObservationStorage:
     ones keeps them. None keeps the arrays in memory.
     """
 
-    def __init__(self, space: spaces.Space, length: int, folder: Path | None) -> None:
-        self._filled = 0
+    def __init__(self, space: spaces.Space, length: int, folder: str | Path | None) -> None:
+        self._space, self._filled = space, 0
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            Path(folder).mkdir(parents=True, exist_ok=True)
         self._arrays: dict[str | None, np.ndarray] = {}
         for number, (key, entry) in enumerate(entries(space).items()):
             shape = (length, *(entry.shape or ()))
             if folder is None:
                 self._arrays[key] = np.empty(shape, dtype=entry.dtype)
             else:
-                path = folder / f"observations_{number}.npy"
+                path = Path(folder) / f"observations_{number}.npy"
                 path.unlink(missing_ok=True)
                 self._arrays[key] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                     path, mode="w+", dtype=entry.dtype, shape=shape
@@ -43,21 +43,10 @@ class ObservationStorage:
 
         :raises ValueError: if keys, shapes or types of number are not those of the space, beginning with ``where``
         """
-        found = entries(episode.observations)
-        if set(found) != set(self._arrays):
-            raise ValueError(
-                f"{where}: expected observations with keys {list(self._arrays)}, got {list(found)}. "
-                "None stands for an array without a key."
-            )
+        check_layout(episode.observations, self._space, where)
         stored: dict[str | None, np.ndarray] = {}
-        for key, array in self._arrays.items():
-            value = found[key]
-            if value.shape[1:] != array.shape[1:] or not np.can_cast(value.dtype, array.dtype, casting="same_kind"):
-                raise ValueError(
-                    f"{where}: expected observations{under(key)} of shape "
-                    f"{array.shape[1:]} and type {array.dtype}, got {value.shape[1:]} and {value.dtype}."
-                )
-            array[self._filled : self._filled + len(value)] = value
-            stored[key] = array[self._filled : self._filled + len(value)]
-        self._filled += len(next(iter(stored.values())))
-        return dataclasses.replace(episode, observations=from_entries({key: stored[key] for key in found}))
+        for key, value in entries(episode.observations).items():
+            stored[key] = self._arrays[key][self._filled : self._filled + len(value)]
+            stored[key][:] = value
+        self._filled += len(episode) + 1
+        return dataclasses.replace(episode, observations=from_entries(stored))

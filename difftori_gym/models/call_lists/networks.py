@@ -1,9 +1,8 @@
 """
 Networks as lists of calls: ensembles of one member or more, with the gradient of their input.
 
-What the members of an ensemble share is called once for all. All read the same input, so the first layer is one
-product, and so is what they add to its gradient; activations and LayerNorm go over all rows at once. The products in
-between stay one for each member.
+All members read the same input, so the first layer is one product, and so is what they add to its gradient; activations
+and LayerNorm go over all rows at once. The products in between stay one for each member.
 """
 
 from __future__ import annotations

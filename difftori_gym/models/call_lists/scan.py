@@ -6,8 +6,7 @@ probability of having survived on entering z_1 to z_t. End and survival may be m
 the head reads all actions at once.
 
 To make the lists takes as long as two or three evaluations, so they are kept from plan to plan, by thread and as long
-as their owner lives: for the next plan states are written into the same memory, and the few weights that are kept a
-second time are read anew.
+as their owner lives; states and the few weights that are kept a second time are written anew.
 """
 
 from __future__ import annotations
