@@ -26,18 +26,12 @@ def entries(observation: Any) -> dict[Any, Any]:
 
 
 def from_entries(parts: Mapping[Any, T]) -> T | dict[str, T]:
-    """
-    :param parts: as :func:`entries` returns them
-    :return: the lone entry itself, or a dictionary
-    """
+    """:return: what :func:`entries` was given: the lone entry itself, or a dictionary"""
     return parts[None] if None in parts else dict(parts)
 
 
 def space_from_entries(parts: Mapping[Any, spaces.Space[Any]]) -> spaces.Space[Any]:
-    """
-    :param parts: spaces of entries, as :func:`entries` returns them
-    :return: the lone space itself, or a ``Dict``
-    """
+    """:return: the lone space itself, or a ``Dict`` of the spaces that :func:`entries` returned"""
     return parts[None] if None in parts else spaces.Dict(dict(parts))
 
 
@@ -61,16 +55,10 @@ def map_obs(function: Callable[..., T], *observations: Any) -> T | dict[str, T]:
 
 
 def batch_size_of(observations: TensorObs | ArrayObs) -> int:
-    """
-    :param observations: ``[B, ...]`` or a dictionary of such
-    :return: B
-    """
+    """:return: B of observations ``[B, ...]`` or a dictionary of such"""
     return len(next(iter(entries(observations).values())))
 
 
 def under(key: str | None) -> str:
-    """
-    :param key: key of an observation, or None
-    :return: how an error message names it
-    """
+    """:return: how an error message names the key of an observation, which may be None"""
     return "" if key is None else f" under key {key!r}"

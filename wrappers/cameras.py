@@ -60,10 +60,8 @@ def several_cameras(camera: CameraId | Sequence[CameraId]) -> tuple[CameraId, ..
 
 def cameras_of(env: gym.Env[Any, Any], wanted_by: str) -> Cameras:
     """
-    :param env: environment, wrapped in any number of wrappers
-    :param wanted_by: name of the wrapper that asks, for the message
-    :return: its cameras
-    :raises ValueError: if it has none
+    :return: cameras of an environment in any number of wrappers
+    :raises ValueError: if it has none, naming the wrapper that asks
     """
     cameras = env.get_wrapper_attr(CAMERAS_ATTRIBUTE) if env.has_wrapper_attr(CAMERAS_ATTRIBUTE) else None
     if not isinstance(cameras, Cameras):
@@ -78,10 +76,8 @@ def read_agent_position(env: gym.Env[Any, Any]) -> NDArray[np.float32]:
 
 def agent_position_space(env: gym.Env[Any, Any], wanted_by: str) -> spaces.Box:
     """
-    :param env: environment, wrapped in any number of wrappers
-    :param wanted_by: name of the wrapper that asks, for the message
-    :return: space of the agent's position
-    :raises ValueError: if the environment does not know it
+    :return: space of the agent's position, of an environment in any number of wrappers
+    :raises ValueError: if the environment does not know it, naming the wrapper that asks
     """
     if not env.has_wrapper_attr(AGENT_POSITION_METHOD):
         raise _lacking(env, wanted_by, f"a method {AGENT_POSITION_METHOD}()")

@@ -75,10 +75,7 @@ class CropBox:
             raise ValueError(f"A crop box needs crop_low < crop_high on every axis, got {self.low} and {self.high}.")
 
     def contains(self, points: Tensor) -> Tensor:
-        """
-        :param points: in the world ``[..., 3]``, metres
-        :return: which of them lie inside ``[...]``; one that is not finite does not
-        """
+        """:return: which points of the world ``[..., 3]``, metres, lie inside ``[...]``; none that is not finite"""
         own = points @ self._axes().to(points) if self.yaw else points
         inside = (own >= own.new_tensor(self.low)) & (own <= own.new_tensor(self.high))
         return (inside & points.isfinite()).all(dim=-1)

@@ -42,10 +42,7 @@ class NamedEnv(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         return observation, info
 
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
-        """
-        :raises RuntimeError: if the environment raises, with the cause
-        :raises ValueError: if observation or reward cannot be learned from
-        """
+        """See :meth:`reset` for what is raised, here also for a reward that is not finite."""
         self._step += 1
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)

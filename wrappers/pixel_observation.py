@@ -127,10 +127,8 @@ def _drawn_size(size: tuple[int, int], antialias: int, camera: object) -> tuple[
 
 def image_size(size: int | Sequence[int], wanted_by: str) -> tuple[int, int]:
     """
-    :param size: height and width, or one number for both
-    :param wanted_by: name of the wrapper, for the message
-    :return: height and width
-    :raises ValueError: if there are not two whole numbers of at least 1
+    :return: height and width, from these or from one number for both
+    :raises ValueError: if there are not two whole numbers of at least 1, naming the wrapper that asks
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):

@@ -142,10 +142,8 @@ class PointCloudObservation(
 
 def crop_corner(corner: Corner | None, unbounded: tuple[float, float, float]) -> tuple[float, float, float]:
     """
-    :param corner: of the crop box, in a tuple, a list or an array; None for no bound
-    :param unbounded: what stands for no bound
-    :return: the corner, metres
-    :raises ValueError: if there are not three numbers
+    :return: three numbers, metres, from a tuple, a list or an array; ``unbounded`` for None
+    :raises ValueError: if there are not three
     """
     if corner is None:
         return unbounded

@@ -12,10 +12,9 @@ from gymnasium.utils import RecordConstructorArgs
 
 def checked_seed(seed: SupportsIndex | None, what: str = "Environments need") -> int | None:
     """
-    :param seed: a whole number of at least 0, also numpy's, which Gymnasium refuses; or None
     :param what: how the message begins
-    :return: the same as Python's own number
-    :raises ValueError: if it is something else
+    :return: the seed as Python's own number; numpy's are refused by Gymnasium
+    :raises ValueError: if it is neither None nor a whole number of at least 0
     """
     if seed is None:
         return None

@@ -60,10 +60,8 @@ def check_finite_transition(
     space: spaces.Space[Any],
 ) -> None:
     """
-    :param observation: what a step of the vectorised environment led to, ``[n_envs, ...]`` or a dictionary of such
-    :param rewards: one per environment ``[n_envs]``
-    :param infos: may hold the last observations of episodes that ended, one dictionary per environment
-    :param space: space of the observations
+    Of a vectorised step, ``[n_envs, ...]``; infos may hold the last observations of episodes that ended.
+
     :raises ValueError: if a number is nan or infinite, naming the environment index, and the key of an observation
     """
     check_finite_observation(observation, space, batched=True)
@@ -80,11 +78,7 @@ def check_finite_transition(
 
 
 def check_finite_tensors(observations: TensorObs, rewards: Tensor) -> None:
-    """
-    :param observations: what a step led to, ``[N, ...]`` or a dictionary of such
-    :param rewards: ``[N]``
-    :raises ValueError: if a number is nan or infinite, naming the environment
-    """
+    """:raises ValueError: if a number is nan or infinite in a step of ``N`` environments, naming the environment"""
     wrong = ~(rewards.abs() <= MAX_FLOAT32)
     for entry in entries(observations).values():
         if entry.is_floating_point():

@@ -67,12 +67,7 @@ class Learner(BaseAlgorithm):
         return f", or try {self.algorithm}.load(path, {name}=...), which changes what the saved networks allow"
 
     def _follow(self, name: str) -> None:
-        """
-        Carry a setting to where it is used.
-
-        :param name: of a live setting that has just been set
-        :raises ValueError: for a value that cannot be used; then it is set back
-        """
+        """Carry a live setting that has just been set to where it is used; on a ValueError it is set back."""
         if name == "learning_rate":
             self._setup_lr_schedule()
         elif name == "seed":
@@ -147,10 +142,7 @@ class Learner(BaseAlgorithm):
         """
         Called before Stable-Baselines3 looks at the environment, whose errors have no remedy.
 
-        :param env: environment, the id of a registered one, or None
-        :param verbose: of the algorithm
-        :param only_boxes: see :func:`~difftori_gym.learning.spaces.check_observation_space`
-        :return: the environment
+        :return: the environment, made if an id was given
         :raises ValueError: for spaces that cannot be learned in
         """
         env = maybe_make_env(env, verbose) if env is not None else None
@@ -160,10 +152,7 @@ class Learner(BaseAlgorithm):
         return env
 
     def _check_policy_kwargs(self, own: set[str]) -> None:
-        """
-        :param own: arguments of the policy that are the algorithm's to set
-        :raises ValueError: if ``policy_kwargs`` sets one of them too
-        """
+        """Refuse ``policy_kwargs`` that are the algorithm's own to set."""
         twice = sorted(own & set(self.policy_kwargs))
         if twice:
             raise ValueError(
@@ -178,9 +167,8 @@ class Learner(BaseAlgorithm):
 @functools.cache
 def settings_of(cls: type[Learner]) -> frozenset[str]:
     """
-    :param cls: class of a learner
-    :return: arguments of its constructor and of those that it hands them on to; of this package's classes, because
-        another's may do what it likes with its own
+    :return: arguments of a learner's constructor and of those that it hands them on to; of this package's classes,
+        because another's may do what it likes with its own
     """
     own = [vars(base)["__init__"] for base in cls.__mro__ if _is_ours(base) and "__init__" in vars(base)]
     return frozenset({name for constructor in own for name in inspect.signature(constructor).parameters} - _NO_SETTINGS)

@@ -62,10 +62,7 @@ class OffPolicyLearner(Learner, OffPolicyAlgorithm):
         self._follow("gamma")  # which a replay may hold as well
 
     def _check_replay(self, replay: ReplayBuffer) -> None:
-        """
-        :param replay: that was loaded
-        :raises ValueError: unless it holds what this model's environments show and take
-        """
+        """Refuse a replay that does not hold what this model's environments show and take."""
         if replay.n_envs != self.n_envs:
             raise ValueError(
                 f"load_replay_buffer expects a replay of {self.n_envs} environments, as the model has, got one of "

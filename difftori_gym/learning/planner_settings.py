@@ -41,12 +41,7 @@ def split_planner_kwargs(
 
 
 def refuse_renamed(arguments: Mapping[str, Any], *, own: Mapping[str, Any], whose: str) -> None:
-    """
-    :param arguments: what a learner's constructor does not know
-    :param own: further settings that the learner's planner has
-    :param whose: name of the learner
-    :raises TypeError: if there are any; of those that have moved it tells where they went
-    """
+    """:raises TypeError: for arguments that a constructor does not know, telling where those that have moved went"""
     explored = [name for name in arguments if name in _OF_EXPLORATION]
     if explored:
         spelled = ", ".join(f"{name.removeprefix('exploration_')}={arguments[name]!r}" for name in explored)

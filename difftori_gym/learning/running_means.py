@@ -13,10 +13,7 @@ class RunningMeans:
         self.sums: dict[str, tuple[Tensor, int]] = {}  # sum and number of values; checkpoints keep it
 
     def add(self, name: str, value: Tensor) -> None:
-        """
-        :param name: of the quantity
-        :param value: of one update, a scalar without a graph
-        """
+        """Take the value of one update, a scalar without a graph."""
         total, count = self.sums.get(name, (torch.zeros_like(value), 0))
         self.sums[name] = (total + value, count + 1)
 

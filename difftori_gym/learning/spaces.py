@@ -17,9 +17,8 @@ NO_BOUND = 1e10
 
 def check_action_space(space: spaces.Space[Any], learner: str) -> None:
     """
-    :param space: of the actions
     :param learner: what is to act in it, for the error
-    :raises ValueError: unless it is a ``Box`` of floats with finite bounds and room between them
+    :raises ValueError: unless the space is a ``Box`` of floats with finite bounds and room between them
     """
     if not isinstance(space, spaces.Box):
         raise ValueError(
@@ -67,9 +66,7 @@ def check_observation_space(space: spaces.Space[Any], learner: str, *, only_boxe
 
 def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> None:
     """
-    :param extractor: class of a feature extractor
-    :param space: of the observations
-    :param learner: whose it is, for the error
+    :param learner: whose the feature extractor is, for the error
     :raises ValueError: if it is Stable-Baselines3's for dictionaries, and torch does not take a key as a name
     """
     if not (issubclass(extractor, CombinedExtractor) and isinstance(space, spaces.Dict)):

@@ -344,12 +344,8 @@ class DiffTORI(TensorCollection):
         infos: list[dict[str, Any]],
     ) -> None:
         check_finite_transition(new_obs, reward, infos, self.observation_space)
-        timeouts = [info.get("TimeLimit.truncated", False) for info in infos]
-        if np.any(dones & ~np.array(timeouts, dtype=bool)) and not self.policy.model.episodic:
-            self.policy.model.episodic = True
+        self._note_step(reward, dones, infos)
         self._plan_restart = np.array(dones, dtype=bool)
-        if self.exploration.after_reward:
-            self._rewarded_steps.add(reward, dones)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._step_is_stored = True
 

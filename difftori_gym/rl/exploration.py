@@ -38,17 +38,11 @@ class PlanningSchedule:
             raise ValueError(f"The schedule needs schedule_steps >= 0, got {self.schedule_steps!r}.")
 
     def progress(self, steps: float) -> float:
-        """
-        :param steps: agent steps so far
-        :return: the part of the schedule that is behind them, in [0, 1]
-        """
+        """:return: the part of the schedule that is behind after so many agent steps, in [0, 1]"""
         return min(steps / self.schedule_steps, 1.0) if self.schedule_steps > 0 else 1.0
 
     def horizon_at(self, steps: float) -> int:
-        """
-        :param steps: agent steps so far
-        :return: planned steps
-        """
+        """:return: planned steps after so many agent steps"""
         return int(self.horizon_initial + self.progress(steps) * (self.horizon - self.horizon_initial))
 
 
@@ -104,10 +98,7 @@ class Exploration:
         return cls(**{**defaults, **given})
 
     def std_at(self, progress: float) -> float:
-        """
-        :param progress: the part of the schedule that is behind, in [0, 1]
-        :return: standard deviation of the noise
-        """
+        """:return: standard deviation of the noise when this part of the schedule is behind, in [0, 1]"""
         return self.initial_std + progress * (self.final_std - self.initial_std)
 
 
@@ -118,11 +109,7 @@ class CorrelatedNoise:
         self._last: np.ndarray | None = None
 
     def __call__(self, shape: tuple[int, ...], correlation: float) -> np.ndarray:
-        """
-        :param shape: of the draw; another one than last time starts anew
-        :param correlation: with the last draw, in [0, 1)
-        :return: the next draw, float32
-        """
+        """:return: the next draw, float32; another shape than last time's starts anew"""
         white = np.random.standard_normal(shape).astype(np.float32)
         if self._last is None or self._last.shape != shape:
             self._last = white
@@ -139,10 +126,7 @@ class RewardedSteps:
         self._met: np.ndarray | None = None
 
     def add(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """
-        :param rewards: of a step of each environment ``[N]``
-        :param dones: which episodes ended with it ``[N]``
-        """
+        """Take the rewards ``[N]`` of a step, and which episodes ended with it ``[N]``."""
         met = np.zeros(len(dones), dtype=bool) if self._met is None or len(self._met) != len(dones) else self._met
         self.count += int(met.sum())
         self._met = (met | (np.asarray(rewards) != 0)) & ~np.asarray(dones, dtype=bool)

@@ -99,12 +99,7 @@ class DictFrameReplayBuffer(FrameReplay, DictReplayBuffer):
 
 
 def _frame_stacks(space: spaces.Space[Any], frame_stack: int | None) -> dict[str | None, int]:
-    """
-    :param space: of the observations
-    :param frame_stack: frames per image, or None
-    :return: frames per image, by key of the dictionary that holds it; None is the key of an image by itself
-    :raises ValueError: if ``frame_stack`` does not divide the channels
-    """
+    """:return: frames per image, by key of the dictionary that holds it; None is the key of an image by itself"""
     stacks: dict[str | None, int] = {}
     for key, entry in entries(space).items():
         if observation_kind(entry, key) != "image" or len(entry.shape) != 3:

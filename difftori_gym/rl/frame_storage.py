@@ -35,10 +35,7 @@ class FrameStore:
         return self.num_written * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def put(self, frame: np.ndarray) -> int:
-        """
-        :param frame: to be copied
-        :return: its number; it is kept from the first :meth:`acquire` to the last :meth:`release`
-        """
+        """:return: number of a copy of the frame, kept from the first :meth:`acquire` to the last :meth:`release`"""
         if self._free:
             number = self._free.pop()
         else:
@@ -58,24 +55,17 @@ class FrameStore:
         return block + 1, place
 
     def acquire(self, numbers: np.ndarray) -> None:
-        """
-        :param numbers: frames that one observation more uses, any shape
-        """
+        """Count one observation more that uses these frames, numbers of any shape."""
         np.add.at(self.uses, numbers, 1)
 
     def release(self, numbers: np.ndarray) -> None:
-        """
-        :param numbers: frames that one observation less uses, any shape; negative ones are passed over
-        """
+        """Count one observation less that uses these frames; negative numbers are passed over."""
         numbers = numbers[numbers >= 0]
         np.subtract.at(self.uses, numbers, 1)
         self._free += [int(number) for number in np.unique(numbers) if self.uses[number] == 0]
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
-        """
-        :param numbers: of frames, any shape
-        :return: the frames, ``[*numbers.shape, *shape]``
-        """
+        """:return: the frames of these numbers, ``[*numbers.shape, *shape]``"""
         if self.num_written <= self.capacity:
             return self.blocks[0].take(numbers, axis=0)
         flat = numbers.ravel()
@@ -120,10 +110,7 @@ class FrameRecorder:
         self.last_frames = np.zeros((self.n_envs, self.stack, *self.store.shape), self.store.dtype)
 
     def record(self, observations: np.ndarray) -> np.ndarray:
-        """
-        :param observations: one per environment ``[n_envs, stack * c, H, W]``
-        :return: numbers of their frames ``[n_envs, stack]``
-        """
+        """:return: numbers ``[n_envs, stack]`` of the frames of observations ``[n_envs, stack * c, H, W]``"""
         frames = observations.reshape(self.last_frames.shape)
         numbers = np.stack([self._record_one(env, frames[env]) for env in range(self.n_envs)])
         self.store.acquire(numbers)  # before the old ones are released, which may be the same

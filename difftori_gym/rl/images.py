@@ -17,10 +17,7 @@ from difftori_gym.rl.sequence_buffer import SequenceBatch
 
 
 def has_images(space: spaces.Space[Any]) -> bool:
-    """
-    :param space: of the observations
-    :return: whether they are images or hold some
-    """
+    """:return: whether observations of this space are images or hold some"""
     return any(observation_kind(entry, key) == "image" for key, entry in entries(space).items())
 
 

@@ -192,15 +192,13 @@ def prior_loss(
     model: LatentModel, latents: Tensor, mask: Tensor, weights: Tensor, *, rho: float, noise: Tensor
 ) -> Tensor:
     """
-    Loss of the policy prior: minus the value of its actions along an imagined, detached rollout.
+    Loss ``[]`` of the policy prior: minus the value of its actions along an imagined, detached rollout.
 
     :param model: prior and values; take gradients of the prior's parameters only
-    :param latents: z_0 .. z_H ``[B, H + 1, Z]``, detached
-    :param mask: which exist ``[B, H + 1]``
+    :param latents: z_0 .. z_H ``[B, H + 1, Z]``, detached, of which those in ``mask`` ``[B, H + 1]`` exist
     :param weights: importance-sampling weights ``[B]``
     :param rho: each further step counts this much less
     :param noise: smoothing noise ``[B, H + 1, A]``
-    :return: loss ``[]``
     """
     batch, steps, _ = latents.shape
     z = latents.flatten(0, 1)
@@ -212,12 +210,11 @@ def prior_loss(
 
 def raw_critic_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """
-    Bellman loss of Q-tilde, the value on raw observations that judges the optimiser's actions.
+    Bellman loss ``[]`` of Q-tilde, the value on raw observations that judges the optimiser's actions.
 
     :param predicted: Q-tilde(s, a) ``[n_critics, B]``
     :param target: rewards, and min_k Q-tilde_target,k(s', pi(h(s'))) behind them ``[B]``, without a graph
     :param weights: importance-sampling weights ``[B]``
-    :return: loss ``[]``
     """
     return (F.mse_loss(predicted, target.expand_as(predicted), reduction="none").sum(0) * weights).mean()
 

@@ -46,12 +46,10 @@ class Planner:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """
-        :param model: holds the prior
         :param z: latent states ``[B, Z]``
-        :param horizon: H
         :param previous: last plan ``[B, H', A]`` of each sample, rows of nan where there is none; used by ``"warm"``
         :param generator: randomness of ``"random"``
-        :return: start ``[B, H, A]`` in [-1, 1], detached
+        :return: start ``[B, H, A]`` of H = ``horizon`` steps, in [-1, 1], detached
         """
         shape = (z.shape[0], horizon, model.action_dim)
         if self.init == "zero":
@@ -78,7 +76,6 @@ class Planner:
         """
         Maximise the imagined return from ``z``.
 
-        :param model: what is imagined with
         :param z: latent states ``[B, Z]``
         :param horizon: H, at least 1
         :param previous: last plans, see :meth:`start`
@@ -122,10 +119,7 @@ def carried_plan(solution: Solution) -> Tensor:
 
 
 def join_solutions(rows: Sequence[Solution]) -> Solution:
-    """
-    :param rows: solutions of one solver, each of one sample or more
-    :return: the solution of all these samples
-    """
+    """:return: the solution of all samples of these solutions, which are of one solver"""
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}
     columns = {name: parts for name, parts in columns.items() if parts[0] is not None}
     num_failed = torch.stack(columns.pop("num_failed")).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -34,18 +35,7 @@ PlanState = tuple[np.ndarray, ...]
 
 
 class RawCritic(nn.Module):
-    """
-    Q-tilde of the paper: values on the raw observation, with a feature extractor of their own.
-
-    :param features_extractor: preprocessed observation -> ``[B, features_dim]``
-    :param action_dim: A
-    :param arch: hidden sizes
-    :param n_critics: number of values
-    :param activation_fn: activation of the hidden layers
-    :param norm_obs: whether vectors are brought to one scale by their running mean and deviation, as
-        ``VecNormalize(norm_obs=True)`` does around an environment
-    :param layer_norm: whether every hidden layer is normalised
-    """
+    """Q-tilde of the paper: values on the raw observation, with a feature extractor of their own."""
 
     def __init__(
         self,
@@ -62,11 +52,7 @@ class RawCritic(nn.Module):
         self.critic = EnsembleCritic(n_critics, size, action_dim, arch, activation_fn, layer_norm)
 
     def forward(self, observation: PyTorchObs, action: Tensor) -> Tensor:
-        """
-        :param observation: preprocessed observation, ``[B, ...]`` or a dictionary of such
-        :param action: ``[B, A]`` in [-1, 1]
-        :return: values ``[n_critics, B]``
-        """
+        """:return: values ``[n_critics, B]`` of a preprocessed observation and actions ``[B, A]`` in [-1, 1]"""
         return self.critic(self.features_extractor(observation), action)
 
 
@@ -97,6 +83,8 @@ class DiffTORIPolicy(BasePolicy):
         False also encodes them with the learned one, for the value targets, as TD-MPC does. None: only if there are
         images, where it saves a sixth of an update and more
     :param layer_norm: whether every hidden layer of the values is normalised, not the first alone
+    :param norm_obs: whether vectors are brought to one scale by their running mean and deviation, as
+        ``VecNormalize(norm_obs=True)`` does around an environment
     :raises ValueError: for an action space or observation space that cannot be planned with
     """
 
@@ -198,25 +186,10 @@ class DiffTORIPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
-        data.update(
-            lr_schedule=self._dummy_schedule,  # the optimizers' state is not part of a policy file
-            net_arch=self.net_arch,
-            activation_fn=self.activation_fn,
-            features_extractor_class=self.features_extractor_class,
-            features_extractor_kwargs=self.features_extractor_kwargs,
-            optimizer_class=self.optimizer_class,
-            optimizer_kwargs=self.optimizer_kwargs,
-            n_critics=self.n_critics,
-            latent_dim=self.latent_dim,
-            planner=self.planner,
-            horizon=self.horizon,
-            exploration_std=self.exploration_std,
-            image_shift=self.image_shift,
-            slow_targets=self.slow_targets,
-            layer_norm=self.layer_norm,
-            norm_obs=self.norm_obs,
-        )
-        return data
+        data["lr_schedule"] = self._dummy_schedule  # the optimizers' state is not part of a policy file
+        # Every argument is an attribute of the same name.
+        arguments = inspect.signature(DiffTORIPolicy.__init__).parameters
+        return {**data, **{name: getattr(self, name) for name in arguments if name not in {"self", *data}}}
 
     def preprocess(self, observation: PyTorchObs) -> PyTorchObs:
         """
@@ -228,20 +201,13 @@ class DiffTORIPolicy(BasePolicy):
         return ready if self.observation_norm is None else self.observation_norm(ready)
 
     def observe(self, observation: PyTorchObs) -> None:
-        """
-        Let a training batch be counted in the statistics of ``norm_obs``.
-
-        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
-        """
+        """Count a training batch, raw observation tensors, in the statistics of ``norm_obs``."""
         if self.observation_norm is not None:
             ready = preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
             self.observation_norm.observe(ready)
 
     def encode(self, observation: PyTorchObs) -> Tensor:
-        """
-        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
-        :return: latent states ``[B, Z]``
-        """
+        """:return: latent states ``[B, Z]`` of raw observation tensors, ``[B, ...]`` or a dictionary of such"""
         return self.encoder(self.preprocess(observation))
 
     def plan(
@@ -277,6 +243,10 @@ class DiffTORIPolicy(BasePolicy):
     def _plan_from(self, z: Tensor, previous: Tensor | None, generator: torch.Generator) -> Solution:
         return self.planner.for_acting().plan(self.model, z, self.horizon, previous=previous, generator=generator)
 
+    def drawn_generator(self) -> torch.Generator:
+        """:return: randomness on the device that follows torch's global seed"""
+        return torch.Generator(device=self.device).manual_seed(int(torch.randint(2**62, ())))
+
     def _fixed_generator(self) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(0)
 
@@ -286,10 +256,7 @@ class DiffTORIPolicy(BasePolicy):
     forward = _predict
 
     def _act(self, observation: PyTorchObs, previous: Tensor | None, deterministic: bool) -> tuple[Tensor, Solution]:
-        generator = None
-        if not deterministic:
-            generator = torch.Generator(device=self.device)
-            generator.manual_seed(int(torch.randint(2**62, ())))  # follows the global seed
+        generator = None if deterministic else self.drawn_generator()
         solution = self.plan(observation, previous=previous, generator=generator)
         explore_std = None if deterministic else self.exploration_std
         action = executed_action(solution, explore_std=explore_std, generator=generator)
@@ -325,15 +292,10 @@ class DiffTORIPolicy(BasePolicy):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, PlanState | None, Solution]:
         """
-        :meth:`predict`, and the plan whose first action it is: ``values`` ``[B]`` is the discounted return that the
-        model expects of it, ``best_actions`` ``[B, H, A]`` are its actions in [-1, 1].
+        :meth:`predict`, with its arguments and errors, and the plan whose first action it is: ``values`` ``[B]`` is the
+        discounted return that the model expects of it, ``best_actions`` ``[B, H, A]`` its actions, in [-1, 1].
 
-        :param observation: one observation or a batch, in the environment's units
-        :param state: what the previous call returned, or None
-        :param episode_start: True where an episode starts, ``[B]``
-        :param deterministic: False adds exploration noise to the action, not to the plan
         :return: actions in the environment's units, state for the next call, the plan
-        :raises ValueError: if an observation is not finite, naming the environment and the key
         """
         check_finite_observation(observation, self.observation_space)
         self.set_training_mode(False)
@@ -363,9 +325,7 @@ class DiffTORIPolicy(BasePolicy):
         return np.clip(super().unscale_action(scaled_action), space.low, space.high)
 
     def set_training_mode(self, mode: bool) -> None:
-        """
-        :param mode: True lets batch norm and dropout behave as in training; the targets never do
-        """
+        """Let batch norm and dropout behave as in training, or not; the targets never do."""
         self.encoder.train(mode)
         self.model.train(mode)
         self.raw_critic.train(mode)

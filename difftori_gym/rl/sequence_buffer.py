@@ -195,18 +195,12 @@ class DictSequenceReplayBuffer(SequenceSampling, FrameReplay, DictReplayBuffer):
 
 
 def sequence_buffer_class(observation_space: spaces.Space[Any]) -> type[ReplayBuffer]:
-    """
-    :param observation_space: the environment's
-    :return: the buffer class that stores its observations
-    """
+    """:return: the buffer class that stores observations of this space"""
     return DictSequenceReplayBuffer if isinstance(observation_space, spaces.Dict) else SequenceReplayBuffer
 
 
 def check_buffer_class(buffer_class: type) -> None:
-    """
-    :param buffer_class: class of a replay buffer
-    :raises ValueError: unless it can be asked for windows
-    """
+    """:raises ValueError: unless a replay buffer of this class can be asked for windows"""
     if not issubclass(buffer_class, SequenceSampling):
         raise ValueError(
             "The model is trained on windows: expected a SequenceReplayBuffer, a DictSequenceReplayBuffer or a "

@@ -8,11 +8,7 @@ import numpy as np
 
 
 class SumTree:
-    """
-    ``capacity`` non-negative weights that can be set, read and drawn from in logarithmic time, many at once.
-
-    :param capacity: number of weights, at least 1
-    """
+    """``capacity`` non-negative weights that can be set, read and drawn from in logarithmic time, many at once."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -27,10 +23,7 @@ class SumTree:
         return float(self._sums[1])
 
     def get(self, indices: np.ndarray) -> np.ndarray:
-        """
-        :param indices: which weights, ``[N]``
-        :return: the weights ``[N]``
-        """
+        """:return: the weights ``[N]`` at indices ``[N]``"""
         return self._sums[self._first_leaf + indices]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,19 +20,12 @@ Rows = np.ndarray | Tensor
 
 class TensorStorage(ReplayBuffer):
     """
-    ``ReplayBuffer`` of Stable-Baselines3 with observations, actions and rewards in tensors on the device.
+    ``ReplayBuffer`` of Stable-Baselines3, of the same arguments, with all but flags in tensors on the device.
 
     Whether an episode ended stays on the host: a byte per transition, by which windows are found. Array and
     dictionary observations are kept alike; float64 is kept as float32, as the networks take it.
 
-    :param buffer_size: transitions, over all environments
-    :param observation_space: array or flat dictionary
-    :param action_space: ``Box``
-    :param device: where the data lie
-    :param n_envs: environments
-    :param optimize_memory_usage: store each observation once
-    :param handle_timeout_termination: tell time limits from terminations; not with ``optimize_memory_usage``
-    :raises ValueError: if both of these are asked for
+    :raises ValueError: for ``optimize_memory_usage`` with ``handle_timeout_termination``
     """
 
     observations: Any
@@ -74,12 +67,9 @@ class TensorStorage(ReplayBuffer):
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: list[dict[str, Any]]) -> None:
         """
-        Store one transition per environment.
+        Store one transition per environment: tensors or arrays ``[n_envs, ...]``, or a dictionary of such.
 
-        :param obs: observations, tensors or arrays ``[n_envs, ...]``, or a dictionary of such
         :param next_obs: what the actions led to, the last ones of an episode where it ended
-        :param action: in [-1, 1], ``[n_envs, A]``
-        :param reward: ``[n_envs]``
         :param done: whether the episode ended, on the host, ``[n_envs]``
         :param infos: with ``TimeLimit.truncated``
         """
@@ -104,9 +94,7 @@ class TensorStorage(ReplayBuffer):
             entry[row] = torch.as_tensor(given[key], device=entry.device)
 
     def to(self, device: torch.device) -> None:
-        """
-        :param device: where the data are to lie from now on; Stable-Baselines3 sets :attr:`device` after loading
-        """
+        """Move the data; Stable-Baselines3 sets :attr:`device` after loading."""
         if self.rewards.device.type == device.type and device.index in (None, self.rewards.device.index):
             return
         for name in ("observations", "next_observations", "actions", "rewards"):
@@ -148,13 +136,9 @@ class TensorSequenceReplayBuffer(SequenceSampling, TensorStorage):
 
     def sample_sequences(self, batch_size: int, horizon: int, env: VecNormalize | None = None) -> Any:
         """
-        Draw windows, see :meth:`SequenceSampling.sample_sequences`.
+        See :meth:`SequenceSampling.sample_sequences`.
 
-        :param batch_size: B
-        :param horizon: H
-        :param env: None: what is normalised on the host cannot stay on the device
-        :return: the windows, on the buffer's device
-        :raises ValueError: with a normaliser
+        :raises ValueError: with a normaliser: what is normalised on the host cannot stay on the device
         """
         if env is not None:
             raise ValueError(

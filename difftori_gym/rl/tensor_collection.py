@@ -58,19 +58,12 @@ class TensorEnv(Protocol):
 
 
 def steps_in_tensors(env: Any) -> TypeGuard[TensorEnv]:
-    """
-    :param env: an environment
-    :return: whether it offers the tensor path. Under a wrapper it does not: what the wrapper changes would be lost.
-    """
+    """:return: whether the environment steps in tensors; not under a wrapper, whose changes would be lost"""
     return isinstance(env, VecEnv) and not isinstance(env, VecEnvWrapper) and hasattr(env, "step_tensor")
 
 
 def buffer_class_for(env: VecEnv | None, observation_space: spaces.Space[Any]) -> type[ReplayBuffer]:
-    """
-    :param env: the environment, if there is one
-    :param observation_space: its observations
-    :return: the class of the replay buffer that suits them
-    """
+    """:return: the class of the replay buffer that suits the environment, if any, and its observations"""
     return TensorSequenceReplayBuffer if steps_in_tensors(env) else sequence_buffer_class(observation_space)
 
 
@@ -167,10 +160,9 @@ class TensorCollection(OffPolicyLearner):
         else:
             self._schedule_step = self.num_timesteps
             self._move_schedules()
-            generator = None
-            if noise is None or self.policy.planner.samples:  # without one, a sampling planner plans row by row
-                generator = torch.Generator(device=self.device)
-                generator.manual_seed(int(torch.randint(2**62, ())))
+            # Without a generator, a sampling planner plans row by row.
+            random = noise is None or self.policy.planner.samples
+            generator = self.policy.drawn_generator() if random else None
             solution = self.policy.plan(observations, previous=self._tensor_plan, generator=generator)
             std = self.policy.exploration_std if noise is None else None
             scaled = executed_action(solution, explore_std=std, generator=generator)
@@ -193,15 +185,18 @@ class TensorCollection(OffPolicyLearner):
         infos: list[dict[str, Any]],
     ) -> None:
         check_finite_tensors(final, rewards)
+        self._note_step(rewards, dones, infos)
+        if self._tensor_plan is not None and dones.any():
+            self._tensor_plan[torch.as_tensor(dones, device=self.device)] = torch.nan
+        replay_buffer.add(observations, final, scaled, rewards, dones, infos)
+        self._step_is_stored = True
+
+    def _note_step(self, rewards: np.ndarray | Tensor, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
         timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
         if np.any(dones & ~timeouts) and not self.policy.model.episodic:
             self.policy.model.episodic = True
-        if self._tensor_plan is not None and dones.any():
-            self._tensor_plan[torch.as_tensor(dones, device=self.device)] = torch.nan
         if self.exploration.after_reward:
-            self._rewarded_steps.add(rewards.cpu().numpy(), dones)
-        replay_buffer.add(observations, final, scaled, rewards, dones, infos)
-        self._step_is_stored = True
+            self._rewarded_steps.add(torch.as_tensor(rewards).cpu().numpy(), dones)
 
     def _end_episodes(self, dones: np.ndarray, action_noise: ActionNoise | None, log_interval: int | None) -> None:
         for index in np.flatnonzero(dones):

@@ -30,20 +30,11 @@ from difftori_gym.rl.sequence_buffer import SequenceBatch, flatten_time
 @dataclass(frozen=True)
 class UpdateSettings:
     """
+    Those not named here are arguments of :class:`~difftori_gym.rl.difftori.DiffTORI`.
+
     :param coefficients: weights of the model loss
     :param discount: per-step discount
-    :param n_steps: rewards in the targets of all values
-    :param reward_scale: factor on rewards, positive
     :param noise_std: smoothing noise on the prior's actions in targets
-    :param tau: step of the moving averages
-    :param target_update_interval: updates between two such steps
-    :param max_grad_norm: norm that the gradients of model, prior and Q-tilde are clipped to, each on its own
-    :param pg_coef: weight of the policy-gradient loss
-    :param pg_freq: updates between two policy-gradient losses
-    :param pg_batch_size: states it plans from
-    :param pg_normalize: whether the loss is divided by the mean absolute value of Q-tilde
-    :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm, then weighted and
-        added; None for no clipping
     :raises ValueError: for a setting outside its range
     """
 
@@ -73,12 +64,7 @@ class UpdateSettings:
 
 
 class Updater:
-    """
-    Applies the losses of :mod:`difftori_gym.rl.losses` to a policy, and keeps the means of what there is to log.
-
-    :param policy: owns the networks and their optimizers
-    :param settings: weights and norms
-    """
+    """Applies the losses of :mod:`difftori_gym.rl.losses` to a policy, and keeps the means of what there is to log."""
 
     def __init__(self, policy: DiffTORIPolicy, settings: UpdateSettings) -> None:
         self.policy = policy
