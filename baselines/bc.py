@@ -126,10 +126,10 @@ class BCPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
-    :param net_arch: hidden sizes
-    :param head: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
-    :param num_modes: Gaussians of a ``"gmm"``
-    :param activation_fn: activation of the hidden layers
+    - ``net_arch``: hidden sizes
+    - ``head``: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
+    - ``num_modes``: Gaussians of a ``"gmm"``
+    - ``activation_fn``: activation of the hidden layers
     """
 
     network_class = BCNetwork

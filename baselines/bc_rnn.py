@@ -53,10 +53,10 @@ class BCRNNPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
-    :param hidden_dim: size of the LSTM's state
-    :param num_layers: its layers
-    :param head: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
-    :param num_modes: Gaussians of a ``"gmm"``
+    - ``hidden_dim``: size of the LSTM's state
+    - ``num_layers``: its layers
+    - ``head``: ``"deterministic"``, ``"gaussian"`` or ``"gmm"``
+    - ``num_modes``: Gaussians of a ``"gmm"``
     """
 
     network_class = BCRNNNetwork

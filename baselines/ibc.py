@@ -190,9 +190,10 @@ class IBCPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
+    - ``width``: of every layer
+    - ``depth``: layers
+
     :param sampling: ``"dfo"`` or ``"langevin"``
-    :param width: of every layer
-    :param depth: layers
     :param num_counter_examples: others that a demonstrated action is compared with; None for the published number
     :param num_action_samples: samples when acting; None for the published number
     :param num_iterations: of the search; None for the published number

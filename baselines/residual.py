@@ -58,8 +58,8 @@ class ResidualPolicy(ImitationPolicy):
     """
     Further arguments are those of :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
-    :param net_arch: hidden sizes
-    :param activation_fn: activation of the hidden layers
+    - ``net_arch``: hidden sizes
+    - ``activation_fn``: activation of the hidden layers
     """
 
     network_class = ResidualNetwork

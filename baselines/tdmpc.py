@@ -32,7 +32,7 @@ class TDMPC(DiffTORI):
     Q-tilde; the planner is MPPI through the same seam. A comparison with DiffTORI isolates the planner.
 
     Further keyword arguments are those of :class:`~difftori_gym.rl.DiffTORI`, except the settings of its solver and
-    of its policy-gradient loss.
+    of its policy-gradient loss; ``exploration_kwargs`` begin with ``final_std=0.05``.
 
     :param policy: as in DiffTORI
     :param env: as in DiffTORI
@@ -42,7 +42,6 @@ class TDMPC(DiffTORI):
         ``momentum=0.1``, ``max_std=2.0``, ``min_std`` the final exploration noise) or ``"cem"``, and
         ``mixture_coef=0.05``, the share of the sequences that are noisy rollouts of the policy prior, ``init="warm"``,
         the initial mean: as in TD-MPC the previous one shifted by one step
-    :param exploration_kwargs: as in DiffTORI, with ``final_std=0.05``
     :raises ValueError: also for another kind of solver, or settings of a policy-gradient loss
     """
 

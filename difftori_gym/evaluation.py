@@ -26,14 +26,7 @@ class Predictor(Protocol):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
-        """
-        :param observation: observations of all environments
-        :param state: what the last call returned, None at first
-        :param episode_start: ``[N]``, true where an episode begins
-        :param deterministic: no exploration
-        :return: actions and the next state
-        """
-        ...
+        """See ``stable_baselines3.common.base_class.BaseAlgorithm.predict``."""
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,13 @@ _PLANNER: dict[str, Any] = dict(init="base_policy")
 class DiffTORIImitationPolicy(ImitationPolicy):
     """
     Arguments that are not listed here are those of :class:`DiffTORIImitation` and of
+    - ``trajectory_optimizer``: the solver and its settings
+    - ``net_arch``: hidden sizes of posterior, score and dynamics
+    - ``activation_fn``: activation of the hidden layers
+
     :class:`~difftori_gym.il.policies.ImitationPolicy`.
 
-    :param trajectory_optimizer: the solver and its settings
     :param init: start of the optimisation, ``"base_policy"``, ``"zero"`` or ``"random"``
-    :param net_arch: hidden sizes of posterior, score and dynamics
-    :param activation_fn: activation of the hidden layers
     :raises ValueError: also for ``init="base_policy"`` without one
     """
 

@@ -14,11 +14,7 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is greater turns into an i
 
 
 def check_finite_observation(
-    observation: ArrayObs,
-    space: spaces.Space[Any],
-    *,
-    batched: bool = False,
-    env: int | None = None,
+    observation: ArrayObs, space: spaces.Space[Any], *, batched: bool = False, env: int | None = None
 ) -> None:
     """
     :param observation: one observation or a batch
@@ -54,10 +50,7 @@ def _check_finite(value: np.ndarray, space: spaces.Space[Any], where: str, batch
 
 
 def check_finite_transition(
-    observation: ArrayObs,
-    rewards: np.ndarray,
-    infos: list[dict[str, Any]],
-    space: spaces.Space[Any],
+    observation: ArrayObs, rewards: np.ndarray, infos: list[dict[str, Any]], space: spaces.Space[Any]
 ) -> None:
     """
     Of a vectorised step, ``[n_envs, ...]``; infos may hold the last observations of episodes that ended.

@@ -305,7 +305,7 @@ class DiffTORI(TensorCollection):
             # The environment is about to be reset: what is stored next does not follow from what was stored last.
             assert isinstance(self.replay_buffer, SequenceSampling)
             self.replay_buffer.end_episodes()
-            self._plan_state = self._plan_restart = None
+            self._plan_state = self._plan_restart = self._tensor_plan = None
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self._last_obs is not None
         check_finite_observation(self._last_obs, self.observation_space, batched=True)
@@ -389,7 +389,7 @@ class DiffTORI(TensorCollection):
         super()._check_replay(replay)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart"]
+        return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart", "_tensor_plan"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         optimizers = ["policy.optimizer", "policy.pi_optimizer", "policy.raw_critic_optimizer"]

@@ -27,11 +27,27 @@ from difftori_gym.models import (
 )
 from difftori_gym.rl.exploration import executed_action
 from difftori_gym.rl.images import has_images, preprocessed
-from difftori_gym.rl.network_arch import NetworkArch
 from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
 from difftori_gym.trajopt import Solution
 
 PlanState = tuple[np.ndarray, ...]
+
+
+def sizes_of_heads(net_arch: list[int] | dict[str, list[int]] | None) -> dict[str, list[int]]:
+    """
+    :param net_arch: see :class:`DiffTORIPolicy`; of a list the encoder takes the first layer
+    :return: hidden sizes of every head: prior, values, dynamics, reward and termination, encoder behind the features
+    :raises ValueError: for a key that names no head
+    """
+    sizes = {"pi": [256, 256], "qf": [256, 256], "dynamics": [256, 256], "reward": [256, 256], "encoder": [256]}
+    if isinstance(net_arch, dict):
+        unknown = sorted(net_arch.keys() - sizes.keys())
+        if unknown:
+            raise ValueError(f"net_arch takes the keys {list(sizes)}, got {unknown}: remove or rename them.")
+        return sizes | {name: list(each) for name, each in net_arch.items()}
+    if net_arch is None:
+        return sizes
+    return {**{head: list(net_arch) for head in sizes}, "encoder": list(net_arch[:1])}
 
 
 class RawCritic(nn.Module):
@@ -41,7 +57,7 @@ class RawCritic(nn.Module):
         self,
         features_extractor: BaseFeaturesExtractor,
         action_dim: int,
-        arch: tuple[int, ...],
+        arch: list[int],
         n_critics: int,
         activation_fn: type[nn.Module],
         layer_norm: bool = False,
@@ -123,8 +139,8 @@ class DiffTORIPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
-        arch = NetworkArch.from_sb3(net_arch)
-        self.net_arch = arch.to_sb3() if net_arch is None else net_arch
+        arch = sizes_of_heads(net_arch)
+        self.net_arch = arch if net_arch is None else net_arch
         self.activation_fn = activation_fn
         self.n_critics = n_critics
         self.latent_dim = latent_dim
@@ -138,23 +154,25 @@ class DiffTORIPolicy(BasePolicy):
         self._build_networks(arch)
         self._build_optimizers(lr_schedule)
 
-    def _build_networks(self, arch: NetworkArch) -> None:
+    def _build_networks(self, arch: dict[str, list[int]]) -> None:
         action_dim = get_action_dim(self.action_space)
         self.observation_norm = ObservationNorm(self.observation_space) if self.norm_obs else None
-        self.encoder = LatentEncoder(self.make_features_extractor(), arch.encoder, self.latent_dim, self.activation_fn)
+        self.encoder = LatentEncoder(
+            self.make_features_extractor(), arch["encoder"], self.latent_dim, self.activation_fn
+        )
         self.model = LatentModel(
             self.latent_dim,
             action_dim,
-            dynamics_arch=arch.dynamics,
-            reward_arch=arch.reward,
-            qf_arch=arch.qf,
-            pi_arch=arch.pi,
+            dynamics_arch=arch["dynamics"],
+            reward_arch=arch["reward"],
+            qf_arch=arch["qf"],
+            pi_arch=arch["pi"],
             n_critics=self.n_critics,
             activation_fn=self.activation_fn,
             layer_norm=self.layer_norm,
         )
         self.raw_critic = RawCritic(
-            self.make_features_extractor(), action_dim, arch.qf, self.n_critics, self.activation_fn, self.layer_norm
+            self.make_features_extractor(), action_dim, arch["qf"], self.n_critics, self.activation_fn, self.layer_norm
         )
         self.encoder_target = self._frozen_copy(self.encoder)
         self.critic_target = self._frozen_copy(self.model.critic)

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from difftori_gym import DiffTORI, DiffTORIImitation
 from difftori_gym.baselines import TDMPC
-from difftori_gym.rl.network_arch import NetworkArch
+from difftori_gym.rl.policies import sizes_of_heads
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,14 @@ def test_settings_that_moved_say_where_to(point_env, cls, old):
 
 
 def test_a_net_arch_is_understood_in_every_form():
-    assert NetworkArch.from_sb3(None) == NetworkArch()
-    assert NetworkArch.from_sb3([7, 8]) == NetworkArch((7, 8), (7, 8), (7, 8), (7, 8), (7,))
-    assert NetworkArch.from_sb3([]) == NetworkArch((), (), (), (), ())
-    partly = NetworkArch.from_sb3(dict(qf=[3]))
-    assert (partly.qf, partly.pi) == ((3,), NetworkArch().pi)
-    assert NetworkArch.from_sb3(partly.to_sb3()) == partly
+    heads = ("pi", "qf", "dynamics", "reward", "encoder")
+    default = sizes_of_heads(None)
+    assert tuple(default) == heads
+    assert sizes_of_heads([7, 8]) == {**{head: [7, 8] for head in heads}, "encoder": [7]}
+    assert sizes_of_heads([]) == {head: [] for head in heads}
+    partly = sizes_of_heads(dict(qf=[3]))
+    assert partly == {**default, "qf": [3]}
+    assert sizes_of_heads(partly) == partly
 
 
 def test_files_of_other_algorithms(point_env, difftori, tmp_path):
