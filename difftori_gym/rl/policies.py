@@ -316,7 +316,8 @@ class DiffTORIPolicy(BasePolicy):
         :return: actions in the environment's units, state for the next call, the plan
         """
         check_finite_observation(observation, self.observation_space)
-        self.set_training_mode(False)
+        if self.training:  # to look at every module takes a twentieth of a plan
+            self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
         previous = self._previous_plan(state, episode_start) if self.planner.init == "warm" else None
         action, plan = self._act(tensor, previous, deterministic)
