@@ -3,8 +3,8 @@ What an update costs at least: the matrix products that it makes, counted by pha
 
     python benchmarks/update_floor.py --out results/benchmarks
 
-Every product and convolution of one round of updates (as many as there are between two policy-gradient losses) is
-recorded as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
+Every product of one round of updates from states (as many as there are between two policy-gradient losses) is recorded
+as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
 Prints the multiple of it for widths and batches, and for one of them where products and time go, by phase and network.
 """
 
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ WIDTHS, BATCHES = (128, 256, 512), (128, 256)
 LEARNERS: dict[str, type[DiffTORI]] = {"DiffTORI": DiffTORI, "TD-MPC": TDMPC}
 _aten = torch.ops.aten
 _FACTORS = {_aten.mm: (0, 1), _aten.addmm: (1, 2), _aten.bmm: (0, 1), _aten.baddbmm: (1, 2)}
-_CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 _OTHER = "encoding and the rest"
 # Functions and methods whose calls are a phase, in the module of the update, in its class and in the replay.
 _PHASES = {
@@ -49,7 +49,7 @@ _PHASES_OF_UPDATER = {
     "_update_targets": "moving averages",
 }
 _PHASES_OF_REPLAY = {"sample_sequences": "sampling", "update_priorities": "sampling"}
-_WITHIN = {"_gradients"}  # inside of another phase it belongs to that
+_WITHIN = {"_gradients", "_descend"}  # inside of another phase it belongs to that
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Phases:
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every product and convolution."""
+    """Notes every product; of images, whose convolutions are not counted, it knows nothing."""
 
     def __init__(self, model: DiffTORI, phases: Phases) -> None:
         super().__init__()
@@ -140,8 +140,6 @@ class Recorder(TorchDispatchMode):
         if packet in _FACTORS:
             left, right = (args[place] for place in _FACTORS[packet])
             self._note(left, right, batched=left.dim() == 3)
-        elif packet in _CONVOLUTIONS:
-            raise NotImplementedError("products of images are counted by benchmarks/pixels.py")
         return out
 
     def _note(self, left: Tensor, right: Tensor, *, batched: bool) -> None:
@@ -160,14 +158,6 @@ class Recorder(TorchDispatchMode):
 
 def _like(tensor: Tensor) -> Tensor:
     """:return: random numbers of the same shape in the same layout"""
-    return torch.randn(tensor.numel()).as_strided(tensor.shape, tensor.stride()) if _dense(tensor) else _copy(tensor)
-
-
-def _dense(tensor: Tensor) -> bool:
-    return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) < tensor.numel()
-
-
-def _copy(tensor: Tensor) -> Tensor:
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return torch.randn(span).as_strided(tensor.shape, tensor.stride())
 
@@ -195,17 +185,18 @@ def recorded(model: DiffTORI, batch: int) -> list[Product]:
     return recorder.products
 
 
+def multiply(products: list[Product]) -> None:
+    """Make them again."""
+    with torch.inference_mode():
+        for product in products:
+            product.again()
+
+
 def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> tuple[dict[str, object], list[Any]]:
     """Row of the summary, and the rows of where it goes."""
     model = built(name, width)
     count, products = model.update_settings.pg_freq, recorded(model, batch)
-
-    def multiply() -> None:
-        with torch.inference_mode():
-            for product in products:
-                product.again()
-
-    jobs: dict[str, Job] = {"products": multiply, "update": lambda: model.train(count, batch)}
+    jobs: dict[str, Job] = {"products": partial(multiply, products), "update": lambda: model.train(count, batch)}
     times, _ = medians(jobs, seconds, rounds)
     floor, whole = times["products"] / count, times["update"] / count
     flop = sum(product.flop for product in products) / count
@@ -225,12 +216,7 @@ def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> t
 
 
 def _part(by: str, name: str, products: list[Product], count: int, spent: float | None) -> dict[str, Any]:
-    def multiply() -> None:
-        with torch.inference_mode():
-            for product in products:
-                product.again()
-
-    alone = medians({"alone": multiply}, 1.0, 20)[0]["alone"] / count if products else 0.0
+    alone = medians({"alone": partial(multiply, products)}, 1.0, 20)[0]["alone"] / count if products else 0.0
     mflop = sum(product.flop for product in products) / count / 1e6
     return {"by": by, "part": name, "mflop": mflop, "products_ms": alone, "ms": "" if spent is None else spent}
 

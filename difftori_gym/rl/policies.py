@@ -209,20 +209,19 @@ class DiffTORIPolicy(BasePolicy):
         arguments = inspect.signature(DiffTORIPolicy.__init__).parameters
         return {**data, **{name: getattr(self, name) for name in arguments if name not in {"self", *data}}}
 
-    def preprocess(self, observation: PyTorchObs) -> PyTorchObs:
+    def preprocess(self, observation: PyTorchObs, *, count: bool = False) -> PyTorchObs:
         """
         :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        :param count: whether they count in the statistics of ``norm_obs``, as training batches do
         :return: what the networks take: floats, images scaled to [0, 1] and vectors to one deviation if the policy
             normalises them
         """
         ready = preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
-        return ready if self.observation_norm is None else self.observation_norm(ready)
-
-    def observe(self, observation: PyTorchObs) -> None:
-        """Count a training batch, raw observation tensors, in the statistics of ``norm_obs``."""
-        if self.observation_norm is not None:
-            ready = preprocessed(observation, self.observation_space, normalize_images=self.normalize_images)
+        if self.observation_norm is None:
+            return ready
+        if count:
             self.observation_norm.observe(ready)
+        return self.observation_norm(ready)
 
     def encode(self, observation: PyTorchObs) -> Tensor:
         """:return: latent states ``[B, Z]`` of raw observation tensors, ``[B, ...]`` or a dictionary of such"""

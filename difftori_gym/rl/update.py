@@ -85,8 +85,7 @@ class Updater:
         policy, settings = self.policy, self.settings
         batch = augmented(batch, policy.observation_space, policy.image_shift)
         batch = replace(batch, rewards=settings.reward_scale * batch.rewards)
-        policy.observe(batch.observations)
-        observations = policy.preprocess(batch.observations)
+        observations = policy.preprocess(batch.observations, count=True)
         next_observations = policy.preprocess(flatten_time(batch.next_observations))
         with torch.no_grad():
             encoder = policy.encoder_target if policy.slow_targets else policy.encoder

@@ -196,8 +196,8 @@ def _draw_mean(axis: Axes, study: Study, runs: Runs, tasks: Sequence[TaskId], me
         axis.fill_between(x, low, high, color=_color(study, method), alpha=0.2, lw=0)
     unit = "environment frames" if study.frames is not None else "gradient steps"
     axis.set(xlabel="processor seconds of training" if over_time else unit, ylabel=value.replace("_", " "))
-    axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0, auto=True)  # another method may go further
+    axis.set_ylim(bottom=0, auto=True)
 
 
 def _successes(study: Study, seeds: Sequence[Sequence[Row]]) -> Estimate:

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("fcntl", reason="locks of files")
 import evidence
+from matplotlib.figure import Figure
+from studies import drawing
 from studies.plan import read_plan
 from studies.queue import Places, Queue
 from studies.rows import COLUMNS, Row, add_rows, read_rows
@@ -251,6 +253,22 @@ def test_rows_of_other_settings_or_lost_studies_are_refused(tmp_path, capsys):
     (tmp_path / "tiny.csv").unlink()
     add_rows(tmp_path / "tiny.csv", [a_row(settings=cell.settings, method="difftori")], lock)
     assert "made at commit 0123456789ab, now" in refused(capsys, plan, tmp_path / "work")
+
+
+def test_a_panel_of_means_holds_every_method(tmp_path):
+    (study,) = read_plan(write_plan(tmp_path))
+    (task,) = study.tasks
+    ends = {"sac": (1.0, 10.0), "ppo": (50.0, 900.0)}  # processor seconds and return
+    runs = {
+        (task, method): [[a_row(frames=0, cpu_s=0.0, episode_return=0.0), a_row(cpu_s=cpu_s, episode_return=last)]]
+        for method, (cpu_s, last) in ends.items()
+    }
+    axis = Figure().subplots()
+    for method in ends:
+        drawing._draw_mean(axis, study, runs, [task], method, over_time=True)
+    assert axis.get_xlim()[0] == axis.get_ylim()[0] == 0.0
+    assert axis.get_xlim()[1] >= 50.0
+    assert axis.get_ylim()[1] >= 900.0
 
 
 def test_rows_are_sorted_replaced_and_survive_a_write_that_fails(tmp_path, monkeypatch):
