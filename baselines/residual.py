@@ -37,7 +37,7 @@ class ResidualNetwork(ChunkNetwork):
     ) -> None:
         super().__init__(encoder, horizon, action_dim)
         size = horizon * action_dim
-        self.correction = mlp(self.condition_dim + size, net_arch, size, activation_fn, zero_last=True)
+        self.correction = mlp(self.condition_dim + size, net_arch, size, activation_fn, last_gain=0.0)
 
     def corrected(self, observations: TensorObs, base_actions: Tensor) -> Tensor:
         """Base actions ``[B, H, A]`` in [-1, 1] -> corrected ones."""

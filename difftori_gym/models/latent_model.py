@@ -75,8 +75,8 @@ class LatentModel(nn.Module):
         self.latent_dim, self.action_dim = latent_dim, action_dim
         joint = latent_dim + action_dim
         self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
-        self.reward = mlp(joint, reward_arch, 1, activation_fn, zero_last=True)
-        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn, zero_last=True)
+        self.reward = mlp(joint, reward_arch, 1, activation_fn, last_gain=0.0)
+        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn, last_gain=0.0)
         self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn, layer_norm)
         self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
         # A float, because Stable-Baselines3 averages whole state dicts; the bool saves a read from the device.

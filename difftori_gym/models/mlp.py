@@ -24,11 +24,11 @@ def mlp(
     hidden_dims: Sequence[int],
     output_dim: int,
     activation_fn: type[nn.Module] = nn.ELU,
-    zero_last: bool = False,
+    last_gain: float = 1.0,
 ) -> nn.Sequential:
     """
-    ``[..., input_dim]`` -> ``[..., output_dim]``, orthogonally initialised, or the last layer's weights zero. No hidden
-    layers mean one linear layer.
+    ``[..., input_dim]`` -> ``[..., output_dim]``, orthogonally initialised, the weights of the last layer times
+    ``last_gain``. No hidden layers mean one linear layer.
     """
     layers: list[nn.Module] = []
     for size in hidden_dims:
@@ -37,8 +37,10 @@ def mlp(
     last = nn.Linear(input_dim, output_dim)
     network = nn.Sequential(*layers, last)
     network.apply(orthogonal_init)
-    if zero_last:
-        nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.weight.mul_(last_gain)
+    if last_gain == 0.0:
+        nn.init.zeros_(last.weight)  # none of them negative
     return network
 
 
@@ -67,9 +69,7 @@ class EnsembleCritic(nn.Module):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        members = [
-            mlp(state_dim + action_dim, hidden_dims, 1, activation_fn, zero_last=True) for _ in range(num_members)
-        ]
+        members = [mlp(state_dim + action_dim, hidden_dims, 1, activation_fn, 0.0) for _ in range(num_members)]
         for member in members:
             if hidden_dims:
                 member[1] = nn.Sequential(nn.LayerNorm(hidden_dims[0]), nn.Tanh())
