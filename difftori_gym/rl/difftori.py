@@ -77,10 +77,10 @@ class DiffTORI(TensorCollection):
     :param pg_coef: weight of the policy-gradient loss through the optimiser; 0 gives the paper's ablation
     :param pg_freq: updates between two policy-gradient losses
     :param pg_batch_size: states of the replay batch that it plans from
-    :param pg_normalize: whether that loss is divided by the mean absolute value of Q-tilde
     :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm before it joins it;
-        None leaves it as it is
+        None adds the whole of it, as in the paper
     :param max_grad_norm: norm that every other gradient is clipped to
+    :param policy_delay: updates between two of the policy prior
     :param target_update_interval: updates between two steps of the moving averages
     :param policy_kwargs: see :class:`~difftori_gym.rl.policies.DiffTORIPolicy`
     :param stats_window_size: episodes that logged returns are averaged over
@@ -105,6 +105,7 @@ class DiffTORI(TensorCollection):
         "horizon",
         "n_steps",
         "planner_kwargs",
+        "policy_delay",
         "target_policy_noise",
         "target_update_interval",
         *records,
@@ -148,9 +149,9 @@ class DiffTORI(TensorCollection):
         pg_coef: float = 1.0,
         pg_freq: int = 5,
         pg_batch_size: int = 64,
-        pg_normalize: bool = True,
         pg_max_grad_ratio: float | None = 0.1,
         max_grad_norm: float = 10.0,
+        policy_delay: int = 1,
         target_update_interval: int = 2,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -188,8 +189,8 @@ class DiffTORI(TensorCollection):
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
         )
-        self.n_steps, self.horizon, self.target_update_interval = n_steps, horizon, target_update_interval
-        self.target_policy_noise = target_policy_noise
+        self.n_steps, self.horizon, self.target_policy_noise = n_steps, horizon, target_policy_noise
+        self.policy_delay, self.target_update_interval = policy_delay, target_update_interval
         self.exploration_kwargs = {} if exploration_kwargs is None else exploration_kwargs
         self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
         self.schedule = PlanningSchedule(1, horizon, schedule_steps)
@@ -201,7 +202,6 @@ class DiffTORI(TensorCollection):
             pg_coef=pg_coef,
             pg_freq=pg_freq,
             pg_batch_size=pg_batch_size,
-            pg_normalize=pg_normalize,
             pg_max_grad_ratio=pg_max_grad_ratio,
         )
         self._noise, self._rewarded_steps = CorrelatedNoise(), RewardedSteps()
@@ -278,6 +278,7 @@ class DiffTORI(TensorCollection):
             n_steps=self.n_steps,
             noise_std=self.exploration.final_std if noise is None else noise,
             tau=self.tau,
+            policy_delay=self.policy_delay,
             target_update_interval=self.target_update_interval,
         )
 

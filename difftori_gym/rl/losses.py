@@ -219,16 +219,12 @@ def raw_critic_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tenso
     return (F.mse_loss(predicted, target.expand_as(predicted), reduction="none").sum(0) * weights).mean()
 
 
-def policy_gradient_loss(value_of: Callable[[Tensor], Tensor], actions: Tensor, *, normalize: bool = True) -> Tensor:
+def policy_gradient_loss(value_of: Callable[[Tensor], Tensor], actions: Tensor) -> Tensor:
     """
     L_PG of DiffTORI (Eq. 6): minus Q-tilde of the first planned action.
 
     :param value_of: first actions ``[B, A]`` -> Q-tilde ``[n_critics, B]``
     :param actions: planned actions ``[B, H, A]``, differentiable through the optimiser
-    :param normalize: divide by the mean absolute value, which leaves the gradient's direction alone and makes its size
-        independent of the task's reward scale
     :return: loss ``[]``
     """
-    value = value_of(actions[:, 0]).amin(dim=0)
-    scale = value.detach().abs().mean().clamp(min=1.0) if normalize else 1.0
-    return -value.mean() / scale
+    return -value_of(actions[:, 0]).amin(dim=0).mean()

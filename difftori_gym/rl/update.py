@@ -44,16 +44,16 @@ class UpdateSettings:
     reward_scale: float = 1.0
     noise_std: float = 0.05
     tau: float = 0.01
+    policy_delay: int = 1
     target_update_interval: int = 2
     max_grad_norm: float = 10.0
     pg_coef: float = 1.0
     pg_freq: int = 5
     pg_batch_size: int = 64
-    pg_normalize: bool = True
     pg_max_grad_ratio: float | None = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("target_update_interval", "pg_freq", "pg_batch_size"):
+        for name in ("policy_delay", "target_update_interval", "pg_freq", "pg_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} needs to be at least 1, got {getattr(self, name)!r}.")
         if not 0 < self.reward_scale < math.inf:
@@ -103,11 +103,12 @@ class Updater:
             self._add_policy_gradient(gradients, norm, observations)
         _step(policy.optimizer, self._parameters, gradients)
 
-        noise = self._noise(loss.latents.shape[:2])
-        prior = prior_loss(
-            policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
-        )
-        self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
+        if n_updates % settings.policy_delay == 0:
+            noise = self._noise(loss.latents.shape[:2])
+            prior = prior_loss(
+                policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
+            )
+            self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
         if uses_pg:
             self._update_raw_critic(batch, observations, next_z, returns)
         if n_updates % settings.target_update_interval == 0:
@@ -149,9 +150,7 @@ class Updater:
         policy, settings = self.policy, self.settings
         first = map_obs(lambda value: value[: settings.pg_batch_size], observations)
         solution = policy.planner.plan(policy.model, policy.encoder(first), policy.horizon)
-        loss = policy_gradient_loss(
-            lambda action: policy.raw_critic(first, action), solution.actions, normalize=settings.pg_normalize
-        )
+        loss = policy_gradient_loss(lambda action: policy.raw_critic(first, action), solution.actions)
         through = _gradients(loss, self._parameters)
         ratio = settings.pg_max_grad_ratio
         pg_norm = _clip(through, None if ratio is None else ratio * norm.nan_to_num().clamp(max=settings.max_grad_norm))

@@ -54,7 +54,7 @@ OTHERS = dict(
     pg_coef=0.1,
     pg_freq=2,
     pg_max_grad_ratio=None,
-    pg_normalize=False,
+    policy_delay=3,
     planner_kwargs=dict(max_iterations=1),
     policy_kwargs=dict(net_arch=[3]),
     prediction="sample",

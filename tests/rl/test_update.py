@@ -154,6 +154,14 @@ def test_the_policy_gradient_is_the_derivative_of_the_plan_s_value(trained):
     assert gain.item() == pytest.approx(float(step * squared), rel=0.1)
 
 
+def test_the_prior_moves_when_it_is_its_turn(trained):
+    model = trained()
+    for n_updates, moves in ((3, True), (4, False)):
+        moved = moved_by(model, model.update_settings.coefficients, n_updates, only_model=False, policy_delay=3)
+        assert ("actor" in moved) == moves
+        assert moved >= MODEL | {"raw_critic"}
+
+
 def test_targets_are_moving_averages(trained):
     model = trained()
     pairs = [("encoder", "encoder_target"), ("critic", "critic_target"), ("raw_critic", "raw_critic_target")]
