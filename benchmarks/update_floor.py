@@ -1,11 +1,12 @@
 """
-What an update costs at least: the matrix products that it makes, counted by phase and by network, and their time alone.
+What an update costs at least: the products and convolutions that it makes, by phase and by network, and their time.
 
     python benchmarks/update_floor.py --out results/benchmarks
 
-Every product of one round of updates from states (as many as there are between two policy-gradient losses) is recorded
-as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
-Prints the multiple of it for widths and batches, and for one of them where products and time go, by phase and network.
+Every product and convolution of one round of updates (as many as there are between two policy-gradient losses) is
+recorded as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
+Prints the multiple of it for every learner, width and batch, and where products and time go, by phase and network.
+From states the widths vary; images (finger-spin, 64 x 64 grey) and imitation (states of MetaWorld's size) are presets.
 """
 
 from __future__ import annotations
@@ -17,21 +18,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from imitation import make_models, state_demonstrations
 from tables import Job, machine, medians, save_table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from difftori_gym import DiffTORI, make_vec_env
 from difftori_gym.baselines import TDMPC
+from difftori_gym.baselines.methods import get_method
+from difftori_gym.il import ImitationAlgorithm
 from difftori_gym.rl import update
 
-TASK = "dm_control/walker-walk"
+TASK, PIXEL_TASK = "dm_control/walker-walk", "dm_control/finger-spin"
 WIDTHS, BATCHES = (128, 256, 512), (128, 256)
 LEARNERS: dict[str, type[DiffTORI]] = {"DiffTORI": DiffTORI, "TD-MPC": TDMPC}
+IMAGES, IMITATION = ("DiffTORI, images", "TD-MPC, images"), ("DiffTORIImitation", "BC")
+PRESET_BATCHES = {**dict.fromkeys(IMAGES, 64), **dict.fromkeys(IMITATION, 128)}
+Learner = DiffTORI | ImitationAlgorithm
 _aten = torch.ops.aten
 _FACTORS = {_aten.mm: (0, 1), _aten.addmm: (1, 2), _aten.bmm: (0, 1), _aten.baddbmm: (1, 2)}
 _OTHER = "encoding and the rest"
@@ -91,13 +99,15 @@ class Phases:
         return call
 
     @contextmanager
-    def of(self, model: DiffTORI) -> Iterator[None]:
+    def of(self, model: Learner) -> Iterator[None]:
         """Calls are attributed as long as this is open."""
-        places: list[tuple[Any, dict[str, str]]] = [
-            (update, _PHASES),
-            (model._updater, {**_PHASES_OF_UPDATER, "_descend": "prior"}),
-            (model.replay_buffer, _PHASES_OF_REPLAY),
-        ]
+        places: list[tuple[Any, dict[str, str]]] = []
+        if isinstance(model, DiffTORI):
+            places = [
+                (update, _PHASES),
+                (model._updater, {**_PHASES_OF_UPDATER, "_descend": "prior"}),
+                (model.replay_buffer, _PHASES_OF_REPLAY),
+            ]
         before = [(place, name, vars(place).get(name)) for place, names in places for name in names]
         for place, names in places:
             for name, phase in names.items():
@@ -112,26 +122,14 @@ class Phases:
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every product; of images, whose convolutions are not counted, it knows nothing."""
+    """Notes every product and convolution."""
 
-    def __init__(self, model: DiffTORI, phases: Phases) -> None:
+    def __init__(self, model: Learner, phases: Phases) -> None:
         super().__init__()
         self.products: list[Product] = []
         self._phases = phases
-        policy = model.policy
-        networks = {
-            "encoder": policy.encoder,
-            "dynamics": policy.model.dynamics,
-            "reward": policy.model.reward,
-            "values": policy.model.critic,
-            "prior": policy.model.actor,
-            "Q-tilde": policy.raw_critic,
-            "encoder, averaged": policy.encoder_target,
-            "values, averaged": policy.critic_target,
-            "Q-tilde, averaged": policy.raw_critic_target,
-        }
         # By the place of its weights a product is known, and by that of its input the product of their gradient.
-        self._weights = {p.data_ptr(): name for name, each in networks.items() for p in each.parameters()}
+        self._weights = {p.data_ptr(): name for name, each in _networks(model).items() for p in each.parameters()}
         self._inputs: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -139,21 +137,42 @@ class Recorder(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in _FACTORS:
             left, right = (args[place] for place in _FACTORS[packet])
-            self._note(left, right, batched=left.dim() == 3)
+            one, other, into = _like(left), _like(right), torch.empty(*left.shape[:-1], right.shape[-1])
+            multiplied = torch.bmm if left.dim() == 3 else torch.mm
+            self._note(partial(multiplied, one, other, out=into), 2.0 * left.numel() * right.shape[-1], left, right)
+        elif packet in (_aten.convolution, _aten.convolution_backward):
+            values = [_like(value) if isinstance(value, Tensor) else value for value in args]
+            backward = packet is _aten.convolution_backward
+            image, weight = args[1:3] if backward else args[:2]
+            pixels = (args[0] if backward else out).numel() / weight.shape[0]  # of the output, over the batch
+            flop = 2.0 * pixels * weight.numel() * (sum(args[-1][:2]) if backward else 1)
+            self._note(partial(func, *values), flop, image, weight)
         return out
 
-    def _note(self, left: Tensor, right: Tensor, *, batched: bool) -> None:
+    def _note(self, again: Callable[[], object], flop: float, left: Tensor, right: Tensor) -> None:
         network = next((self._weights[x.data_ptr()] for x in (left, right) if x.data_ptr() in self._weights), None)
         if network is None:
             network = next((self._inputs[x.data_ptr()] for x in (left, right) if x.data_ptr() in self._inputs), None)
         else:
             self._inputs[left.data_ptr()] = network
-        one, other = _like(left), _like(right)
-        out = torch.empty(*left.shape[:-1], right.shape[-1])
-        product = torch.bmm if batched else torch.mm
-        flop = 2.0 * left.numel() * right.shape[-1]
-        again = lambda: product(one, other, out=out)  # noqa: E731
         self.products.append(Product(again, flop, self._phases.stack[-1], network or "the planner's own copies"))
+
+
+def _networks(model: Learner) -> dict[str, torch.nn.Module]:
+    policy = model.policy
+    if isinstance(model, ImitationAlgorithm):
+        return dict(policy.network.named_children())
+    return {
+        "encoder": policy.encoder,
+        "dynamics": policy.model.dynamics,
+        "reward": policy.model.reward,
+        "values": policy.model.critic,
+        "prior": policy.model.actor,
+        "Q-tilde": policy.raw_critic,
+        "encoder, averaged": policy.encoder_target,
+        "values, averaged": policy.critic_target,
+        "Q-tilde, averaged": policy.raw_critic_target,
+    }
 
 
 def _like(tensor: Tensor) -> Tensor:
@@ -177,29 +196,56 @@ def built(name: str, width: int) -> DiffTORI:
     return model.learn(620)
 
 
-def recorded(model: DiffTORI, batch: int) -> list[Product]:
+def built_for_images(name: str) -> DiffTORI:
+    """A learner with compare.py's preset for images after a few updates at full horizon."""
+    method = get_method({"DiffTORI, images": "difftori", "TD-MPC, images": "tdmpc"}[name], "pixels")
+    changes = dict(learning_starts=300, buffer_size=400, schedule_steps=0)
+    settings = method.hyperparameters(PIXEL_TASK, changes, "pixels")
+    env = make_vec_env(PIXEL_TASK, obs="pixels", obs_kwargs=dict(size=64, grey=True), seed=0)
+    model = method.build(env, seed=0, device="cpu", hyperparameters=settings)
+    assert isinstance(model, DiffTORI)
+    return model.learn(310)
+
+
+def built_for_imitation(name: str) -> ImitationAlgorithm:
+    """A learner with published sizes after one step."""
+    return make_models(state_demonstrations())[{"DiffTORIImitation": "difftori", "BC": "bc"}[name]].learn(1)
+
+
+def round_of(model: Learner) -> int:
+    """Updates after which all that happens has happened."""
+    return model.update_settings.pg_freq if isinstance(model, DiffTORI) else 1
+
+
+def recorded(model: Learner, batch: int) -> list[Product]:
     """Products of one round of updates."""
     phases = Phases()
     with phases.of(model), Recorder(model, phases) as recorder:
-        model.train(model.update_settings.pg_freq, batch)
+        model.train(round_of(model), batch)
     return recorder.products
 
 
 def multiply(products: list[Product]) -> None:
     """Make them again."""
     with torch.inference_mode():
-        for product in products:
-            product.again()
+        for each in products:
+            each.again()
 
 
-def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> tuple[dict[str, object], list[Any]]:
+def measure(
+    name: str, width: int | None, batch: int, seconds: float, rounds: int
+) -> tuple[dict[str, object], list[Any]]:
     """Row of the summary, and the rows of where it goes."""
-    model = built(name, width)
-    count, products = model.update_settings.pg_freq, recorded(model, batch)
+    model: Learner
+    if width is not None:
+        model = built(name, width)
+    else:
+        model = built_for_images(name) if name in IMAGES else built_for_imitation(name)
+    count, products = round_of(model), recorded(model, batch)
     jobs: dict[str, Job] = {"products": partial(multiply, products), "update": lambda: model.train(count, batch)}
     times, _ = medians(jobs, seconds, rounds)
     floor, whole = times["products"] / count, times["update"] / count
-    flop = sum(product.flop for product in products) / count
+    flop = sum(each.flop for each in products) / count
     row: dict[str, object] = dict(learner=name, width=width, batch=batch, mflop=flop / 1e6, products_ms=floor)
     row.update(gflops=flop / floor / 1e6, update_ms=whole, ratio=whole / floor)
 
@@ -209,7 +255,7 @@ def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> t
             model.train(count, batch)
     spent = {phase: 1e3 * seconds / rounds / count for phase, seconds in phases.seconds.items()}
     parts = [_part("phase", phase, [p for p in products if p.phase == phase], count, ms) for phase, ms in spent.items()]
-    for network in dict.fromkeys(product.network for product in products):
+    for network in dict.fromkeys(each.network for each in products):
         parts.append(_part("network", network, [p for p in products if p.network == network], count, None))
     parts.sort(key=lambda part: (part["by"] == "network", -part["mflop"]))
     return row, parts
@@ -217,7 +263,7 @@ def measure(name: str, width: int, batch: int, seconds: float, rounds: int) -> t
 
 def _part(by: str, name: str, products: list[Product], count: int, spent: float | None) -> dict[str, Any]:
     alone = medians({"alone": partial(multiply, products)}, 1.0, 20)[0]["alone"] / count if products else 0.0
-    mflop = sum(product.flop for product in products) / count / 1e6
+    mflop = sum(each.flop for each in products) / count / 1e6
     return {"by": by, "part": name, "mflop": mflop, "products_ms": alone, "ms": "" if spent is None else spent}
 
 
@@ -228,11 +274,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="greatest number of rounds")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    every = [*LEARNERS, *IMAGES, *IMITATION]
+    parser.add_argument("--learners", nargs="+", choices=every, default=every)
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    notes = [f"{TASK}, horizon 5, float32. {machine(torch.device('cpu'))} Medians of interleaved rounds."]
+    notes = [f"{TASK} at horizon 5, or presets. {machine(torch.device('cpu'))} Medians of interleaved rounds."]
     headings = {
         "learner": "learner",
         "width": "width",
@@ -252,13 +299,13 @@ def main() -> None:
     }
     rows: list[dict[str, object]] = []
     for name in args.learners:
-        for width in args.widths:
-            for batch in args.batches:
-                row, parts = measure(name, width, batch, args.seconds, args.rounds)
-                rows.append(row)
-                table = save_table(rows, headings, notes, args.out, "update_floor")
-                where = f"update_floor_{name}_{width}_{batch}"
-                print(save_table(parts, part_headings, [f"{name}, width {width}, batch {batch}."], args.out, where))
+        sizes = list(product(args.widths, args.batches)) if name in LEARNERS else [(None, PRESET_BATCHES[name])]
+        for width, batch in sizes:
+            row, parts = measure(name, width, batch, args.seconds, args.rounds)
+            rows.append(row)
+            table = save_table(rows, headings, notes, args.out, "update_floor")
+            where = f"update_floor_{name.replace(', ', '_')}_{width or 'preset'}_{batch}"
+            print(save_table(parts, part_headings, [f"{name}, {width or 'preset'}, batch {batch}."], args.out, where))
     print(table)
 
 
