@@ -3,8 +3,8 @@ What an update costs at least: the products and convolutions that it makes, by p
 
     python benchmarks/update_floor.py --out results/benchmarks
 
-Every product and convolution of one round of updates (as many as there are between two policy-gradient losses) is
-recorded as it is made, and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
+Every product and convolution of one round of updates, in which all that recurs has happened, is recorded as it is made,
+and then made again on tensors of the same shapes and layouts that lie ready: that is the floor.
 Prints the multiple of it for every learner, width and batch, and where products and time go, by phase and network.
 From states the widths vary; images (finger-spin, 64 x 64 grey) and imitation (states of MetaWorld's size) are presets.
 """
@@ -12,6 +12,7 @@ From states the widths vary; images (finger-spin, 64 x 64 grey) and imitation (s
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,15 +30,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from difftori_gym import DiffTORI, make_vec_env
-from difftori_gym.baselines import TDMPC
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.il import ImitationAlgorithm
 from difftori_gym.rl import update
 
 TASK, PIXEL_TASK = "dm_control/walker-walk", "dm_control/finger-spin"
 WIDTHS, BATCHES = (128, 256, 512), (128, 256)
-LEARNERS: dict[str, type[DiffTORI]] = {"DiffTORI": DiffTORI, "TD-MPC": TDMPC}
-IMAGES, IMITATION = ("DiffTORI, images", "TD-MPC, images"), ("DiffTORIImitation", "BC")
+#: Methods of compare.py, and learners of benchmarks/imitation.py.
+LEARNERS = {"DiffTORI": "difftori", "TD-MPC": "tdmpc"}
+IMAGES = {f"{name}, images": method for name, method in LEARNERS.items()}
+IMITATION = {"DiffTORIImitation": "difftori", "BC": "bc"}
 PRESET_BATCHES = {**dict.fromkeys(IMAGES, 64), **dict.fromkeys(IMITATION, 128)}
 Learner = DiffTORI | ImitationAlgorithm
 _aten = torch.ops.aten
@@ -181,40 +183,30 @@ def _like(tensor: Tensor) -> Tensor:
     return torch.randn(span).as_strided(tensor.shape, tensor.stride())
 
 
-def built(name: str, width: int) -> DiffTORI:
-    """A learner after a few updates at full horizon."""
-    model = LEARNERS[name](
-        "MlpPolicy",
-        make_vec_env(TASK, seed=0),
-        policy_kwargs=dict(net_arch={head: [width, width] for head in ("pi", "qf", "dynamics", "reward")}),
-        learning_starts=600,
-        buffer_size=2000,
-        schedule_steps=0,
-        seed=0,
-        device="cpu",
-    )
-    return model.learn(620)
-
-
-def built_for_images(name: str) -> DiffTORI:
-    """A learner with compare.py's preset for images after a few updates at full horizon."""
-    method = get_method({"DiffTORI, images": "difftori", "TD-MPC, images": "tdmpc"}[name], "pixels")
-    changes = dict(learning_starts=300, buffer_size=400, schedule_steps=0)
-    settings = method.hyperparameters(PIXEL_TASK, changes, "pixels")
-    env = make_vec_env(PIXEL_TASK, obs="pixels", obs_kwargs=dict(size=64, grey=True), seed=0)
+def built(name: str, width: int | None = None) -> Learner:
+    """A learner after a few updates: with compare.py's preset, at full horizon, its networks of that width if given."""
+    if name in IMITATION:
+        return make_models(state_demonstrations())[IMITATION[name]].learn(1)
+    changes: dict[str, Any] = dict(learning_starts=600, buffer_size=2000, schedule_steps=0)
+    if name in IMAGES:
+        method, task, obs = get_method(IMAGES[name], "pixels"), PIXEL_TASK, "pixels"
+        env = make_vec_env(task, obs=obs, obs_kwargs=dict(size=64, grey=True), seed=0)
+    else:
+        method, task, obs = get_method(LEARNERS[name]), TASK, "state"
+        env = make_vec_env(task, seed=0)
+        changes["policy_kwargs"] = dict(net_arch={head: [width, width] for head in ("pi", "qf", "dynamics", "reward")})
+    settings = method.hyperparameters(task, changes, obs)
     model = method.build(env, seed=0, device="cpu", hyperparameters=settings)
     assert isinstance(model, DiffTORI)
-    return model.learn(310)
-
-
-def built_for_imitation(name: str) -> ImitationAlgorithm:
-    """A learner with published sizes after one step."""
-    return make_models(state_demonstrations())[{"DiffTORIImitation": "difftori", "BC": "bc"}[name]].learn(1)
+    return model.learn(620)
 
 
 def round_of(model: Learner) -> int:
     """Updates after which all that happens has happened."""
-    return model.update_settings.pg_freq if isinstance(model, DiffTORI) else 1
+    if not isinstance(model, DiffTORI):
+        return 1
+    settings = model.update_settings
+    return math.lcm(settings.pg_freq, settings.policy_delay, settings.target_update_interval)
 
 
 def recorded(model: Learner, batch: int) -> list[Product]:
@@ -236,11 +228,7 @@ def measure(
     name: str, width: int | None, batch: int, seconds: float, rounds: int
 ) -> tuple[dict[str, object], list[Any]]:
     """Row of the summary, and the rows of where it goes."""
-    model: Learner
-    if width is not None:
-        model = built(name, width)
-    else:
-        model = built_for_images(name) if name in IMAGES else built_for_imitation(name)
+    model = built(name, width)
     count, products = round_of(model), recorded(model, batch)
     jobs: dict[str, Job] = {"products": partial(multiply, products), "update": lambda: model.train(count, batch)}
     times, _ = medians(jobs, seconds, rounds)
