@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ..il import CosineSchedule, Demonstrations, DiffTORIImitation, ImitationAlgorithm
+from ..learning import refuse_unknown
 from .bc import BC
 from .bc_rnn import BCRNN
 from .diffusion_policy import DiffusionPolicy
 from .ibc import IBC
-from .methods import Hyperparameters, check_names, keyword_names, merged, policy_name
+from .methods import Hyperparameters, keyword_names, merged, policy_name
 from .residual import Residual
 
 SizeName = Literal["published", "small"]
@@ -84,7 +85,7 @@ class ImitationMethod:
         if size not in SIZES:
             raise ValueError(f"Unknown size {size!r}. Choices: {', '.join(SIZES)}.")
         names = keyword_names(self.learner()) - {"policy", "env", "demonstrations", "base_policy"}
-        check_names(self.name, overrides or {}, names | {"cosine_learning_rate"})
+        refuse_unknown(overrides or {}, names | {"cosine_learning_rate"}, f"{self.name} has no hyper-parameter")
         layers = [self.published, self.published_obs.get(obs, {})]
         if size == "small":
             layers += [self.small, self.small_obs.get(obs, {})]

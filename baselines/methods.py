@@ -6,7 +6,6 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from ..learning import refuse_unknown
 from ..models import CombinedEncoder, ImageEncoder, observation_kind
 from ..rl import DiffTORI
 from ..rl.frame_replay import DictFrameReplayBuffer, FrameReplayBuffer
@@ -140,7 +140,7 @@ class Method:
         :raises ValueError: on a name that the learner does not have, or one that the method fixes
         """
         overrides = dict(overrides or {})
-        check_names(self.name, overrides, self.hyperparameter_names())
+        refuse_unknown(overrides, self.hyperparameter_names(), f"{self.name} has no hyper-parameter")
         for name, value in overrides.items():
             if name in self.fixed and value != self.fixed[name]:
                 raise ValueError(f"{self.name} is defined by {name}={self.fixed[name]!r}, got {value!r}.")
@@ -199,14 +199,6 @@ def keyword_names(learner: type[BaseAlgorithm]) -> set[str]:
     return names - {"seed", "device", "verbose", "_init_setup_model"}
 
 
-def check_names(method: str, overrides: Mapping[str, Any], names: set[str]) -> None:
-    """A ``ValueError`` on a hyper-parameter that a method does not have."""
-    for name in overrides:
-        if name not in names:
-            close = get_close_matches(name, names) or sorted(names)
-            raise ValueError(f"{method} has no hyper-parameter {name!r}. Did you mean: {', '.join(close)}?")
-
-
 def policy_name(space: spaces.Space[Any]) -> str:
     """Stable-Baselines3's name of the policy that reads these observations."""
     if isinstance(space, spaces.Dict):
@@ -214,16 +206,11 @@ def policy_name(space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if observation_kind(space) == "image" else "MlpPolicy"
 
 
-def _tqc() -> type[BaseAlgorithm]:
-    from sb3_contrib import TQC
+def _contrib(name: str) -> type[BaseAlgorithm]:
+    import sb3_contrib
 
-    return TQC
-
-
-def _crossq() -> type[BaseAlgorithm]:
-    from sb3_contrib import CrossQ
-
-    return CrossQ
+    learner: type[BaseAlgorithm] = getattr(sb3_contrib, name)
+    return learner
 
 
 _ALL_OBS = ("state", "pixels", "pointcloud")
@@ -250,8 +237,8 @@ METHODS: dict[str, Method] = {
         Method("drqv2", "DrQ-v2", lambda: DrQv2, _DRQV2, obs=("pixels",)),
         Method("sac", "SAC", lambda: SAC, _SAC, **_SEEING_OFF_POLICY),
         Method("td3", "TD3", lambda: TD3, _TD3, **_SEEING_OFF_POLICY),
-        Method("tqc", "TQC", _tqc, _SAC, **_SEEING_OFF_POLICY),
-        Method("crossq", "CrossQ", _crossq, _CROSSQ),
+        Method("tqc", "TQC", lambda: _contrib("TQC"), _SAC, **_SEEING_OFF_POLICY),
+        Method("crossq", "CrossQ", lambda: _contrib("CrossQ"), _CROSSQ),
         Method("ppo", "PPO", lambda: PPO, _PPO, _PPO_TASKS, obs=_ALL_OBS),
     )
 }

@@ -111,13 +111,10 @@ def _environment(run: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 
 def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgorithm]:
-    if name is not None and name in LEARNERS:
-        return LEARNERS[name]
-    imitates = "steps" in run
     name = name or run.get("method") or _saved_by(path)
     if name in LEARNERS:
         return LEARNERS[name]
-    if name in IMITATION_METHODS and (imitates or name not in METHODS):
+    if name in IMITATION_METHODS and ("steps" in run or name not in METHODS):
         return IMITATION_METHODS[name].learner()
     if name in METHODS:
         return METHODS[name].learner()

@@ -34,7 +34,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._actions: list[np.ndarray] = []
         self._rewards: list[float] = []
         self._terminated = self._truncated = False
-        self._success: bool | None = None
+        #: whether the task was solved in this episode; None when the environment does not tell
+        self.success: bool | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Forget the last episode and start another."""
@@ -42,7 +43,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._seed = seed
         self._observations, self._actions, self._rewards = [map_obs(np.array, observation)], [], []
         self._terminated = self._truncated = False
-        self._success = None
+        self.success = None
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -62,7 +63,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._actions.append(executed)
         self._rewards.append(float(reward))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
-        self._success = latched_success(self._success, info)
+        self.success = latched_success(self.success, info)
         return observation, reward, terminated, truncated, info
 
     @property
@@ -75,11 +76,6 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         """Whether the environment ended the episode."""
         return self._terminated or self._truncated
 
-    @property
-    def success(self) -> bool | None:
-        """Whether the task was solved in this episode; None when the environment does not tell."""
-        return self._success
-
     def episode(self) -> Episode:
         """
         :return: the episode so far; cut, if the environment did not end it
@@ -91,6 +87,6 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             rewards=np.array(self._rewards),
             terminated=self._terminated,
             truncated=self._truncated or not self._terminated,
-            success=self._success,
+            success=self.success,
             seed=self._seed,
         )

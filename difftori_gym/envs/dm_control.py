@@ -44,19 +44,13 @@ _TRACKED: dict[str, TrackedPoint] = {
     "acrobot": TrackedPoint("lower_arm", (0.0, 0.0, 1.0)),
     "ball_in_cup": TrackedPoint("ball"),
     "cartpole": TrackedPoint("pole_1", (0.0, 0.0, 1.0)),
-    "cheetah": TrackedPoint("torso"),
     "finger": TrackedPoint("distal", (0.0, 0.0, -0.1455)),
-    "fish": TrackedPoint("torso"),
-    "hopper": TrackedPoint("torso"),
-    "humanoid": TrackedPoint("torso"),
-    "manipulator": TrackedPoint("hand"),
     "pendulum": TrackedPoint("pole", (0.0, 0.0, 0.5)),
     "point_mass": TrackedPoint("pointmass"),
-    "quadruped": TrackedPoint("torso"),
     "reacher": TrackedPoint("finger"),
-    "stacker": TrackedPoint("hand"),
     "swimmer": TrackedPoint("head"),
-    "walker": TrackedPoint("torso"),
+    **dict.fromkeys(("manipulator", "stacker"), TrackedPoint("hand")),
+    **dict.fromkeys(("cheetah", "fish", "hopper", "humanoid", "quadruped", "walker"), TrackedPoint("torso")),
 }
 
 # Lower corner of the clouds' crop box: no ground, everything else.
@@ -163,7 +157,6 @@ class DMControl(Suite):
 
     def canonical_task(self, task: str) -> str | None:
         """Takes ``cup-catch``, ``ball_in_cup-catch``, ``finger-turn_hard-v0``, ..."""
-        self.require()
         name = _spell(task)
         return name if name in _suite_names() else None
 

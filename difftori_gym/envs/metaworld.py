@@ -251,7 +251,6 @@ class MetaWorld(Suite):
 
     def canonical_task(self, task: str) -> str | None:
         """Takes ``reach``, ``reach-v3``, ``sweep_into``, ..."""
-        self.require()
         name = task.removesuffix("-v3").replace("_", "-")
         return name if name in _classes() else None
 

@@ -134,9 +134,5 @@ def _merge(observation: Any) -> Any:
 
 
 def _merged_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    return space_from_entries(
-        {
-            key: spaces.Box(_merge(entry.low), _merge(entry.high), dtype=entry.dtype.type)
-            for key, entry in entries(space).items()
-        }
-    )
+    merged = map_obs(lambda entry: spaces.Box(_merge(entry.low), _merge(entry.high), dtype=entry.dtype.type), space)
+    return space_from_entries(entries(merged))

@@ -45,20 +45,18 @@ def _control_suite() -> Any:
     """
     configure_jax()
     select_gl_backend()
-    if _PACKAGE not in sys.modules:
+    is_real = _PACKAGE in sys.modules
+    if not is_real:
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None or spec.submodule_search_locations is None:
             raise ModuleNotFoundError(f"No module named {_PACKAGE!r}", name=_PACKAGE)
-        stand_in = types.ModuleType(_PACKAGE)
-        stand_in.__path__ = list(spec.submodule_search_locations)
-        sys.modules[_PACKAGE] = stand_in
-        try:
-            from mujoco_playground._src import dm_control_suite
-        finally:
+        sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
+        sys.modules[_PACKAGE].__path__ = list(spec.submodule_search_locations)
+    try:
+        from mujoco_playground._src import dm_control_suite
+    finally:
+        if not is_real:
             sys.modules.pop(_PACKAGE, None)
-        return dm_control_suite
-    from mujoco_playground._src import dm_control_suite
-
     return dm_control_suite
 
 
@@ -93,7 +91,6 @@ class Playground(Suite):
 
     def canonical_task(self, task: str) -> str | None:
         """Takes ``cartpole-swingup``, ``CartpoleSwingup``, ``cup-catch``, ``BallInCup``, ..."""
-        self.require()
         name = _spell(task)
         return name if name in _names() else None
 

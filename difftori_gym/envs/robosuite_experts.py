@@ -75,13 +75,14 @@ def scripted_expert(task: str) -> Expert:
     if name not in TASKS:
         raise ValueError(f"robosuite/{name} has no scripted expert. Choices: {', '.join(TASKS)}.")
     settings = TASKS[name]
+    from scipy.spatial.transform import Rotation  # comes with robosuite
 
     def act(state: Vector) -> NDArray[np.float32]:
         state = np.asarray(state, dtype=np.float64)
-        gripper, rotation, width = state[0:3], _matrix(state[3:7]), state[7] - state[8]
+        gripper, rotation, width = state[0:3], Rotation.from_quat(state[3:7]).as_matrix(), state[7] - state[8]
         thing = state[settings.object_at : settings.object_at + 7]
         target, finger_action = _aim(settings, gripper, float(width), thing[:3])
-        turn = _turn(rotation, _matrix(thing[3:]) if settings.align else None)
+        turn = _turn(rotation, Rotation.from_quat(thing[3:]).as_matrix() if settings.align else None)
         # Twice the distance: the controller's springs stop short of where they are told to go.
         move = 2.0 * (target - gripper) / _MOVE_SCALE
         action = np.concatenate([move, turn / _TURN_SCALE, [finger_action]])
@@ -132,15 +133,3 @@ def _turn(rotation: Vector, thing: Vector | None) -> Vector:
     change = np.stack([np.cross(y, down), y, down], axis=1) @ rotation.T
     # Small angles: the antisymmetric part is the sine of the angle times the axis.
     return 0.5 * np.array([change[2, 1] - change[1, 2], change[0, 2] - change[2, 0], change[1, 0] - change[0, 1]])
-
-
-def _matrix(quaternion: Vector) -> Vector:
-    """Of a quaternion x, y, z, w."""
-    x, y, z, w = quaternion / np.linalg.norm(quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )

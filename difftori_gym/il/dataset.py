@@ -123,12 +123,11 @@ class _AsSeen:
     """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
 
     def __init__(self, demonstrations: Demonstrations) -> None:
-        self.observation_space = space_from_entries(
-            {
-                key: VecTransposeImage.transpose_space(entry) if _needs_transposing(entry) else entry
-                for key, entry in entries(demonstrations.observation_space).items()
-            }
+        seen = map_obs(
+            lambda entry: VecTransposeImage.transpose_space(entry) if _needs_transposing(entry) else entry,
+            demonstrations.observation_space,
         )
+        self.observation_space = space_from_entries(entries(seen))
         self.action_space = demonstrations.action_space
 
 

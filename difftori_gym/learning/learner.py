@@ -170,12 +170,10 @@ def settings_of(cls: type[Learner]) -> frozenset[str]:
     :return: arguments of a learner's constructor and of those that it hands them on to; of this package's classes,
         because another's may do what it likes with its own
     """
-    own = [vars(base)["__init__"] for base in cls.__mro__ if _is_ours(base) and "__init__" in vars(base)]
+    package = __name__.partition(".")[0]
+    ours = [vars(base) for base in cls.__mro__ if base.__module__.partition(".")[0] == package]
+    own = [names["__init__"] for names in ours if "__init__" in names]
     return frozenset({name for constructor in own for name in inspect.signature(constructor).parameters} - _NO_SETTINGS)
-
-
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 @functools.cache

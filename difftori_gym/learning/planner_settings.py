@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
@@ -29,15 +29,20 @@ def split_planner_kwargs(
     """
     given = dict(given or {})
     known = (*_OF_OPTIMIZER, *own)
-    for name in given:
-        if name not in known:
-            close = get_close_matches(str(name), known) or sorted(known)
-            raise ValueError(f"{whose}: planner_kwargs has no setting {name!r}. Did you mean: {', '.join(close)}?")
+    refuse_unknown(given, known, f"{whose}: planner_kwargs has no setting")
     if given.get("solver", defaults["solver"]) not in (defaults["solver"], "theseus"):
         defaults = {name: value for name, value in defaults.items() if name not in _OF_SOLVER}
     of_optimizer = {name: value for name, value in given.items() if name not in own}
     further = {name: given.get(name, value) for name, value in own.items()}
     return TrajectoryOptimizer(**{**defaults, **of_optimizer}), further
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    """:raises ValueError: for a name that is not known, after the words ``what``; proposes those that are close"""
+    for name in given:
+        if name not in known:
+            close = get_close_matches(str(name), known) or sorted(known)
+            raise ValueError(f"{what} {name!r}. Did you mean: {', '.join(close)}?")
 
 
 def refuse_renamed(arguments: Mapping[str, Any], *, own: Mapping[str, Any], whose: str) -> None:

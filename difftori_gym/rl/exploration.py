@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from difftori_gym.learning import refuse_unknown
 from difftori_gym.trajopt import SampledSolution, Solution
 
 
@@ -88,13 +88,7 @@ class Exploration:
         :return: the settings
         :raises ValueError: on a setting that there is not, or one outside its range
         """
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                close = get_close_matches(str(name), known) or known
-                raise ValueError(
-                    f"{whose}: exploration_kwargs has no setting {name!r}. Did you mean: {', '.join(close)}?"
-                )
+        refuse_unknown(given, [field.name for field in fields(cls)], f"{whose}: exploration_kwargs has no setting")
         return cls(**{**defaults, **given})
 
     def std_at(self, progress: float) -> float:

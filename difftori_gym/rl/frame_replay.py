@@ -14,7 +14,7 @@ from difftori_gym.observations import entries, space_from_entries, under
 from difftori_gym.rl.frame_storage import FrameRecorder, FrameStore, StackedFrames
 
 
-class FrameReplay:
+class FrameReplay(ReplayBuffer):
     """
     Mixed in before ``ReplayBuffer``, ``DictReplayBuffer`` or ``NStepReplayBuffer``: stores every image frame once.
 
@@ -30,10 +30,6 @@ class FrameReplay:
     :raises ValueError: if ``frame_stack`` does not divide the channels
     """
 
-    # Provided by the Stable-Baselines3 buffer this is mixed into.
-    buffer_size: int
-    n_envs: int
-    optimize_memory_usage: bool
     observation_space: Any
     obs_shape: Any
     observations: Any
@@ -51,7 +47,7 @@ class FrameReplay:
         self._stacks = _frame_stacks(observation_space, frame_stack)
         # Arrays of whole images are never made: even untouched, they may be more than the system grants.
         small = _without(observation_space, list(self._stacks))
-        super().__init__(buffer_size, small, action_space, *args, **kwargs)  # type: ignore[call-arg]
+        super().__init__(buffer_size, small, action_space, *args, **kwargs)
         self.observation_space = observation_space
         self.obs_shape = get_obs_shape(observation_space)
         self.frame_stack = frame_stack
@@ -80,7 +76,7 @@ class FrameReplay:
 
     def reset(self) -> None:
         """Empty the buffer."""
-        super().reset()  # type: ignore[misc]
+        super().reset()
         for key in self._stacks:
             self.frame_stores[key].clear()
             for storage in (self.observations, getattr(self, "next_observations", None)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -100,6 +101,7 @@ class Planner:
         """Whether a plan depends on random draws."""
         return self.init == "random" or self.optimizer.solver in SAMPLING_SOLVERS
 
+    @lru_cache(maxsize=64)  # noqa: B019, planners are small, and equal ones are one
     def for_acting(self) -> Planner:
         """:return: the same planner, keeping no graph"""
         return replace(self, optimizer=self.optimizer.replace(backward_mode="none"))

@@ -244,28 +244,19 @@ class DiffTORIPolicy(BasePolicy):
         """
         with torch.no_grad():
             z = self.encode(observation)
-            if generator is not None:
-                return self._plan_from(z, previous, generator)
-            if not self.planner.samples or len(z) == 1:
-                return self._plan_from(z, previous, self._fixed_generator())
-            # One by one, each with the same draws: an observation's plan must not depend on its neighbours.
-            rows = [
-                self._plan_from(
-                    z[i : i + 1], None if previous is None else previous[i : i + 1], self._fixed_generator()
-                )
-                for i in range(len(z))
-            ]
+            planner = self.planner.for_acting()
+            if generator is not None or not planner.samples:
+                return planner.plan(self.model, z, self.horizon, previous=previous, generator=generator)
+            rows = []
+            for i in range(len(z)):  # each with the same draws: a plan must not depend on an observation's neighbours
+                fixed = torch.Generator(device=self.device).manual_seed(0)
+                own = None if previous is None else previous[i : i + 1]
+                rows.append(planner.plan(self.model, z[i : i + 1], self.horizon, previous=own, generator=fixed))
             return join_solutions(rows)
-
-    def _plan_from(self, z: Tensor, previous: Tensor | None, generator: torch.Generator) -> Solution:
-        return self.planner.for_acting().plan(self.model, z, self.horizon, previous=previous, generator=generator)
 
     def drawn_generator(self) -> torch.Generator:
         """:return: randomness on the device that follows torch's global seed"""
         return torch.Generator(device=self.device).manual_seed(int(torch.randint(2**62, ())))
-
-    def _fixed_generator(self) -> torch.Generator:
-        return torch.Generator(device=self.device).manual_seed(0)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._act(observation, None, deterministic)[0]
@@ -340,7 +331,7 @@ class DiffTORIPolicy(BasePolicy):
         """
         space = self.action_space
         assert isinstance(space, spaces.Box)
-        return np.clip(super().unscale_action(scaled_action), space.low, space.high)
+        return np.minimum(np.maximum(super().unscale_action(scaled_action), space.low), space.high)
 
     def set_training_mode(self, mode: bool) -> None:
         """Let batch norm and dropout behave as in training, or not; the targets never do."""

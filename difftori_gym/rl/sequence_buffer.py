@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +44,9 @@ class SequenceBatch:
     indices: np.ndarray[Any, np.dtype[np.int64]]
 
 
-class SequenceSampling:
+class SequenceSampling(ReplayBuffer):
     """
-    What turns a Stable-Baselines3 replay buffer into one of prioritised sequences; shared by both kinds below.
+    Mixed in before a Stable-Baselines3 replay buffer of any kind, which it turns into one of prioritised sequences.
 
     Any stored transition may start a window. A window ends early, and is padded, at the end of an episode, at the
     newest transition, and where :meth:`end_episodes` cut it.
@@ -56,21 +55,8 @@ class SequenceSampling:
     :param importance_exponent: beta of the importance-sampling weights, 0 means weight 1
     """
 
-    # Provided by the Stable-Baselines3 buffer this is mixed into.
-    buffer_size: int
-    n_envs: int
-    pos: int
-    full: bool
-    actions: np.ndarray
-    rewards: np.ndarray
-    dones: np.ndarray
-    timeouts: np.ndarray
-    optimize_memory_usage: bool
     observations: Any
     next_observations: Any
-    to_torch: Callable[..., Tensor]
-    _normalize_obs: Callable[..., Any]
-    _normalize_reward: Callable[..., np.ndarray]
 
     def __init__(self, *args: Any, priority_exponent: float = 0.6, importance_exponent: float = 0.4, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -85,13 +71,13 @@ class SequenceSampling:
 
     def reset(self) -> None:
         """Empty the buffer."""
-        super().reset()  # type: ignore[misc]
+        super().reset()
         self._forget()
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """Store one transition per environment, see ``stable_baselines3.common.buffers.ReplayBuffer.add``."""
         pos = self.pos
-        super().add(*args, **kwargs)  # type: ignore[misc]
+        super().add(*args, **kwargs)
         self.ends[pos] = self.dones[pos] > 0
         slots = pos * self.n_envs + np.arange(self.n_envs)
         self.tree.set(slots, np.full(self.n_envs, self.max_priority))
@@ -150,14 +136,12 @@ class SequenceSampling:
         :param indices: where the windows started, ``[B]``
         :param priorities: their new priorities, positive, ``[B]``; what is not finite counts as the greatest so far
         """
-        priorities = np.where(np.isfinite(priorities), priorities, self.max_priority ** (1 / self._alpha()))
+        alpha = self.priority_exponent if self.priority_exponent > 0 else 1.0
+        priorities = np.where(np.isfinite(priorities), priorities, self.max_priority ** (1 / alpha))
         scaled = np.power(np.maximum(priorities, 1e-4), self.priority_exponent)
         self.max_priority = max(self.max_priority, float(scaled.max()))
         alive = self.tree.get(indices) > 0
         self.tree.set(indices[alive], scaled[alive])
-
-    def _alpha(self) -> float:
-        return self.priority_exponent if self.priority_exponent > 0 else 1.0
 
     def _mask(self, pos: np.ndarray, steps: np.ndarray, columns: np.ndarray) -> np.ndarray:
         size = self.buffer_size if self.full else self.pos

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from difftori_gym.trajopt.iterates import IterateRecord, finite, finite_start, project
+from difftori_gym.trajopt.iterates import IterateRecord, finite_start, project
 from difftori_gym.trajopt.linearization import linearize, value_only
 from difftori_gym.trajopt.objective import FastObjective
 from difftori_gym.trajopt.settings import Settings
@@ -88,7 +88,7 @@ def _climb(
             if settings.bounds == "project":
                 current = project(current, settings.wall_gradient)
     record.add(current, value_only(objective, current, settings))
-    if not guarded and not (record.is_whole() and bool(finite(rule.trace().sum()))):
+    if not guarded and not record.is_whole(rule.trace()):
         return None
     last = current if settings.backward_mode != "none" else current.detach()
     return record.solution(objective, last, settings.bounds)

@@ -95,7 +95,7 @@ class IterateRecord:
     """
 
     def __init__(self, failed: Tensor) -> None:
-        self._failed = failed
+        self._failed, self._whole = failed, False
         self._iterates: list[Tensor] = []
         self._values: list[Tensor] = []
         self._usable: list[Tensor] = []
@@ -109,17 +109,10 @@ class IterateRecord:
         """Note which samples could take a step, False where it was not finite ``[B]``."""
         self._usable.append(usable)
 
-    def is_whole(self) -> bool:
-        """Whether every value so far is finite and their sum is, too; the device is waited for."""
-        return bool(finite(torch.stack(self._values).sum()))
-
-    def best(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Best iterate ``[B, H, A]`` (the start where no value was finite), its value ``[B]``, ``history``."""
-        history = torch.stack(self._values, dim=1)  # [B, K + 1]
-        index = history.masked_fill(~finite(history), -INF).argmax(dim=1, keepdim=True)  # [B, 1], the first of equals
-        iterates = torch.stack(self._iterates, dim=1)  # [B, K + 1, H, A]
-        actions = iterates.take_along_dim(index[:, :, None, None], dim=1).squeeze(1)
-        return actions, history.take_along_dim(index, dim=1).squeeze(1), history
+    def is_whole(self, trace: Tensor) -> bool:
+        """Whether every value so far, a ``trace`` of any shape and their sum are finite; the device is waited for."""
+        self._whole = bool(finite(torch.stack(self._values).sum() + trace.sum()))
+        return self._whole
 
     def solution(self, objective: Objective, last: Tensor, bounds: Bounds | None) -> Solution:
         """
@@ -128,12 +121,17 @@ class IterateRecord:
         Without ``bounds`` the best iterate may lie outside the box and is valued again inside.
         """
         with torch.no_grad():
-            best, values, history = self.best()
+            history = torch.stack(self._values, dim=1)  # [B, K + 1]
+            # The first of the greatest; the start where no value was finite.
+            index = history.nan_to_num(-INF, -INF, -INF).argmax(dim=1, keepdim=True)  # [B, 1]
+            values = history.gather(1, index).squeeze(1)
+            iterates = torch.stack(self._iterates, dim=1)  # [B, K + 1, H, A]
+            best = iterates.take_along_dim(index[:, :, None, None], dim=1).squeeze(1)
             if bounds is None:
                 best, values = self._inside(objective, best, history[:, 0])
             elif bounds == "clamp":
                 best = best.clamp(LOW, HIGH)
-            failed = self._failed | ~finite(history).all(1)
+            failed = self._failed if self._whole else self._failed | ~finite(history).all(1)
             if self._usable:
                 failed = failed | ~torch.stack(self._usable).all(0)
             return Solution(last, best, values, history, failed.sum(), failed=failed)

@@ -56,6 +56,6 @@ class _DampedGaussNewton:
 
     def _ascend(self, point: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         free = free_gradient(point, gradient, self._zero) if self._settings.bounds == "project" else gradient
-        curvature = (free * free).sum(dim=(1, 2))  # [B], the one nonzero eigenvalue of J^T J
-        gain = (self._offset - value) / (self._damping + curvature)
-        return torch.addcmul(point, gain[:, None, None], gradient, value=self._settings.step_size)
+        curvature = (free * free).sum(dim=(1, 2), keepdim=True)  # [B, 1, 1], the one nonzero eigenvalue of J^T J
+        gain = (self._offset - value.view(-1, 1, 1)) / (self._damping + curvature)
+        return torch.addcmul(point, gain, gradient, value=self._settings.step_size)
