@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.learning.finite import check_finite_observation, check_finite_transition
 from difftori_gym.learning.memory_errors import out_of_memory_explained
-from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, PlanningSchedule, RewardedSteps
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, PlanningSchedule, RewardedSteps
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
@@ -204,7 +204,7 @@ class DiffTORI(TensorCollection):
             pg_batch_size=pg_batch_size,
             pg_max_grad_ratio=pg_max_grad_ratio,
         )
-        self._noise, self._rewarded_steps = CorrelatedNoise(), RewardedSteps()
+        self._noise, self._noise_modes, self._rewarded_steps = CorrelatedNoise(), NoiseModes(), RewardedSteps()
         self._plan_state: PlanState | None = None
         self._plan_restart: np.ndarray | None = None
         self._schedule_step, self._step_is_stored = 0, True

@@ -57,6 +57,8 @@ class Exploration:
         slowly, which finds rewards that need momentum (pendulum-swingup) far sooner
     :param warmup_correlation: the same of the first ``learning_starts`` actions, which are that noise at standard
         deviation 1, or uniform where it is 0; None for ``correlation``
+    :param mode_steps: mean number of agent steps in the stretches with noise, and in those between them without, in
+        which the policy sees where it leads (Pislar et al., ICLR 2022); None for noise in every step
     :param after_reward: the noise falls with those agent steps only that had a reward other than 0 earlier in their
         episode, so that it does not end before there is something to learn from
     :param catch_up: the first update is preceded by as many as there were agent steps before it, as in TD-MPC
@@ -67,6 +69,7 @@ class Exploration:
     final_std: float = 0.2
     correlation: float = 0.0
     warmup_correlation: float | None = None
+    mode_steps: float | None = None
     after_reward: bool = False
     catch_up: bool = False
 
@@ -78,6 +81,8 @@ class Exploration:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"Exploration needs 0 <= {name} < 1, got {value!r}.")
+        if self.mode_steps is not None and not self.mode_steps >= 1:
+            raise ValueError(f"Exploration needs mode_steps >= 1 or None, got {self.mode_steps!r}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any], *, defaults: Mapping[str, Any], whose: str) -> Exploration:
@@ -110,6 +115,21 @@ class CorrelatedNoise:
         else:
             self._last = correlation * self._last + float(np.sqrt(1.0 - correlation**2)) * white
         return self._last
+
+
+class NoiseModes:
+    """Which of several environments are in a stretch with noise, from numpy's global generator; all begin in one."""
+
+    def __init__(self) -> None:
+        self._noisy: np.ndarray | None = None
+
+    def __call__(self, count: int, mean_steps: float) -> np.ndarray:
+        """:return: mask ``[N]`` of the next step; another number than last time's starts anew"""
+        if self._noisy is None or len(self._noisy) != count:
+            self._noisy = np.ones(count, dtype=bool)
+        else:
+            self._noisy = self._noisy ^ (np.random.random_sample(count) < 1.0 / mean_steps)
+        return self._noisy
 
 
 class RewardedSteps:

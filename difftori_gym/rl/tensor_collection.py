@@ -18,7 +18,7 @@ from torch import Tensor
 from difftori_gym.learning.finite import check_finite_tensors
 from difftori_gym.learning.off_policy import OffPolicyLearner
 from difftori_gym.observations import TensorObs, map_obs
-from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, RewardedSteps, executed_action
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, RewardedSteps, executed_action
 from difftori_gym.rl.planning import carried_plan
 from difftori_gym.rl.policies import DiffTORIPolicy
 from difftori_gym.rl.sequence_buffer import sequence_buffer_class
@@ -79,6 +79,7 @@ class TensorCollection(OffPolicyLearner):
     policy: DiffTORIPolicy
     exploration: Exploration
     _noise: CorrelatedNoise
+    _noise_modes: NoiseModes
     _rewarded_steps: RewardedSteps
     _plan_state: Any
     _schedule_step: int
@@ -127,9 +128,12 @@ class TensorCollection(OffPolicyLearner):
 
     def _correlated_noise(self, learning_starts: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """:return: what the next actions are disturbed with, or are while they are random; None for white noise"""
-        correlation = self.exploration.correlation
-        if self.num_timesteps < learning_starts and self.exploration.warmup_correlation is not None:
-            correlation = self.exploration.warmup_correlation
+        explore, correlation = self.exploration, self.exploration.correlation
+        if self.num_timesteps < learning_starts:
+            correlation = correlation if explore.warmup_correlation is None else explore.warmup_correlation
+        elif explore.mode_steps is not None:
+            noisy = self._noise_modes(shape[0], explore.mode_steps)
+            return self._noise(shape, correlation) * noisy.reshape(-1, *[1] * (len(shape) - 1)).astype(np.float32)
         return self._noise(shape, correlation) if correlation > 0 else None
 
     def _tensor_action(

@@ -7,7 +7,7 @@ import pytest
 
 from difftori_gym import DiffTORI
 from difftori_gym.baselines import TDMPC
-from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, PlanningSchedule, RewardedSteps
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, PlanningSchedule, RewardedSteps
 
 
 def test_schedules_are_linear_and_end() -> None:
@@ -39,6 +39,32 @@ def test_noise_of_another_shape_starts_anew() -> None:
     noise = CorrelatedNoise()
     noise((2, 1), 0.9)
     assert noise((3, 1), 0.9).shape == (3, 1)
+
+
+def test_stretches_with_noise_and_without_are_of_the_mean_length() -> None:
+    np.random.seed(0)
+    modes = NoiseModes()
+    noisy = np.stack([modes(100, 20.0) for _ in range(2000)])
+    assert noisy[0].all()
+    assert noisy.mean() == pytest.approx(0.5, abs=0.03)
+    assert (noisy[1:] != noisy[:-1]).mean() == pytest.approx(1 / 20, rel=0.05)
+
+
+def test_between_stretches_with_noise_the_plan_is_what_is_done(difftori, point_env) -> None:
+    kwargs = dict(exploration_kwargs=dict(mode_steps=5, initial_std=0.3), planner_kwargs=dict(horizon_initial=3))
+    model = difftori.make(point_env(), gradient_steps=0, learning_starts=20, **kwargs).learn(220)
+    replay = model.replay_buffer
+    planned, _ = model.predict(replay.observations[:220, 0], deterministic=True)
+    done = np.isclose(model.policy.scale_action(planned), replay.actions[:220, 0], atol=1e-5).all(axis=1)
+    assert not done[:20].any()
+    assert 0.3 < done[20:].mean() < 0.7
+    assert 0.1 < (done[21:] != done[20:-1]).mean() < 0.35
+
+
+@pytest.mark.parametrize("mode_steps", [0.5, float("nan")])
+def test_refuses_stretches_of_less_than_a_step(mode_steps: float) -> None:
+    with pytest.raises(ValueError, match="mode_steps >= 1 or None"):
+        Exploration(mode_steps=mode_steps)
 
 
 @pytest.mark.parametrize("name", ["correlation", "warmup_correlation"])

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from difftori_gym import DiffTORI
 from difftori_gym.baselines import TDMPC
+from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.sequence_buffer import DictSequenceReplayBuffer, SequenceReplayBuffer
 from difftori_gym.rl.tensor_buffer import TensorSequenceReplayBuffer
 from difftori_gym.wrappers import TensorVecEnv, host_copy
@@ -128,13 +129,12 @@ def test_all_environments_are_planned_as_one_batch(batch_of_envs, monkeypatch):
         sizes = []
         env = TensorVecEnv(batch_of_envs([car() for _ in range(5)]))
         model = cls("MlpPolicy", env, **{**SMALL, **settings})
-        original = type(model.policy)._plan_from
 
-        def counted(self, z, previous, generator, original=original, sizes=sizes):
+        def counted(self, model, z, *args, original=Planner.plan, sizes=sizes, **kwargs):
             sizes.append(len(z))
-            return original(self, z, previous, generator)
+            return original(self, model, z, *args, **kwargs)
 
-        monkeypatch.setattr(type(model.policy), "_plan_from", counted)
+        monkeypatch.setattr(Planner, "plan", counted)
         model.learn(20)
         monkeypatch.undo()
         assert sizes == [5] * 4
