@@ -99,7 +99,8 @@ class Updater:
         norm = _clip(gradients, settings.max_grad_norm)
         self.means.add("model_grad_norm", norm)
         uses_pg = settings.pg_coef > 0
-        if uses_pg and n_updates % settings.pg_freq == 0:
+        plans, moves_targets = self.kind(n_updates)
+        if plans:
             self._add_policy_gradient(gradients, norm, observations)
         _step(policy.optimizer, self._parameters, gradients)
 
@@ -110,9 +111,20 @@ class Updater:
         self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
         if uses_pg:
             self._update_raw_critic(batch, observations, next_z, returns)
-        if n_updates % settings.target_update_interval == 0:
+        if moves_targets:
             self._update_targets()
         return loss.td_error
+
+    def kind(self, n_updates: int) -> tuple[bool, bool]:
+        """
+        All that an update does differently because of its number.
+
+        :param n_updates: number of an update, from 1
+        :return: whether it has a policy-gradient loss, and whether it moves the averages
+        """
+        settings = self.settings
+        plans = settings.pg_coef > 0 and n_updates % settings.pg_freq == 0
+        return plans, n_updates % settings.target_update_interval == 0
 
     def _model_loss(
         self,
