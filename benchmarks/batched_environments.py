@@ -5,7 +5,7 @@ Environment frames per second of DiffTORI and Stable-Baselines3's SAC and TD3 on
     python benchmarks/batched_environments.py --device cuda --n-envs 1024 --steps 200 --out results/benchmarks
 
 DiffTORI learns on the tensor path: observations, actions, rewards and replay buffer stay on the device. SAC and TD3
-learn on the same environments through the ``VecEnv``. Both collect one step of every environment, then make
+learn on the same environments through the ``VecEnv``. All collect one step of every environment, then make
 ``--gradient-steps`` updates, so that the updates per frame fall as the environments become more. Compilation,
 environment construction and the first steps are not counted. For a GPU install JAX's CUDA build beside torch's:
 pip install "jax[cuda12]==0.7.1".
