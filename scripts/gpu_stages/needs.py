@@ -28,12 +28,11 @@ PACKAGES = (
     Package("safetensors", "safetensors", "abcdef"),
     Package("matplotlib", "matplotlib, contourpy, cycler, fonttools, kiwisolver, pyparsing", "ef"),
     Package("rich", "rich, markdown-it-py, mdurl, pygments", "ef"),
-    Package("dm_control", "dm-control, dm-env, dm-tree, labmaze, lxml, glfw, pyopengl, requests, scipy, tqdm", "bef"),
+    Package("dm_control", "dm-control, dm-env, dm-tree, labmaze, lxml, glfw, pyopengl, imageio, scipy", "bef"),
     Package("mujoco", "mujoco, absl-py, etils", "bcef"),
     Package("shimmy", "shimmy", "bef"),
-    Package("pandas", "pandas, pytz", "ef"),
     Package("jax", "jax with CUDA", "c"),
-    Package("mujoco_playground", "playground, mujoco-mjx, brax, ml-collections, orbax-checkpoint, flax", "c"),
+    Package("mujoco_playground", "playground, mujoco-mjx, flax, ml-collections, msgpack, trimesh", "c"),
 )
 """In the order in which they are worth bringing."""
 
