@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gpu_stages.tree import make_importable
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"a": "planning", "b": "walking", "c": "batched", "d": "seeds", "e": "pixels"}
 BESIDE = "f"
@@ -139,7 +141,7 @@ def main(arguments: list[str]) -> int:
     :return: exit code
     """
     values = parse_arguments(arguments)
-    sys.path.insert(0, str(ROOT))
+    make_importable(ROOT)
     if values.alone:
         return 0 if run_stage(values.alone, values) else 1
     said = refusal(values)

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from gpu_stages import needs
 from gpu_stages.seeds import side_by_side
 from gpu_stages.stage import Stage
 from gpu_stages.tables import Budget, Table
+from gpu_stages.tree import make_importable
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "gpu_evidence.py")
@@ -125,6 +127,20 @@ def test_a_stage_that_is_late_is_ended(tmp_path, capfd, monkeypatch):
     values = argparse.Namespace(device="cpu", minutes=0.0, work=tmp_path / "work", out=tmp_path / "out")
     assert not gpu_evidence.run_apart("d", values)
     assert "was late and was ended" in capfd.readouterr().out
+
+
+def test_a_checkout_is_imported_without_an_installation(tmp_path, monkeypatch):
+    for part in ("difftori_gym/models", "wrappers", "baselines"):
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / "__init__.py").write_text(f"name = {part!r}")
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    for _ in range(2):
+        place = make_importable(tmp_path)
+        assert (place / "difftori_gym" / "wrappers" / "__init__.py").read_text() == "name = 'wrappers'"
+        assert {path.name for path in (place / "difftori_gym").iterdir()} == {"models", "wrappers", "baselines"}
+    assert sys.path[0] == str(place)
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(place), str(place), "/elsewhere"]
 
 
 def test_the_output_folder_is_that_of_the_environment(monkeypatch):
