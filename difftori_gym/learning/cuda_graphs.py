@@ -15,6 +15,7 @@ Function = Callable[[Sequence[Tensor]], list[Tensor]]
 """Tensors in, tensors without a graph of autograd's out; whatever else it reads must be named by a key."""
 
 _WAITS = "synchronizing CUDA operation"
+_OF_THE_LOOK = "Synchronization debug mode"  # torch's remark that the look is a prototype
 
 
 class CaptureError(RuntimeError):
@@ -50,14 +51,17 @@ class CudaGraphs:
             waits = looking.enter_context(synchronizations()) if last else []
             outputs = function(inputs)
         current.wait_stream(self._stream)
-        for tensor in (*outputs, *inputs):
-            tensor.record_stream(current)
+        for tensors, stream in ((inputs, self._stream), (outputs, current)):
+            for tensor in tensors:
+                tensor.record_stream(stream)
         return outputs, f"it waits for the device at {waits[0]}" if waits else None
 
     def record(self, function: Function, inputs: Sequence[Tensor], optimizers: Sequence[Any]) -> CudaGraph:
         """:raises CaptureError: if it cannot be recorded"""
         static = [tensor.detach().clone() for tensor in inputs]
-        generator = torch.cuda.default_generators[self._device.index or torch.cuda.current_device()]
+        current = torch.cuda.current_stream(self._device)
+        index = torch.cuda.current_device() if self._device.index is None else self._device.index
+        generator = torch.cuda.default_generators[index]
         before = generator.clone_state()
         graph = torch.cuda.CUDAGraph()
         try:
@@ -68,10 +72,13 @@ class CudaGraphs:
             ):
                 outputs = function(static)
         except RuntimeError as error:
-            # A recording that broke off leaves the generator in it.
+            # A recording that broke off leaves stream, memory and generator in it.
+            torch.cuda.set_stream(current)
+            with contextlib.suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(index, self._pool)
             with contextlib.suppress(RuntimeError):
                 generator.graphsafe_set_state(before)
-            raise CaptureError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
+            raise CaptureError(_reason(error)) from error
         return CudaGraph(graph, static, outputs)
 
     def before_replay(self, optimizers: Sequence[Any]) -> None:
@@ -96,6 +103,7 @@ class CudaGraphs:
         """Learning rates and counts of steps are on the device meanwhile; afterwards groups are as they were."""
         before = []
         for index, optimizer in enumerate(optimizers):
+            optimizer._warned_capturable_if_run_uncaptured = True  # the calls before the recording are meant
             for number, group in enumerate(optimizer.param_groups):
                 if "capturable" not in group:
                     continue
@@ -126,6 +134,13 @@ class CudaGraph:
         return self._outputs
 
 
+def _reason(error: BaseException) -> str:
+    """The first line of what broke a recording off; that it cannot be ended then says nothing."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def takes_tensor_rate(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
     """:return: whether the learning rate may be a tensor; of others it is part of the recording"""
     return isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)) and "capturable" in group
@@ -150,5 +165,5 @@ def synchronizations() -> Iterator[list[str]]:
     for each in caught:
         if _WAITS in str(each.message):
             found.append(f"{each.filename}:{each.lineno}")
-        else:
+        elif _OF_THE_LOOK not in str(each.message):
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from difftori_gym.learning import cuda_graphs
 from difftori_gym.learning.captured import MOST_GRAPHS, SWITCH, Captured, EagerRecorder, recorded_by
 from difftori_gym.learning.cuda_graphs import CaptureError, takes_tensor_rate
 from difftori_gym.learning.running_means import RunningMeans
@@ -147,3 +148,37 @@ def test_means_of_several_at_once_are_those_of_one_after_the_other():
             other.add(name, value)
     assert one.pop() == other.pop()
     assert one.pop() == {}
+
+
+def test_the_cause_of_a_recording_that_broke_off_is_told():
+    def record():
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        finally:
+            raise RuntimeError("the recording is invalid")
+
+    with pytest.raises(RuntimeError) as caught:
+        record()
+    assert cuda_graphs._reason(caught.value) == "operation not permitted when stream is capturing"
+
+
+def test_rates_and_counts_of_steps_are_on_the_device_only_while_it_is_needed(monkeypatch):
+    monkeypatch.setattr(cuda_graphs.CudaGraphs, "__init__", lambda self: None)
+    graphs = cuda_graphs.CudaGraphs()
+    graphs._device, graphs._rates = torch.device("cpu"), {}
+    weight = torch.nn.Parameter(torch.ones(()))
+    for optimizer in (torch.optim.Adam([weight], lr=0.5, fused=True), torch.optim.SGD([weight], lr=0.5)):
+        (group,) = optimizer.param_groups
+        before = dict(group)
+        with graphs._on_device([optimizer]):
+            if "capturable" in group:
+                assert group["capturable"]
+                assert group["lr"].item() == 0.5
+        assert group == before
+    adam = torch.optim.Adam([weight], lr=0.5)
+    graphs.before_replay([adam])
+    rate = graphs._rates[0, 0][1]
+    adam.param_groups[0]["lr"] = 0.25  # as Stable-Baselines3 does
+    graphs.before_replay([adam])
+    assert graphs._rates[0, 0][1] is rate
+    assert rate.item() == 0.25
