@@ -15,6 +15,9 @@ from gpu_stages.seeds import side_by_side
 from gpu_stages.stage import Stage
 from gpu_stages.tables import Budget, Table
 from gpu_stages.tree import make_importable
+from studies.carrying import import_from
+from studies.queue import Places
+from studies.trees import tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "gpu_evidence.py")
@@ -163,3 +166,15 @@ def test_seeds_side_by_side_learn_what_each_learns_alone():
                 tensor[[other for other in range(3) if other != seed]] *= 0.5
             torch.testing.assert_close(step(own)[0][seed], losses[seed])
     assert len({round(float(loss), 6) for loss in losses}) == 3
+
+
+def test_a_tree_that_was_carried_without_its_links_gets_them(tmp_path):
+    tree = tmp_path / "export" / "trees" / "0123456789ab"
+    for part in ("difftori_gym", "wrappers", "baselines"):
+        (tree / part).mkdir(parents=True)
+        (tree / part / "__init__.py").touch()
+    (tmp_path / "export" / "data").mkdir()
+    places = Places(tmp_path, tmp_path / "data", tmp_path / "work")
+    import_from(tmp_path / "export", [], places)
+    assert tree_of("0123456789ab", tmp_path, places.trees) == places.trees / tree.name
+    assert (places.trees / tree.name / "difftori_gym" / "baselines" / "__init__.py").exists()
