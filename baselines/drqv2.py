@@ -221,7 +221,7 @@ class DrQv2(OffPolicyLearner):
             raise ValueError(f"DrQv2 sets {twice} of its replay itself: give return_steps and gamma to DrQv2.")
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]
+            env,
             learning_rate,
             buffer_size,
             learning_starts,

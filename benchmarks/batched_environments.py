@@ -1,11 +1,11 @@
 """
-Environment frames per second of DiffTORI and Stable-Baselines3's SAC on batched environments.
+Environment frames per second of DiffTORI and Stable-Baselines3's SAC and TD3 on batched environments.
 
     python benchmarks/batched_environments.py --n-envs 1 64 --out results/benchmarks
     python benchmarks/batched_environments.py --device cuda --n-envs 1024 --steps 200 --out results/benchmarks
 
-DiffTORI learns on the tensor path: observations, actions, rewards and replay buffer stay on the device. SAC learns on
-the same environments through the ``VecEnv``. Both collect one step of every environment, then make
+DiffTORI learns on the tensor path: observations, actions, rewards and replay buffer stay on the device. SAC and TD3
+learn on the same environments through the ``VecEnv``. All collect one step of every environment, then make
 ``--gradient-steps`` updates, so that the updates per frame fall as the environments become more. Compilation,
 environment construction and the first steps are not counted. For a GPU install JAX's CUDA build beside torch's:
 pip install "jax[cuda12]==0.7.1".
@@ -20,19 +20,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tables import save_table
 
 from difftori_gym import DiffTORI, make_vec_env
 from difftori_gym.wrappers import TensorVecEnv
 
-METHODS = ("tensors", "vec_env", "difftori", "difftori_numpy", "sac")
+METHODS = ("tensors", "vec_env", "difftori", "difftori_numpy", "sac", "td3")
+OFF_POLICY = {"sac": SAC, "td3": TD3}
 NAMES = {
     "tensors": "environments alone, tensors",
     "vec_env": "environments alone, through the VecEnv",
     "difftori": "DiffTORI",
     "difftori_numpy": "DiffTORI, through the VecEnv",
     "sac": "SAC, through the VecEnv",
+    "td3": "TD3, through the VecEnv",
 }
 
 
@@ -54,6 +57,17 @@ def env_job(env: TensorVecEnv, method: str) -> Callable[[int], None]:
 
 def learner_job(env: TensorVecEnv, method: str, args: argparse.Namespace) -> Callable[[int], None]:
     """One step of every environment, then the updates; nothing random is collected in the measured time."""
+    model = learner(env, method, args)
+    model.learn(0)
+
+    def run(steps: int) -> None:
+        model.learn(steps * env.num_envs, reset_num_timesteps=False)
+
+    return run
+
+
+def learner(env: TensorVecEnv, method: str, args: argparse.Namespace) -> OffPolicyAlgorithm:
+    """A learner of the measured settings."""
     settings = dict(
         learning_starts=args.warmup * env.num_envs // 2,
         batch_size=args.batch_size,
@@ -63,20 +77,13 @@ def learner_job(env: TensorVecEnv, method: str, args: argparse.Namespace) -> Cal
         seed=0,
         device=args.device,
     )
-    if method == "sac":
-        model = SAC("MlpPolicy", env, **settings)
-    else:
-        if method == "difftori_numpy":
-            from difftori_gym.rl.sequence_buffer import SequenceReplayBuffer
+    if method in OFF_POLICY:
+        return OFF_POLICY[method]("MlpPolicy", env, **settings)
+    if method == "difftori_numpy":
+        from difftori_gym.rl.sequence_buffer import SequenceReplayBuffer
 
-            settings["replay_buffer_class"] = SequenceReplayBuffer
-        model = DiffTORI("MlpPolicy", env, schedule_steps=0, **settings)
-    model.learn(0)
-
-    def run(steps: int) -> None:
-        model.learn(steps * env.num_envs, reset_num_timesteps=False)
-
-    return run
+        settings["replay_buffer_class"] = SequenceReplayBuffer
+    return DiffTORI("MlpPolicy", env, schedule_steps=0, **settings)
 
 
 def synchronize(device: str) -> None:

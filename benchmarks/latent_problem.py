@@ -5,16 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from difftori_gym.models import LatentModel, LatentObjective, latent_return, rollout_prior
 from difftori_gym.trajopt import TrajectoryOptimizer
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="Couldn't import skparse.cholmod")
-    import theseus
 
 LATENT_DIM, DISCOUNT = 50, 0.99
 # name -> width of the networks, horizon, action dimension
@@ -65,6 +62,14 @@ def make_problem(size: str, batch: int, device: torch.device) -> Problem:
     return Problem(model, z0, rollout_prior(model, z0, horizon))
 
 
+def _theseus() -> Any:
+    """The package, which the other solvers do without."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Couldn't import skparse.cholmod")
+        import theseus
+    return theseus
+
+
 def released_solve(problem: Problem, settings: TrajectoryOptimizer) -> Solve:
     """
     Theseus as DiffTORI's released code calls it: AutoDiffCostFunction, one layer for all calls, the last iterate.
@@ -73,11 +78,12 @@ def released_solve(problem: Problem, settings: TrajectoryOptimizer) -> Solve:
     :param settings: iterations, step size, damping and backward mode
     :return: the call; with a graph unless the backward mode is ``"none"``
     """
+    theseus = _theseus()
     batch, horizon, action_dim = problem.start.shape
     variable = theseus.Vector(dof=horizon * action_dim, name="plan")
     state = theseus.Vector(dof=LATENT_DIM, name="state")
 
-    def residual(optim_vars: tuple[theseus.Variable], aux_vars: tuple[theseus.Variable]) -> Tensor:
+    def residual(optim_vars: tuple[Any], aux_vars: tuple[Any]) -> Tensor:
         actions = optim_vars[0].tensor.reshape(-1, horizon, action_dim).clamp(-1.0, 1.0)
         return (1000.0 - latent_return(problem.model, aux_vars[0].tensor, actions, discount=DISCOUNT))[:, None]
 

@@ -8,7 +8,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -86,7 +87,10 @@ def _status(field: str) -> float:
 def machine(device: torch.device) -> str:
     """:return: one line that names device and versions"""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread"
-    return f"{name}; torch {torch.__version__}, theseus-ai {version('theseus-ai')}."
+    versions = [f"torch {torch.__version__}"]
+    with suppress(PackageNotFoundError):
+        versions.append(f"theseus-ai {version('theseus-ai')}")
+    return f"{name}; {', '.join(versions)}."
 
 
 def save_table(

@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.save_util import json_to_data, open_path
 from stable_baselines3.common.type_aliases import GymEnv
 
+from difftori_gym.learning.devices import tell_missing_cuda
 from difftori_gym.learning.spaces import check_action_space, check_observation_space
 
 SelfLearner = TypeVar("SelfLearner", bound="Learner")
@@ -41,6 +42,10 @@ class Learner(BaseAlgorithm):
 
     saved_by: str
     _settled: bool = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        tell_missing_cuda(kwargs.get("device"))
+        super().__init__(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not self._settled or name not in _watched(type(self)):

@@ -17,8 +17,19 @@ class RunningMeans:
         total, count = self.sums.get(name, (torch.zeros_like(value), 0))
         self.sums[name] = (total + value, count + 1)
 
+    def add_all(self, values: dict[str, Tensor]) -> None:
+        """Take several values of one update, with one operation if all have been there before."""
+        if any(name not in self.sums for name in values):
+            for name, value in values.items():
+                self.add(name, value)
+            return
+        totals = torch._foreach_add([self.sums[name][0] for name in values], list(values.values()))
+        for name, total in zip(values, totals, strict=True):
+            self.sums[name] = (total, self.sums[name][1] + 1)
+
     def pop(self) -> dict[str, float]:
-        """:return: the mean of every quantity since the last call"""
-        means = {name: (total / count).item() for name, (total, count) in self.sums.items()}
+        """:return: the mean of every quantity since the last call; the device is waited for once"""
+        names = list(self.sums)
+        means = [(total / count).double() for total, count in self.sums.values()]
         self.sums.clear()
-        return means
+        return dict(zip(names, torch.stack(means).tolist(), strict=True)) if names else {}

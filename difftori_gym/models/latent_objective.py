@@ -12,6 +12,7 @@ from difftori_gym.models.call_lists import Modules, Parts, ScanObjective
 from difftori_gym.models.compiled_gradient import compiled_value_and_gradient
 from difftori_gym.models.latent_model import LatentModel, latent_return
 from difftori_gym.models.mlp import EnsembleCritic
+from difftori_gym.models.powers import powers
 
 
 class LatentObjective(ScanObjective):
@@ -88,7 +89,7 @@ def _latent_return_of_rows(model: LatentModel, z0: Tensor, actions: Tensor, *, d
         z = model.dynamics(inputs[-1])
         entered.append(z)
     rewards, value = model.reward(torch.cat(inputs)).view(horizon, batch), model.Q(z, model.pi(z)).amin(dim=0)
-    weights = actions.new_tensor([[discount**t] for t in range(horizon + 1)])  # [H + 1, 1]
+    weights = powers(discount, horizon + 1, actions)  # [H + 1, 1]
     if model.episodic:
         logits = model.termination(torch.cat(entered)).view(horizon, batch)
         # The logarithms are added up: a product's derivative would wait for the device, to look for zeros.

@@ -26,7 +26,7 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = N
     :param images: ``[B, C, H, W]`` of any type
     :param pad: greatest shift in pixels, at least 0
     :param generator: randomness; torch's global one if None
-    :return: moved images ``[B, C, H, W]`` of the same type, a view of a larger tensor
+    :return: moved images ``[B, C, H, W]`` of the same type, on a CPU a view of a larger tensor
     :raises ValueError: for a negative ``pad``
     """
     if pad < 0:
@@ -34,9 +34,11 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = N
     if pad == 0:
         return images
     batch, channels = images.shape[:2]
+    shifts = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator, device=images.device)
+    if images.device.type != "cpu":  # one kernel, for every type of number
+        return picked(images, shifts - pad)
     padded = F.pad(images, (pad, pad, pad, pad), mode="replicate").contiguous()
     row, plane = padded.stride(2), padded.stride(1)
-    shifts = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator, device=images.device)
     # In the flat memory of the padded images, moving one is to start reading it later. So a moved image is one
     # unbroken stretch, and index_select copies it as such: three times faster than picking rows and columns.
     offset = shifts[0] * row + shifts[1]
@@ -45,6 +47,24 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator | None = N
     starts = torch.arange(batch, device=images.device) * (channels * plane) + offset
     stretches = padded.as_strided(((batch - 1) * channels * plane + latest + 1, stretch), (1, 1))
     return stretches.index_select(0, starts).as_strided(images.shape, (stretch, plane, row, 1))
+
+
+def picked(images: Tensor, shifts: Tensor) -> Tensor:
+    """
+    Rows and columns of every image, those beyond its edges being the edges' own.
+
+    :param images: ``[B, C, H, W]``
+    :param shifts: how much further down and right each image is read, ``[2, B]``
+    :return: the images that are read, ``[B, C, H, W]``
+    """
+    batch, channels, height, width = images.shape
+    rows, columns = (
+        (torch.arange(size, device=images.device) + shift[:, None]).clamp(0, size - 1)
+        for size, shift in zip((height, width), shifts, strict=True)
+    )
+    image = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def default_shift(width: int) -> int:

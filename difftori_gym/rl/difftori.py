@@ -18,13 +18,15 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from difftori_gym.learning import refuse_renamed, split_planner_kwargs
 from difftori_gym.learning.finite import check_finite_observation, check_finite_transition
 from difftori_gym.learning.memory_errors import out_of_memory_explained
+from difftori_gym.learning.transfers import LateResults
+from difftori_gym.rl.captured_update import CapturedUpdater
 from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, PlanningSchedule, RewardedSteps
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
 from difftori_gym.rl.sequence_buffer import SequenceSampling, check_buffer_class
 from difftori_gym.rl.tensor_collection import TensorCollection, buffer_class_for
-from difftori_gym.rl.update import Updater, UpdateSettings
+from difftori_gym.rl.update import UpdateSettings
 
 # The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
 _OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3, damping=0.5)
@@ -166,7 +168,7 @@ class DiffTORI(TensorCollection):
         env = self._checked_env(env, verbose)
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]
+            env,
             learning_rate,
             buffer_size,
             learning_starts,
@@ -244,7 +246,7 @@ class DiffTORI(TensorCollection):
             super()._setup_model()
         finally:
             self.policy_kwargs, self.n_steps = written, n_steps
-        self._updater = Updater(self.policy, self.update_settings)
+        self._updater = CapturedUpdater(self.policy, self.update_settings)
         self._move_schedules()
         self._settled = True
 
@@ -362,12 +364,13 @@ class DiffTORI(TensorCollection):
         self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
         if self.exploration.catch_up and self._n_updates == 0:
             gradient_steps += self.num_timesteps
+        priorities = LateResults(self.replay_buffer.update_priorities)  # on a GPU one update late
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
             self._n_updates += 1
             with out_of_memory_explained(batch_size=batch_size, pg_batch_size=self.update_settings.pg_batch_size):
-                priorities = self._updater.update(batch, self._n_updates)
-            self.replay_buffer.update_priorities(batch.indices, priorities.cpu().numpy())
+                priorities.put(batch.indices, self._updater.update(batch, self._n_updates))
+        priorities.settle()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def dump_logs(self) -> None:

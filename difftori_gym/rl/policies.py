@@ -25,6 +25,7 @@ from difftori_gym.models import (
     LatentModel,
     ObservationNorm,
 )
+from difftori_gym.rl.captured_plan import captured_plan, records_plans
 from difftori_gym.rl.exploration import executed_action
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
@@ -243,6 +244,9 @@ class DiffTORIPolicy(BasePolicy):
         :return: the solution; ``values`` is the return the model expects
         """
         with torch.no_grad():
+            if (generator is None or self.planner.optimizer.num_starts == 1) and self._records_plans():
+                key = (self.planner, self.horizon, self.model.episodic, self.training)
+                return captured_plan(self, self._plan_of, key, observation, previous)
             z = self.encode(observation)
             planner = self.planner.for_acting()
             if generator is not None or not planner.samples:
@@ -253,6 +257,12 @@ class DiffTORIPolicy(BasePolicy):
                 own = None if previous is None else previous[i : i + 1]
                 rows.append(planner.plan(self.model, z[i : i + 1], self.horizon, previous=own, generator=fixed))
             return join_solutions(rows)
+
+    def _records_plans(self) -> bool:
+        return not self.planner.samples and records_plans(self, self.planner, self.device)
+
+    def _plan_of(self, observation: PyTorchObs, previous: Tensor | None) -> Solution:
+        return self.planner.for_acting().plan(self.model, self.encode(observation), self.horizon, previous=previous)
 
     def drawn_generator(self) -> torch.Generator:
         """:return: randomness on the device that follows torch's global seed"""

@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from difftori_gym.learning.transfers import uploaded
 from difftori_gym.observations import TensorObs, map_obs
 from difftori_gym.rl.frame_replay import FrameReplay
 from difftori_gym.rl.sum_tree import SumTree
@@ -121,9 +122,9 @@ class SequenceSampling(ReplayBuffer):
         weights = np.power(size * probabilities, -self.importance_exponent)
         return SequenceBatch(
             observations=self._gather(self.observations, pos, env_index, env),
-            actions=self._tensor(self.actions[steps, columns]),
+            actions=self._tensor(self._at(self.actions, steps, columns)),
             next_observations=self._gather(following, following_rows, columns, env),
-            rewards=self._tensor(self._normalize_reward(self.rewards[steps, columns], env)),
+            rewards=self._tensor(self._normalize_reward(self._at(self.rewards, steps, columns), env)),
             terminated=self._tensor(self.dones[steps, columns] * (1.0 - timeouts)),
             mask=self._tensor(mask),
             next_valid=self._tensor(next_valid),
@@ -151,12 +152,16 @@ class SequenceSampling(ReplayBuffer):
         ended_before = np.cumsum(self.ends[steps, columns], axis=1) - self.ends[steps, columns]
         return (stored & (ended_before == 0)).astype(np.float32)
 
+    def _at(self, storage: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
+        """Entries of what is stored, in its own kind of array."""
+        return storage[rows, columns]
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         dtype = np.float32 if array.dtype == np.float64 else array.dtype
-        return self.to_torch(array.astype(dtype, copy=False), copy=False)
+        return uploaded(array.astype(dtype, copy=False), self.device)
 
     def _gather(self, storage: Any, rows: np.ndarray, columns: np.ndarray, env: VecNormalize | None) -> TensorObs:
-        picked: Any = map_obs(lambda value: value[rows, columns], storage)
+        picked: Any = map_obs(lambda value: self._at(value, rows, columns), storage)
         return map_obs(self._tensor, self._normalize_obs(picked, env))
 
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from difftori_gym.learning.transfers import uploaded
 from difftori_gym.observations import TensorObs, entries, map_obs
 from difftori_gym.rl.sequence_buffer import SequenceSampling
 
@@ -147,6 +148,10 @@ class TensorSequenceReplayBuffer(SequenceSampling, TensorStorage):
             )
         self.to(self.device)
         return super().sample_sequences(batch_size, horizon, None)
+
+    def _at(self, storage: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+        # An index that came from the host by itself would be waited for.
+        return storage[uploaded(rows, storage.device), uploaded(columns, storage.device)]
 
     def _tensor(self, array: Any) -> Tensor:
         return array if isinstance(array, Tensor) else super()._tensor(array)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from difftori_gym.learning.finite import check_finite_tensors
 from difftori_gym.learning.off_policy import OffPolicyLearner
+from difftori_gym.learning.transfers import uploaded
 from difftori_gym.observations import TensorObs, map_obs
 from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, RewardedSteps, executed_action
 from difftori_gym.rl.planning import carried_plan
@@ -203,7 +204,7 @@ class TensorCollection(OffPolicyLearner):
         return actions.clamp(low, high).reshape(-1, *space.shape)
 
     def _upload(self, array: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(array, dtype=np.float32), device=self.device)
+        return uploaded(np.asarray(array, dtype=np.float32), self.device)
 
     def _on_device(self, observations: TensorObs) -> TensorObs:
         return map_obs(lambda value: value.to(self.device), observations)

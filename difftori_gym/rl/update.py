@@ -99,11 +99,12 @@ class Updater:
         norm = _clip(gradients, settings.max_grad_norm)
         self.means.add("model_grad_norm", norm)
         uses_pg = settings.pg_coef > 0
-        if uses_pg and n_updates % settings.pg_freq == 0:
+        plans, moves_prior, moves_targets = self.kind(n_updates)
+        if plans:
             self._add_policy_gradient(gradients, norm, observations)
         _step(policy.optimizer, self._parameters, gradients)
 
-        if n_updates % settings.policy_delay == 0:
+        if moves_prior:
             noise = self._noise(loss.latents.shape[:2])
             prior = prior_loss(
                 policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
@@ -111,9 +112,21 @@ class Updater:
             self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
         if uses_pg:
             self._update_raw_critic(batch, observations, next_z, returns)
-        if n_updates % settings.target_update_interval == 0:
+        if moves_targets:
             self._update_targets()
         return loss.td_error
+
+    def kind(self, n_updates: int) -> tuple[bool, bool, bool]:
+        """
+        All that an update does differently because of its number.
+
+        :param n_updates: number of an update, from 1
+        :return: whether it has a policy-gradient loss, moves the prior, moves the averages
+        """
+        settings = self.settings
+        due = [settings.pg_freq, settings.policy_delay, settings.target_update_interval]
+        plans, moves_prior, moves_targets = (n_updates % every == 0 for every in due)
+        return settings.pg_coef > 0 and plans, moves_prior, moves_targets
 
     def _model_loss(
         self,

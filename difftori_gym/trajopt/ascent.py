@@ -106,7 +106,8 @@ def search(
     record.add(point.actions, point.value)
     record.add_step(~done)
     for _ in range(settings.max_iterations):
-        if not steps or not bool(done.all()):
+        # Whether all are done is asked on a CPU only: elsewhere the answer has to be waited for.
+        if not steps or done.device.type != "cpu" or not bool(done.all()):
             point, step, done = _attempt(objective, point, settings, rule, record, done)
             steps.append(step)
         record.add(point.actions, point.value)

@@ -83,7 +83,7 @@ class _TrustRegion:
         longer = accepted & told & (ratio > 0.75) & (length > 0.7 * self._radius)
         radius = torch.where(longer, 2.0 * self._radius, self._radius)
         self._radius = torch.where(shorter, 0.25 * length, radius).clamp_min(1e-12)
-        if bool(accepted.any()):
+        if accepted.device.type != "cpu" or bool(accepted.any()):  # elsewhere the answer had to be waited for
             self._hessian = None
 
     def repeat(self, actions: Tensor, parameters: tuple[Tensor, ...], takes: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from difftori_gym.checkpointing.checkpoint import list_checkpoints, steps_of
 from studies.plan import Study
 from studies.queue import Places, is_held
 from studies.rows import add_rows, finished, read_rows
-from studies.trees import tree_of
+from studies.trees import link_mapped, tree_of
 
 
 def export_to(folder: Path, studies: Sequence[Study], places: Places) -> None:
@@ -56,6 +56,8 @@ def import_from(folder: Path, studies: Sequence[Study], places: Places) -> None:
     for tree in sorted(folder.glob("trees/*")):
         if not (places.trees / tree.name).exists():
             _copy(tree, places.trees / tree.name)
+            if not (places.trees / tree.name / "difftori_gym" / "wrappers").exists():
+                link_mapped(places.trees / tree.name)  # not everything that carries files carries links
     for study in studies:
         rows = read_rows(folder / "data" / f"{study.name}.csv")
         known = {cell.key for cell in study.cells()}

@@ -32,11 +32,16 @@ def tree_of(commit: str, repository: Path, trees: Path) -> Path:
         made = _git(repository, "worktree", "add", "--force", "--detach", str(tree), commit)
         if made.returncode != 0:
             raise ValueError(f"git could not make a worktree of {commit}: {made.stderr.strip()}")
-        for name in _MAPPED:
-            link = tree / "difftori_gym" / name
-            if not link.is_symlink():
-                link.symlink_to(Path("..") / name)
+        link_mapped(tree)
     return tree
+
+
+def link_mapped(tree: Path) -> None:
+    """:param tree: a source tree, whose package gets the folders that lie beside it"""
+    for name in _MAPPED:
+        link = tree / "difftori_gym" / name
+        if not link.is_symlink():
+            link.symlink_to(Path("..") / name)
 
 
 def _is_whole(tree: Path) -> bool:

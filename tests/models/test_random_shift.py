@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from difftori_gym.models import default_shift, random_shift
+from difftori_gym.models.random_shift import picked
 
 
 @given(
@@ -67,3 +68,11 @@ def test_negative_shifts_are_refused():
 
 def test_the_size_of_the_shift_follows_the_image():
     assert [default_shift(width) for width in (84, 64, 36, 20)] == [4, 3, 1, 0]
+
+
+def test_picking_rows_and_columns_is_the_same_shift():
+    images = torch.randint(0, 256, (5, 3, 9, 7), dtype=torch.uint8)
+    for pad in (1, 3):
+        shifts = torch.randint(0, 2 * pad + 1, (2, 5), generator=torch.Generator().manual_seed(pad))
+        moved = random_shift(images, pad, torch.Generator().manual_seed(pad))
+        assert torch.equal(picked(images, shifts - pad), moved)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from difftori_gym.models.call_lists.layers import Copies, Operation
 from difftori_gym.models.call_lists.networks import Network, Pass, has_hooks, layers_of, network_of
+from difftori_gym.models.powers import powers
 
 MOST_ROWS, MOST_SHAPES = 64, 8
 """Larger batches, and more shapes than these, are not kept: their memory is not small any more."""
@@ -129,7 +130,7 @@ class Scan:
         sequences = of_actions[:, :steps].transpose(1, 2).view(2, *actions.shape)
         self.actions, self.action_gradients = sequences.unbind()  # [B, H, A]
 
-        self._discounts = first.new_tensor([[discount**t] for t in range(rows)])  # [rows, 1]
+        self._discounts = powers(discount, rows, first)  # [rows, 1]
         self._weights = self._discounts.repeat(1, batch)  # of each term [rows, B]
         self._terms = torch.empty_like(self._weights)
         self._survives = networks.termination is not None

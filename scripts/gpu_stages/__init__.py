@@ -1,0 +1,1 @@
+"""What scripts/gpu_evidence.py is made of: stages, their tables, and what they need."""
