@@ -11,8 +11,10 @@ from torch import nn
 
 from difftori_gym.baselines.bc import ActionHead, BCNetwork
 from difftori_gym.baselines.bc_rnn import BCRNNNetwork
+from difftori_gym.baselines.diffusion_policy import DiffusionNetwork
 from difftori_gym.baselines.ibc import IBCNetwork
 from difftori_gym.baselines.residual import ResidualNetwork
+from difftori_gym.exports.onnx.diffusion import denoised
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.exports.onnx.refusals import cannot
@@ -144,5 +146,6 @@ CHUNKS: dict[type[ChunkNetwork], Callable[[Graph, Any, Value, np.ndarray, Value 
     BCRNNNetwork: _recurrent,
     ResidualNetwork: _corrected,
     DiffTORINetwork: _optimised,
+    DiffusionNetwork: denoised,
 }
 """A further network is one entry."""
