@@ -17,9 +17,8 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -148,8 +147,7 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())[:300].rstrip(".")
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """
     :param seconds: that each action took ``[steps]``
     :param missed: deadlines

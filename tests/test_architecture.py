@@ -101,6 +101,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("zoo",),
     "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
+    "onnx": ("exports.onnx", "exports.export_onnx"),
 }
 # trajopt is torch and the standard library.
 NOT_IN_TRAJOPT = {"gymnasium", "numpy", "scipy", "stable_baselines3"}

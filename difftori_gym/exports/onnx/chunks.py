@@ -14,16 +14,17 @@ from difftori_gym.baselines.bc_rnn import BCRNNNetwork
 from difftori_gym.baselines.diffusion_policy import DiffusionNetwork
 from difftori_gym.baselines.ibc import IBCNetwork
 from difftori_gym.baselines.residual import ResidualNetwork
+from difftori_gym.exports.onnx.chunk_objective import ChunkObjective
 from difftori_gym.exports.onnx.diffusion import denoised
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.exports.onnx.refusals import cannot
-from difftori_gym.exports.onnx.scan import ChunkObjective, Objective, ScanObjective
+from difftori_gym.exports.onnx.scan import Objective, ScanObjective
 from difftori_gym.exports.onnx.solvers import solve
 from difftori_gym.il.difftori_network import DiffTORINetwork
 from difftori_gym.il.networks import ChunkNetwork
 from difftori_gym.models import ChunkScore
-from difftori_gym.models.call_lists import Parts
+from difftori_gym.models.call_lists import Modules, Parts
 
 
 def chunk(graph: Graph, module: ChunkNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
@@ -132,7 +133,8 @@ def _scores(
     z, _ = network(graph, score.encoder, condition, "the score's encoder")
     last = list(score.encoder)[-1]
     assert isinstance(last, nn.Linear)
-    modules, discount, state_dim = Parts([score.score], [score.dynamics]), score.discount, last.out_features
+    modules: Modules = Parts([score.score], [score.dynamics])
+    discount, state_dim = score.discount, last.out_features
 
     def of_steps(count: int) -> Objective:
         sizes = horizon, count * batch, action_dim

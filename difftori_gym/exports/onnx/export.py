@@ -21,7 +21,7 @@ from difftori_gym.exports.onnx.graph import OPSET, Graph, Value
 from difftori_gym.exports.onnx.imitation import imitation_action
 from difftori_gym.exports.onnx.layers import network
 from difftori_gym.exports.onnx.memory import Memory
-from difftori_gym.exports.onnx.observations import LONE, input_dtype, observation_inputs, preprocessed
+from difftori_gym.exports.onnx.observations import ACTION, LONE, input_dtype, observation_inputs, preprocessed
 from difftori_gym.exports.onnx.planning import PlanningGraph
 from difftori_gym.exports.onnx.refusals import cannot
 from difftori_gym.exports.policies import POLICIES
@@ -110,11 +110,15 @@ def _output_action(graph: Graph, action: Value, space: spaces.Box) -> None:
     moved = graph("Add", graph("Mul", graph("Add", action, np.ones(1, work)), half), low)
     inside = graph("Min", graph("Max", moved, low), high)
     inside = graph.reshape(inside, *space.shape)
-    graph.output("action", inside if work == dtype else graph.cast(inside, dtype), space.shape, dtype)
+    graph.output(ACTION, inside if work == dtype else graph.cast(inside, dtype), space.shape, dtype)
 
 
 def _of_observation(key: str | None, space: spaces.Space[Any]) -> dict[str, Any]:
-    described = {"input": LONE if key is None else key, "shape": list(space.shape or ()), "dtype": str(input_dtype(space))}
+    described = {
+        "input": LONE if key is None else key,
+        "shape": list(space.shape or ()),
+        "dtype": str(input_dtype(space)),
+    }
     if isinstance(space, spaces.Box):
         described |= {"low": _bounds(space.low), "high": _bounds(space.high)}
     return {**described, "unit": "the environment's"}
@@ -122,7 +126,7 @@ def _of_observation(key: str | None, space: spaces.Space[Any]) -> dict[str, Any]
 
 def _of_action(space: spaces.Box) -> dict[str, Any]:
     bounds = {"low": _bounds(space.low), "high": _bounds(space.high)}
-    described = {"output": "action", "shape": list(space.shape), "dtype": str(np.dtype(space.dtype))}
+    described = {"output": ACTION, "shape": list(space.shape), "dtype": str(np.dtype(space.dtype))}
     return {**described, **bounds, "unit": "the environment's"}
 
 

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 OPSET, IR_VERSION = 20, 9
 Value = str
 """Name of what a node writes."""
-Input = Value | np.ndarray | torch.Tensor | float
+Input = Value | np.ndarray | np.integer | torch.Tensor | float
 """What a node reads: another's value, or a constant; a plain number is a float32."""
 
 

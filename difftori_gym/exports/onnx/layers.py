@@ -25,7 +25,7 @@ NetworkBackward = Callable[[Input, Input | None], Value]
 """The same of a whole network; the second input is added."""
 
 
-def product(graph: Graph, x: Input, weight: np.ndarray, add: Input | None = None, *, transposed: bool = False) -> Value:
+def product(graph: Graph, x: Input, weight: Input, add: Input | None = None, *, transposed: bool = False) -> Value:
     """``x @ weight + add``, or with the transposed weight, which is one constant for both."""
     return graph("Gemm", x, weight, *([] if add is None else [add]), transB=int(transposed))
 
@@ -142,9 +142,7 @@ LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Value], Placed]] = {
     nn.LeakyReLU: _elementwise(
         lambda graph, module, x: graph("LeakyRelu", x, alpha=module.negative_slope), _leaky_slope
     ),
-    nn.SELU: _elementwise(
-        lambda graph, module, x: graph("Selu", x, alpha=SELU_ALPHA, gamma=SELU_GAMMA), _selu_slope
-    ),
+    nn.SELU: _elementwise(lambda graph, module, x: graph("Selu", x, alpha=SELU_ALPHA, gamma=SELU_GAMMA), _selu_slope),
     nn.Identity: lambda graph, module, x: (x, lambda gradient: gradient),
     nn.Dropout: lambda graph, module, x: (x, lambda gradient: gradient),  # acting, nothing is dropped
 }

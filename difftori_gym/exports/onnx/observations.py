@@ -12,6 +12,7 @@ from torch import nn
 
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import numbers
+from difftori_gym.exports.onnx.memory import AFTER, BEFORE
 from difftori_gym.exports.onnx.refusals import cannot
 from difftori_gym.il.normalization import ImageNormalizer, MinMaxNormalizer, ObservationNormalizer
 from difftori_gym.models import ObservationNorm
@@ -22,6 +23,10 @@ Parts = Mapping[Any, Value]
 """Entries of an observation by key; the key of a lone one is None."""
 LONE = "observation"
 """Name of the input for an observation that is no dictionary."""
+ACTION = "action"
+"""Name of the output."""
+TAKEN = (BEFORE, AFTER, "~")
+"""What the names of memory, and of values inside, begin with."""
 
 
 def input_dtype(space: spaces.Space[Any]) -> np.dtype[Any]:
@@ -31,10 +36,12 @@ def input_dtype(space: spaces.Space[Any]) -> np.dtype[Any]:
 
 
 def observation_inputs(graph: Graph, space: spaces.Space[Any]) -> dict[Any, Value]:
-    """An input for every entry, under its key; keys of their own name only."""
+    """An input for every entry, under its key."""
     taken = {}
     for key, entry in entries(space).items():
         name = LONE if key is None else key
+        if name == ACTION or name.startswith(TAKEN):
+            raise cannot(f"observations under the key {key!r}", "rename it in a gymnasium.ObservationWrapper")
         taken[key] = graph.input(name, entry.shape or (), input_dtype(entry))
     return taken
 

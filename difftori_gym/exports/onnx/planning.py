@@ -20,7 +20,6 @@ from difftori_gym.models.call_lists import Modules
 from difftori_gym.models.latent_objective import modules_of
 from difftori_gym.rl import DiffTORIPolicy
 
-
 TANH_IS_ONE = 9.0108404
 """From here on the float32 nearest to tanh is 1, which torch finds; onnxruntime's approximation is there at 8 or 9."""
 BELOW_ONE = 1.0 - 2.0**-24

@@ -62,10 +62,10 @@ class First:
     def go_on(self, graph: Graph, state: Input, begun: Value) -> tuple[Value, NetworkBackward]:
         """The network's output for states ``[N, Z]``; what leads its gradient back to that of the first layer."""
         hidden = product(graph, state, self.of_state, begun, transposed=True)
-        return chain(graph, self.rest, hidden, self.where) if self.rest else (hidden, _unchanged(graph))
+        return chain(graph, self.rest, hidden, self.where) if self.rest else (hidden, unchanged(graph))
 
 
-def _unchanged(graph: Graph) -> NetworkBackward:
+def unchanged(graph: Graph) -> NetworkBackward:
     return lambda gradient, add: gradient if isinstance(gradient, str) else graph.constant(gradient)
 
 
@@ -146,7 +146,7 @@ class ScanObjective:
         trace.logits = graph.reshape(logits, steps, batch) if batch > 1 else logits
         # log s = -softplus(logit), and row t adds up those before it
         before = -np.tri(count, steps, -1, dtype=np.float32)
-        survived = graph("Exp", product(graph, before, graph("Softplus", trace.logits)))  # type: ignore[arg-type]
+        survived = graph("Exp", product(graph, before, graph("Softplus", trace.logits)))
         trace.weights = graph("Mul", survived, self._discounts[:count, None])
 
     def _end(self, state: Value) -> tuple[Value, Callable[[Value | None], Value]]:
@@ -230,45 +230,6 @@ class ScanObjective:
         assert trace.termination is not None
         counted = graph("Mul", trace.weights, graph.concat(trace.terms, 0))
         count = self._horizon + (trace.end is not None)
-        later = product(graph, -np.tri(count, steps, -1, dtype=np.float32).T, counted)  # type: ignore[arg-type]
+        later = product(graph, -np.tri(count, steps, -1, dtype=np.float32).T, counted)
         to_logits = graph("Mul", later, graph("Sigmoid", trace.logits))
         return trace.termination(graph.reshape(to_logits, steps * self._batch, 1), add)
-
-
-class ChunkObjective:
-    """
-    One score of a whole action sequence, see :class:`difftori_gym.models.score_objective.ChunkObjective`.
-
-    :param condition: ``[B, C]``
-    :param condition_dim: C
-    """
-
-    def __init__(
-        self, graph: Graph, score: nn.Module, condition: Value, shape: tuple[int, int, int], condition_dim: int
-    ) -> None:
-        self.shape, self._graph = shape, graph
-        self._first = First.of(score, condition_dim, "the score")
-        self._given = product(graph, condition, self._first.of_state, self._first.bias, transposed=True)
-
-    def value(self, actions: Value) -> Value:
-        return self._forward(actions)[0]
-
-    def value_and_gradient(self, actions: Value) -> tuple[Value, Value]:
-        graph, (horizon, batch, action_dim) = self._graph, self.shape
-        value, back = self._forward(actions)
-        to_first = back(np.ones((batch, 1), np.float32), None)
-        gradient = product(graph, to_first, self._first.of_action)  # [B, H * A]
-        if batch == 1:
-            return value, graph.reshape(gradient, *self.shape)
-        apart = graph.reshape(gradient, batch, horizon, action_dim)
-        return value, graph("Transpose", apart, perm=[1, 0, 2])
-
-    def _forward(self, actions: Value) -> tuple[Value, NetworkBackward]:
-        graph, (horizon, batch, action_dim) = self._graph, self.shape
-        ordered = actions if batch == 1 else graph("Transpose", actions, perm=[1, 0, 2])
-        flat = graph.reshape(ordered, batch, horizon * action_dim)
-        hidden = product(graph, flat, self._first.of_action, self._given, transposed=True)
-        if not self._first.rest:
-            return graph.reshape(hidden, 1, batch, 1), _unchanged(graph)
-        value, back = chain(graph, self._first.rest, hidden, "the score")
-        return graph.reshape(value, 1, batch, 1), back

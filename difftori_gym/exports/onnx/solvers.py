@@ -9,6 +9,7 @@ finite, and is never the best. Actions are ``[H, B, A]``, values ``[1, B, 1]``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,9 +43,8 @@ def solve(
     :return: the best actions over all problems and starts ``[H, A]``, in [-1, 1]
     :raises ValueError: for a solver that cannot be written
     """
-    horizon, batch, action_dim = shape
     if optimizer.max_iterations is None:
-        optimizer = sized(optimizer, horizon * action_dim)
+        optimizer = sized(optimizer, shape[0] * shape[2])
     if optimizer.solver not in RULES:
         name = optimizer.solver if isinstance(optimizer.solver, str) else "of your own"
         remedy = f"plan with one of {', '.join(RULES)}, planner_kwargs=dict(solver=...), or act with torch"
@@ -58,7 +58,7 @@ def _starts(
     graph: Graph, start: Value, shape: tuple[int, int, int], optimizer: TrajectoryOptimizer, generator: torch.Generator
 ) -> Value:
     """Usable starts ``[H, S * B, A]``: the given one, zero, near the given one, anywhere."""
-    horizon, batch, action_dim = shape
+    horizon, _, action_dim = shape
     missing = optimizer.num_starts - 1
     starts = [start]
     if missing > 0:
@@ -123,7 +123,7 @@ class _Ascent:
 
     def _inside(self, best: Value, start: Value, start_values: Value) -> tuple[Value, Value]:
         """Brought into the box, the best iterate may be worse than the start, if that lies inside."""
-        graph, (_, batch, _) = self._graph, self._objective.shape
+        graph = self._graph
         best = graph("Transpose", graph("Clip", best, -1.0, 1.0), perm=[1, 0, 2])
         values, start_values = self._finite(self._objective.value(best)), self._finite(start_values)
         farthest = graph.reduce("Max", graph("Abs", start), 0, 2)  # [1, B, 1]
@@ -193,4 +193,10 @@ class _ShrinkingSteps:
         return first, second
 
 
-RULES = {"lm": _DampedGaussNewton, "adam": _ShrinkingSteps}
+class _Rule(Protocol):
+    def __init__(self, graph: Graph, settings: TrajectoryOptimizer) -> None: ...
+
+    def step(self, index: int, point: Value, value: Value, gradient: Value) -> Value: ...
+
+
+RULES: dict[str, type[_Rule]] = {"lm": _DampedGaussNewton, "adam": _ShrinkingSteps}
