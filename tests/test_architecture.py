@@ -39,11 +39,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collection": {"baselines", "envs", "il", "observations", "wrappers"},
     "comparison": {
         "baselines",
+        "card",
         "checkpointing",
         "collection",
         "data",
         "envs",
         "evaluation",
+        "exports",
         "il",
         "rl",
         "video",
