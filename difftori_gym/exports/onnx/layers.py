@@ -35,9 +35,9 @@ def numbers(parameter: Any) -> np.ndarray:
     return parameter.detach().cpu().float().numpy()
 
 
-def _linear(graph: Graph, module: nn.Linear, x: Value) -> Placed:
-    weight = numbers(module.weight)
-    bias = None if module.bias is None else numbers(module.bias)
+def _linear(graph: Graph, module: nn.Linear, x: Value, read: Callable[[Any], np.ndarray] = numbers) -> Placed:
+    weight = read(module.weight)
+    bias = None if module.bias is None else read(module.bias)
 
     def backward(gradient: Input) -> Input:
         return gradient @ weight if isinstance(gradient, np.ndarray) else product(graph, gradient, weight)
@@ -45,17 +45,28 @@ def _linear(graph: Graph, module: nn.Linear, x: Value) -> Placed:
     return product(graph, x, weight, bias, transposed=True), backward
 
 
-def _layer_norm(graph: Graph, module: nn.LayerNorm, x: Value) -> Placed:
+def _centred(parameter: Any) -> np.ndarray:
+    """
+    Weights ``[m, n]`` or biases ``[m]`` minus their mean over m. A LayerNorm behind them gives the same, and need not
+    take the mean itself, neither forward nor backward.
+    """
+    exact = numbers(parameter).astype(np.float64)
+    return (exact - exact.mean(0)).astype(np.float32)
+
+
+def _layer_norm(graph: Graph, module: nn.LayerNorm, x: Value, centred: bool = False) -> Placed:
     affine = [numbers(each) for each in (module.weight, module.bias) if each is not None]
     affine = affine or [np.ones(module.normalized_shape, np.float32)]
     y, mean, reciprocal = graph.several("LayerNormalization", 3, x, *affine, axis=-1, epsilon=module.eps)
 
     def backward(gradient: Input) -> Value:
-        normed = graph("Mul", graph("Sub", x, mean), reciprocal)
+        normed = graph("Mul", x if centred else graph("Sub", x, mean), reciprocal)
         scaled = graph("Mul", gradient, affine[0])
         along = graph.reduce("Mean", graph("Mul", scaled, normed), -1)
         rest = graph("Sub", scaled, graph("Mul", normed, along))
-        return graph("Mul", graph("Sub", rest, graph.reduce("Mean", scaled, -1)), reciprocal)
+        if not centred:
+            rest = graph("Sub", rest, graph.reduce("Mean", scaled, -1))
+        return graph("Mul", rest, reciprocal)
 
     return y, backward
 
@@ -152,9 +163,14 @@ LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Value], Placed]] = {
 def chain(graph: Graph, layers: Sequence[nn.Module], x: Value, where: str) -> tuple[Value, NetworkBackward]:
     """Layers one after the other; ``where`` they are, for errors."""
     steps: list[Backward] = []
-    for layer in layers:
+    for index, layer in enumerate(layers):
         check_layer(layer, LAYERS, where)
-        x, backward = LAYERS[type(layer)](graph, layer, x)
+        if isinstance(layer, nn.Linear):
+            x, backward = _linear(graph, layer, x, _reader(layers, index))
+        elif isinstance(layer, nn.LayerNorm) and index > 0:
+            x, backward = _layer_norm(graph, layer, x, centred=isinstance(layers[index - 1], nn.Linear))
+        else:
+            x, backward = LAYERS[type(layer)](graph, layer, x)
         steps.append(backward)
 
     def all_back(gradient: Input, add: Input | None) -> Value:
@@ -162,12 +178,18 @@ def chain(graph: Graph, layers: Sequence[nn.Module], x: Value, where: str) -> tu
         for step in reversed(steps[1:] if begins else steps):
             gradient = step(gradient)
         if begins:
-            return product(graph, gradient, numbers(layers[0].weight), add)
+            return product(graph, gradient, _reader(layers, 0)(layers[0].weight), add)
         if add is not None:
             return graph("Add", gradient, add)
         return gradient if isinstance(gradient, str) else graph.constant(gradient)
 
     return x, all_back
+
+
+def _reader(layers: Sequence[nn.Module], index: int) -> Callable[[Any], np.ndarray]:
+    """How the weights of a linear layer are read."""
+    normed = index + 1 < len(layers) and isinstance(layers[index + 1], nn.LayerNorm)
+    return _centred if normed else numbers
 
 
 def network(graph: Graph, module: nn.Module, x: Value, where: str) -> tuple[Value, NetworkBackward]:
