@@ -91,7 +91,7 @@ $(NUMPY2)/.complete: $(STAMP)
 	"$(PYTHON)" -m venv $(NUMPY2)
 	sed '/^numpy==/d' constraints.txt > $(NUMPY2)/constraints.txt
 	$(BIN)/uv pip install --quiet --python $(NUMPY2)/bin/python -c $(NUMPY2)/constraints.txt \
-		"numpy>=2" -e ".[imitation]" hypothesis pygame pytest pytest-xdist rich tensorboard tqdm
+		"numpy>=2" -e ".[imitation,onnx]" hypothesis pygame pytest pytest-xdist rich tensorboard tqdm
 	$(NUMPY2)/bin/python -c 'import numpy; assert numpy.__version__.startswith("2."), numpy.__version__'
 	@touch $@
 

@@ -34,6 +34,7 @@ from rich.console import Console
 from difftori_gym.baselines.imitation_methods import SIZES, STEPS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison import ComparisonSettings, Failure, compare, plan_runs
+from difftori_gym.comparison.exporting import export_runs
 from difftori_gym.comparison.folder_lock import FolderHeldError
 from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation
 from difftori_gym.comparison.imitation.plan import Work
@@ -77,6 +78,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "none; in imitation 200 in MetaWorld",
     )
     add("--video", action=argparse.BooleanOptionalAction, default=True, help="film the final policies")
+    add("--export", action="store_true", help="write trained policies as ONNX files, OUT/runs/NAME/policy.onnx")
     add("--published", action=argparse.BooleanOptionalAction, default=True, help="show published results")
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
     add = parser.add_argument_group("reinforcement learning").add_argument
@@ -224,12 +226,20 @@ def main(arguments: list[str]) -> int:
     :return: exit code
     """
     values = vars(parse_arguments(arguments))
+    exporting = values.pop("export")
 
     def prepare() -> Callable[[ProgressBars, str], list[Failure]]:
         values["overrides"] = parse_overrides(values.pop("set"))
         return plan(values)
 
-    return carry_out("compare", arguments, values["out"], prepare)
+    code = carry_out("compare", arguments, values["out"], prepare)
+    if exporting and code in (0, 1):
+        for told in export_runs(values["out"]):
+            if isinstance(told, Path):
+                print(told)
+            else:
+                print(f"compare: {told}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

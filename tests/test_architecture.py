@@ -39,11 +39,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collection": {"baselines", "envs", "il", "observations", "wrappers"},
     "comparison": {
         "baselines",
+        "card",
         "checkpointing",
         "collection",
         "data",
         "envs",
         "evaluation",
+        "exports",
         "il",
         "rl",
         "video",
@@ -101,6 +103,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("zoo",),
     "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
+    "onnx": ("exports.onnx", "exports.export_onnx"),
 }
 # trajopt is torch and the standard library.
 NOT_IN_TRAJOPT = {"gymnasium", "numpy", "scipy", "stable_baselines3"}

@@ -37,7 +37,7 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
     """
     :param subject: the model
     :param run: its evaluation, None without one
-    :param files: names of ``film`` and ``curve`` beside the card, where there are
+    :param files: names of ``film``, ``curve`` and ``onnx`` beside the card, where there are
     :param command: that made the card
     :return: README.md
     """
@@ -53,7 +53,7 @@ def card_text(subject: Subject, run: Run | None, files: Mapping[str, str], comma
     seen = [("observations", f"`{about.observation_space}`"), ("actions", f"`{about.action_space}`")]
     settings = [(f"`{name}`", f"`{json.dumps(value)}`") for name, value in _flat(about.settings)]
     parts += [
-        _usage(subject, run),
+        _usage(subject, run) + _without_torch(files.get("onnx")),
         "## Spaces\n\n" + _table(("", ""), [(name, " ".join(t.split())) for name, t in seen]),
     ]
     parts += ["## Settings\n\n" + _table(("setting", "value"), settings)] if about.settings else []
@@ -134,6 +134,16 @@ def _usage(subject: Subject, run: Run | None) -> str:
             "    done = terminated or truncated",
         ]
     return "## How to use it\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def _without_torch(name: str | None) -> str:
+    if name is None:
+        return ""
+    described = name.rpartition(".")[0] + ".json"
+    return (
+        f"\n\n[{name}]({name}) acts the same without torch, by onnxruntime; [{described}]({described}) says what its "
+        "inputs and outputs are."
+    )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

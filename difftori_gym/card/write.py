@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from difftori_gym.card.trained import check_seen, environment_of, find_trained, 
 from difftori_gym.envs import make_vec_env
 from difftori_gym.envs.observations import Observation
 from difftori_gym.evaluation import evaluate
+from difftori_gym.exports import export_onnx
 from difftori_gym.video import record_video
+from difftori_gym.video.film import steps_a_second
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CardRequest:
     """
     :param model: file of ``export`` or of ``save``, or folder of a run of examples/compare.py
-    :param out: folder; README.md, the exported policy, film and figure are written there
+    :param out: folder; README.md, the exported policy, as an ONNX file too, film and figure are written there
     :param env: ``suite/task`` or Gymnasium id to evaluate on; None: the run's, or a card without figures and film
     :param obs: kind of observation; None, here and for the next two: as in the model's run, else ``state`` and presets
     :param obs_kwargs: settings of the observation, as in ``make_env``
@@ -54,13 +59,14 @@ def write_card(request: CardRequest, command: str) -> Path:
     request.out.mkdir(parents=True, exist_ok=True)
     subject = read_subject(trained, request.out)
     files: dict[str, str] = {}
-    run = None
+    run, rate = None, None
     env_id = request.env or trained.env
     if env_id is not None:
         asked = {"obs": request.obs, "obs_kwargs": request.obs_kwargs, "action_repeat": request.action_repeat}
         environment, guessed = environment_of(trained, asked, subject.about.observation_space, env_id)
         env = make_vec_env(env_id, 1, **environment)
         check_seen(subject.about.observation_space, env.observation_space, env_id)
+        rate = steps_a_second(env)
         evaluation = evaluate(subject.policy, env, n_episodes=request.episodes, seed=request.seed)
         env.close()
         run = Run(env_id, environment, request.seed, evaluation, guessed)
@@ -69,6 +75,10 @@ def write_card(request: CardRequest, command: str) -> Path:
             record_video(subject.policy, shown, request.out / request.film, seed=request.seed)
             shown.close()
             files["film"] = request.film
+    try:
+        files["onnx"] = export_onnx(subject.policy, subject.about.path.with_suffix(".onnx"), control_hz=rate).name
+    except (ImportError, ValueError) as error:  # the package is missing, or the policy has no such file
+        _logger.warning("no ONNX file: %s", error)
     if request.curve is not None:
         from difftori_gym.card.curve import draw_curve, read_curve  # matplotlib, which the rest does not need
 

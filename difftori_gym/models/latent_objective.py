@@ -28,7 +28,7 @@ class LatentObjective(ScanObjective):
     """
 
     def __init__(self, model: LatentModel, z0: Tensor, *, discount: float, compile: bool = False) -> None:
-        super().__init__(model, _modules_of(model), z0, discount)
+        super().__init__(model, modules_of(model), z0, discount)
         self.model, self.compile = model, compile
 
     def __call__(self, actions: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class LatentObjective(ScanObjective):
         return torch.isfinite(self.z0.detach()).all(-1)
 
 
-def _modules_of(model: LatentModel) -> Modules | None:
+def modules_of(model: LatentModel) -> Modules | None:
     """The model's networks; None for a subclass that joins them in another way."""
     own = all(getattr(type(model), name) is getattr(LatentModel, name) for name in ("next", "Q", "pi", "survival"))
     if not own or type(model.critic) is not EnsembleCritic:

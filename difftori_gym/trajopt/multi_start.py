@@ -43,13 +43,13 @@ def gather_starts(
     if missing > 1:
         shape = torch.Size((1, *actions.shape[1:]))  # one sample's, which serves all
         wanted = missing // 2, (missing - 1) // 2, shape, actions.dtype, actions.device
-        noise, drawn = _fixed_draws(*wanted) if generator is None else _draw(*wanted, generator)
+        noise, drawn = _fixed_draws(*wanted) if generator is None else draw_starts(*wanted, generator)
         starts.append((actions.detach() + noise).clamp(LOW, HIGH))
         starts.append(drawn.expand(-1, *actions.shape))
     return torch.cat(starts)
 
 
-def _draw(
+def draw_starts(
     near: int, anywhere: int, shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     options: dict[str, Any] = dict(dtype=dtype, device=device, generator=generator)
@@ -62,7 +62,7 @@ def _fixed_draws(
     near: int, anywhere: int, shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # they outlive the call, and the next one may record a graph
-        return _draw(near, anywhere, shape, dtype, device, torch.Generator(device).manual_seed(0))
+        return draw_starts(near, anywhere, shape, dtype, device, torch.Generator(device).manual_seed(0))
 
 
 def solve(solver: Solve, objective: FastObjective, starts: Tensor, settings: Settings) -> Solution:

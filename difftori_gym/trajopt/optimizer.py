@@ -73,7 +73,7 @@ class TrajectoryOptimizer(Settings):
         if candidates is not None:
             check_candidates(candidates, actions, self.bounds)
         checked = CheckedObjective(objective)
-        settings = _sized(self, actions.shape[1:].numel()) if self.max_iterations is None else self
+        settings = sized(self, actions.shape[1:].numel()) if self.max_iterations is None else self
         if settings.solver in SAMPLING_SOLVERS:
             return SOLVERS[str(settings.solver)](checked, actions, settings, candidates, generator)
         if settings.backward_mode == "implicit":
@@ -97,6 +97,6 @@ def _own_solver(objective: FastObjective, actions: Tensor, settings: Settings) -
 
 
 @functools.lru_cache(maxsize=256)
-def _sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
+def sized(settings: TrajectoryOptimizer, n: int) -> TrajectoryOptimizer:
     """The settings with as many iterations as ``n`` unknowns ask for."""
     return settings.replace(max_iterations=8 + round(3.1 * math.sqrt(n)))

@@ -146,6 +146,11 @@ def _caption(episode: Episode, forecast: Forecast, index: int) -> Caption:
 
 def film_speed(vec_env: VecEnv) -> float:
     """:return: images per second at which a film plays in real time, 30 where the environments do not tell"""
+    return steps_a_second(vec_env, unknown=_DEFAULT_FPS) or _DEFAULT_FPS
+
+
+def steps_a_second(vec_env: VecEnv, unknown: float | None = None) -> float | None:
+    """:return: agent steps a second of the environments' time; where they do not tell, as if frames were ``unknown``"""
     innermost = vec_env.unwrapped  # a wrapper tells nothing of what it wraps
     own_fps: Any = innermost.metadata.get("render_fps")
     if own_fps is None:  # environments in other processes
@@ -153,7 +158,10 @@ def film_speed(vec_env: VecEnv) -> float:
             own_fps = innermost.get_attr("metadata", 0)[0].get("render_fps")
         except (AttributeError, NotImplementedError):
             own_fps = None
-    speed = float(own_fps or _DEFAULT_FPS)
+    fps: Any = own_fps or unknown
+    if fps is None:
+        return None
+    speed = float(fps)
     if any(innermost.env_is_wrapped(kind, indices=0)[0] for kind in (MaxAndSkipObservation, MaxAndSkipEnv)):
         speed /= innermost.get_attr("_skip", 0)[0]  # which these two do not tell in their metadata
     return speed

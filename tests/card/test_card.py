@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 
 import numpy as np
@@ -41,7 +42,11 @@ def test_card_of_a_saved_model(trained, tmp_path, capsys):
     arguments = [str(folder / "model.zip"), "--out", str(out), "--env", TASK, "--episodes", "2", "--film", "film.gif"]
     assert main([*arguments, "--curve", curve]) == 0
     assert capsys.readouterr().out.strip() == str(out / "README.md")
-    assert {path.name for path in out.iterdir()} == {"README.md", "model.safetensors", "film.gif", "curve.png"}
+    files = {"README.md", "model.safetensors", "film.gif", "curve.png"}
+    pytest.importorskip("onnx")
+    assert {path.name for path in out.iterdir()} == {*files, "model.onnx", "model.json"}
+    # 100 frames a second, four an action
+    assert json.loads((out / "model.json").read_text())["control_hz"] == pytest.approx(25.0)
     text = (out / "README.md").read_text(encoding="utf-8")
     yaml = pytest.importorskip("yaml")
     front = yaml.safe_load(text.split("---\n")[1])
@@ -76,10 +81,12 @@ def test_card_of_a_saved_model(trained, tmp_path, capsys):
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_card_of_an_export_without_an_environment(trained, tmp_path):
+def test_card_of_an_export_without_an_environment_and_onnx(trained, tmp_path, monkeypatch, caplog):
     _, model = trained
     path = export(model.policy, tmp_path / "policy")
+    monkeypatch.setitem(sys.modules, "onnx", None)
     assert main([str(path), "--film", "none"]) == 0
+    assert caplog.text.count("export_onnx needs the package onnx: pip install") == 1
     text = (tmp_path / "policy-card" / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: difftori-gym\n")
     assert "# DiffTORIPolicy" in text

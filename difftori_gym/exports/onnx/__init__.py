@@ -1,0 +1,1 @@
+"""Policies as ONNX files: what their networks and planners compute, written as standard operations."""
