@@ -63,6 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "norm_obs": dict(policy_kwargs=dict(norm_obs=True)),
     "rates": dict(learning_rate=lambda left: 1e-3 * left),
     "no gradient": dict(pg_coef=0.0),
+    "prior": dict(policy_delay=3),
     "newton": dict(planner_kwargs=dict(solver="newton", max_iterations=1), pg_batch_size=2),
 }
 
