@@ -42,7 +42,8 @@ class TDMPC2(DiffTORI):
     targets, the policy prior and what MPPI maximises are TD-MPC2's.
 
     Further keyword arguments are those of :class:`~difftori_gym.rl.DiffTORI`, except the settings of its
-    policy-gradient loss and ``target_policy_noise``. ``exploration_kwargs`` begin with ``initial_std=0.05,
+    policy-gradient loss and ``target_policy_noise``. ``replay_buffer_kwargs`` begin with ``priority_exponent=0.0,
+    importance_exponent=0.0``: windows are drawn uniformly. ``exploration_kwargs`` begin with ``initial_std=0.05,
     final_std=0.05, catch_up=True``: what is drawn from MPPI is all of the noise, and the first update is preceded by as
     many as there were agent steps.
 
@@ -56,7 +57,6 @@ class TDMPC2(DiffTORI):
     :param horizon: steps that are planned, and transitions in a training window
     :param episode_length: T, agent steps of an episode; None for what the environment's ``spec`` tells, and 500, as in
         the control suite with every action repeated once, if it tells nothing
-    :param replay_buffer_kwargs: as in DiffTORI; windows are drawn uniformly if they do not say otherwise
     :param planner_kwargs: how it plans, settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer` for ``"mppi"``
         (here ``max_iterations=6``, 8 from 20 dimensions of the action on, ``num_samples=512``, ``num_elites=64``,
         ``temperature=0.5``, ``momentum=0.0``, ``min_std=0.05``, ``max_std=2.0``) or ``"cem"``, and
@@ -92,7 +92,6 @@ class TDMPC2(DiffTORI):
         gradient_steps: int = -1,
         horizon: int = 3,
         episode_length: int | None = None,
-        replay_buffer_kwargs: dict[str, Any] | None = None,
         planner_kwargs: dict[str, Any] | None = None,
         reward_coef: float = 0.1,
         value_coef: float = 0.1,
@@ -120,7 +119,6 @@ class TDMPC2(DiffTORI):
             gamma=min(max(1.0 - 5.0 / self.episode_length, 0.95), 0.995) if gamma is None else gamma,
             gradient_steps=gradient_steps,
             horizon=horizon,
-            replay_buffer_kwargs={**_UNIFORM, **(replay_buffer_kwargs or {})},
             planner_kwargs=planner_kwargs,
             reward_coef=reward_coef,
             value_coef=value_coef,
@@ -134,6 +132,11 @@ class TDMPC2(DiffTORI):
         self.update_settings = TDMPC2Settings(**vars(self.update_settings), entropy_coef=entropy_coef)
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._settled = False
+        self.replay_buffer_kwargs = {**_UNIFORM, **(self.replay_buffer_kwargs or {})}
+        super()._setup_model()
 
     def _make_planner(self) -> tuple[Planner, int]:
         space = getattr(self, "action_space", None)

@@ -1,8 +1,8 @@
 """
 The networks of TD-MPC2 (Hansen, Su and Wang 2024, arXiv 2310.16828, section 3 and appendix H, and its released code).
 
-Every hidden layer is linear, LayerNorm, Mish. Latent states are rows of small probability vectors. Reward and values are
-categorical over bins that are evenly spaced in the symmetric logarithm.
+Every hidden layer is linear, LayerNorm, Mish. Latent states are rows of small probability vectors. Reward and values
+are categorical over bins that are evenly spaced in the symmetric logarithm.
 """
 
 from __future__ import annotations

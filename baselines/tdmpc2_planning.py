@@ -18,6 +18,8 @@ from ..trajopt import SampledSolution, Solution, TrajectoryOptimizer
 from ..trajopt.settings import SAMPLING_SOLVERS
 from .tdmpc2_networks import TDMPC2Model
 
+_MPPI = TrajectoryOptimizer(solver="mppi", momentum=0.0, backward_mode="none")
+
 
 class SampledReturn:
     """
@@ -77,7 +79,7 @@ class TDMPC2Planner(Planner):
     :param num_prior_samples: rollouts of the policy prior, its actions drawn, beside a sampling solver's own draws
     """
 
-    optimizer: TrajectoryOptimizer = TrajectoryOptimizer(solver="mppi", momentum=0.0)
+    optimizer: TrajectoryOptimizer = _MPPI
     init: Init = "warm"
     num_prior_samples: int = 24
 

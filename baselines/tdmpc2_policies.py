@@ -16,6 +16,7 @@ from ..models import CombinedEncoder, ImageEncoder, ObservationNorm, observation
 from ..rl import DiffTORIPolicy
 from ..rl.planning import Planner
 from ..rl.policies import sizes_of_heads
+from ..trajopt import Solution
 from .tdmpc2_networks import SimNorm, TDMPC2Model, normed_mlp
 from .tdmpc2_planning import TDMPC2Planner
 
@@ -198,6 +199,14 @@ class TDMPC2Policy(DiffTORIPolicy):
         data = super()._get_constructor_parameters()
         names = [name for name in inspect.signature(TDMPC2Policy.__init__).parameters if name != "self"]
         return {name: data[name] if name in data else getattr(self, name) for name in names}
+
+    def plan(
+        self, observation: PyTorchObs, *, previous: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Solution:
+        """See :meth:`~difftori_gym.rl.policies.DiffTORIPolicy.plan`."""
+        if self.training:  # with dropout a plan would not be a function of its arguments
+            self.set_training_mode(False)
+        return super().plan(observation, previous=previous, generator=generator)
 
     def set_training_mode(self, mode: bool) -> None:
         """Let dropout, and batch norm of an extractor of your own, behave as in training, or not; targets never do."""

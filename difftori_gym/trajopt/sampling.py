@@ -33,10 +33,10 @@ def refit_to_elites(
     """
     Refit a Gaussian, at first with mean ``actions``, to the best of ``num_samples`` draws, ``max_iterations`` times.
 
-    The objective is called under ``torch.vmap`` over the samples, unless it has ``values_of_draws``. Candidates ``[N, B, H, A]``, e.g. rollouts of a
-    policy prior, compete beside the draws in every iteration and count towards ``num_samples``. ``best_actions`` are
-    the best sequence seen, ``actions`` one elite of the last iteration drawn in proportion to its weight; nothing is
-    differentiable.
+    The objective is called under ``torch.vmap`` over the samples, unless it has ``values_of_draws``. Candidates
+    ``[N, B, H, A]``, e.g. rollouts of a policy prior, compete beside the draws in every iteration and count towards
+    ``num_samples``. ``best_actions`` are the best sequence seen, ``actions`` one elite of the last iteration drawn in
+    proportion to its weight; nothing is differentiable.
     """
     mean, failed = finite_start(actions.detach(), "project")
     std = torch.full_like(mean, settings.max_std)
