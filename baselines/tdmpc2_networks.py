@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from ..models import EpisodicModel
 
-LOG_STD_BOUNDS = (-10.0, 2.0)
-"""Of the policy prior."""
-MAX_SYMLOG = 10.0
-"""The outermost bins stand for about plus and minus 22,000."""
+LOG_STD_BOUNDS = (-10.0, 2.0)  # of the policy prior
+MAX_SYMLOG = 10.0  # the outermost bins stand for about plus and minus 22,000
 
 
 class SimNorm(nn.Module):
@@ -166,8 +164,7 @@ class TwoHotCritic(nn.Module):
 
 
 def _start_at_zero(network: nn.Module) -> None:
-    assert isinstance(network, nn.Sequential)
-    last = network[-1]
+    *_, last = network.children()
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
 
