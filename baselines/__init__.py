@@ -7,5 +7,6 @@ from difftori_gym.baselines.drqv2 import DrQv2
 from difftori_gym.baselines.ibc import IBC
 from difftori_gym.baselines.residual import Residual
 from difftori_gym.baselines.tdmpc import TDMPC
+from difftori_gym.baselines.tdmpc2 import TDMPC2
 
-__all__ = ["BC", "BCRNN", "IBC", "TDMPC", "DiffusionPolicy", "DrQv2", "Residual"]
+__all__ = ["BC", "BCRNN", "IBC", "TDMPC", "TDMPC2", "DiffusionPolicy", "DrQv2", "Residual"]

@@ -22,6 +22,7 @@ from ..rl import DiffTORI
 from ..rl.frame_replay import DictFrameReplayBuffer, FrameReplayBuffer
 from .drqv2 import DrQv2
 from .tdmpc import TDMPC
+from .tdmpc2 import TDMPC2
 
 Hyperparameters = dict[str, Any]
 
@@ -68,6 +69,18 @@ _PLANNER_PIXELS: Hyperparameters = dict(
 )
 # Clouds take two copies of every observation, 24 kB at 1024 points. An update after every fourth agent step.
 _PLANNER_CLOUDS: Hyperparameters = dict(_PLANNER_SEEN, train_freq=4, gradient_steps=1)
+# All as published but for the size of the networks, which a CPU trains, and the memory.
+_TDMPC2: Hyperparameters = dict(buffer_size=100_000, policy_kwargs=dict(size="small"))
+# Agent steps of an episode where the task's action repeat is not the published 2; discount and random steps follow it.
+_TDMPC2_TASKS: dict[str, Hyperparameters] = {
+    "dm_control/cartpole-swingup": dict(episode_length=250),
+    "dm_control/cartpole-swingup-sparse": dict(episode_length=125),
+    "dm_control/hopper-stand": dict(episode_length=250),
+    "dm_control/quadruped-run": dict(episode_length=250),
+    "dm_control/quadruped-walk": dict(episode_length=250),
+    "dm_control/reacher-easy": dict(episode_length=250),
+    "dm_control/reacher-hard": dict(episode_length=250),
+}
 # All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
 _DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
@@ -234,6 +247,7 @@ METHODS: dict[str, Method] = {
             **_SEEING,
         ),
         Method("tdmpc", "TD-MPC", lambda: TDMPC, _PLANNER, _PLANNER_TASKS, **_SEEING_TDMPC),
+        Method("tdmpc2", "TD-MPC2", lambda: TDMPC2, _TDMPC2, _TDMPC2_TASKS, obs=("state", "pixels")),
         Method("drqv2", "DrQ-v2", lambda: DrQv2, _DRQV2, obs=("pixels",)),
         Method("sac", "SAC", lambda: SAC, _SAC, **_SEEING_OFF_POLICY),
         Method("td3", "TD3", lambda: TD3, _TD3, **_SEEING_OFF_POLICY),

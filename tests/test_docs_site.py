@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 import difftori_gym
 from difftori_gym import DiffTORI, DiffTORIImitation, baselines
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
 from difftori_gym.il import Demonstrations, Episode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +105,12 @@ PLANNER = dict(horizon=2, planner_kwargs=dict(max_iterations=2), **SMALL)
 LEARNERS: dict[str, Callable[..., BaseAlgorithm]] = {
     "difftori": by_reward(DiffTORI, pg_freq=1, pg_batch_size=2, **PLANNER),
     "tdmpc": by_reward(TDMPC, **dict(PLANNER, planner_kwargs=dict(max_iterations=2, num_samples=16, num_elites=4))),
+    "tdmpc2": by_reward(
+        TDMPC2,
+        horizon=2,
+        planner_kwargs=dict(max_iterations=2, num_samples=16, num_elites=4, num_prior_samples=2),
+        policy_kwargs=dict(net_arch=[8], latent_dim=8),
+    ),
     "drqv2": by_reward(DrQv2, policy_kwargs=dict(net_arch=[8])),
     "difftori_imitation": by_imitation(
         DiffTORIImitation, on_base=True, planner_kwargs=dict(max_iterations=2), **SMALL, **WINDOW
@@ -167,7 +173,7 @@ def test_spaces_are_used_or_refused_as_the_page_says(learner):
 # Logged metrics
 
 GROUPS = {
-    "planners": {"DiffTORI", "TDMPC"},
+    "planners": {"DiffTORI", "TDMPC", "TDMPC2"},
     "imitation": {"BC", "BCRNN", "IBC", "DiffusionPolicy", "Residual", "DiffTORIImitation"},
 }
 GROUPS["all"] = {*GROUPS["planners"], *GROUPS["imitation"], "DrQv2"}
@@ -228,7 +234,7 @@ def test_figures_of_summaries_stand_where_they_were_measured():
     summaries = [
         ROOT / "README.md",
         DOCS / "choosing.md",
-        *(DOCS / "algorithms" / f"{name}.md" for name in ("difftori", "tdmpc", "drqv2")),
+        *(DOCS / "algorithms" / f"{name}.md" for name in ("difftori", "tdmpc", "tdmpc2", "drqv2")),
     ]
     years = {str(year) for year in range(2018, 2027)}
     quoted = {page.name: figures(page) - years for page in summaries}

@@ -15,6 +15,9 @@ from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
 from difftori_gym.baselines.drqv2 import DrQv2Policy
 from difftori_gym.baselines.ibc import COUNTER_EXAMPLES, IBCPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
+from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
+from difftori_gym.baselines.tdmpc2_policies import SIZES as TDMPC2_SIZES
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2CnnPolicy, TDMPC2MultiInputPolicy, TDMPC2Policy
 from difftori_gym.exports.classes import ACTIVATION, EXTRACTOR_SETTINGS, HEAD_SIZES, PRIOR_SAMPLES, TRAJECTORY_OPTIMIZER
 from difftori_gym.exports.settings import (
     FLAG,
@@ -77,6 +80,26 @@ _DIFFTORI: dict[str, Setting] = dict(
     layer_norm=FLAG,
     norm_obs=FLAG,
 )
+_TDMPC2: dict[str, Setting] = dict(
+    size=choice(tuple(TDMPC2_SIZES)),
+    net_arch=HEAD_SIZES,
+    activation_fn=ACTIVATION,
+    **EXTRACTOR_SETTINGS,
+    normalize_images=FLAG,
+    n_critics=Whole(1, 32),
+    latent_dim=SIZE,
+    planner=Table(
+        dict(optimizer=TRAJECTORY_OPTIMIZER, discount=SHARE, num_prior_samples=PRIOR_SAMPLES), build=TDMPC2Planner
+    ),
+    horizon=STEPS,
+    exploration_std=Number(0.0, 100.0),
+    image_shift=Optionally(Whole(0, 10_000)),
+    norm_obs=FLAG,
+    dropout=SHARE,
+    simnorm_dim=SIZE,
+    num_bins=Whole(2, 10_000),
+    encoder_lr_scale=WEIGHT,
+)
 _IMITATION: dict[str, Setting] = dict(
     n_obs_steps=STEPS,
     horizon=STEPS,
@@ -96,6 +119,9 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
     "rl.DiffTORIPolicy": (DiffTORIPolicy, _DIFFTORI),
     "rl.CnnPolicy": (CnnPolicy, _DIFFTORI),
     "rl.MultiInputPolicy": (MultiInputPolicy, _DIFFTORI),
+    "baselines.TDMPC2Policy": (TDMPC2Policy, _TDMPC2),
+    "baselines.TDMPC2CnnPolicy": (TDMPC2CnnPolicy, _TDMPC2),
+    "baselines.TDMPC2MultiInputPolicy": (TDMPC2MultiInputPolicy, _TDMPC2),
     "il.DiffTORIImitationPolicy": (
         DiffTORIImitationPolicy,
         dict(

@@ -3,7 +3,14 @@
 from difftori_gym.models.combined_encoder import CombinedEncoder, StateEncoder
 from difftori_gym.models.cvae import ChunkScore, GaussianPosterior, LatentScore
 from difftori_gym.models.image_encoder import ImageEncoder
-from difftori_gym.models.latent_model import LatentEncoder, LatentModel, latent_return, rollout_prior, termination_loss
+from difftori_gym.models.latent_model import (
+    EpisodicModel,
+    LatentEncoder,
+    LatentModel,
+    latent_return,
+    rollout_prior,
+    termination_loss,
+)
 from difftori_gym.models.latent_objective import LatentObjective
 from difftori_gym.models.mlp import EnsembleCritic, mlp
 from difftori_gym.models.observation_kind import ObservationKind, observation_kind
@@ -19,6 +26,7 @@ __all__ = [
     "CombinedEncoder",
     "ConditionalUnet1D",
     "EnsembleCritic",
+    "EpisodicModel",
     "GaussianPosterior",
     "ImageEncoder",
     "LatentEncoder",

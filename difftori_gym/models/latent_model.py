@@ -41,44 +41,19 @@ class LatentEncoder(nn.Module):
         return self.head(self.features_extractor(observation))
 
 
-class LatentModel(nn.Module):
+class EpisodicModel(nn.Module):
     """
-    TD-MPC's task-oriented latent dynamics model, in its vocabulary: ``next``, ``Q``, ``pi``.
+    A latent model that knows whether the episodes it imagines may terminate.
 
     :param latent_dim: Z
     :param action_dim: A
-    :param dynamics_arch: hidden sizes of the latent dynamics d(z, a)
-    :param reward_arch: hidden sizes of the reward R(z, a)
-    :param qf_arch: hidden sizes of the values Q(z, a)
-    :param pi_arch: hidden sizes of the policy prior pi(z)
-    :param n_critics: number of values
-    :param activation_fn: activation of the hidden layers
-    :param layer_norm: whether every hidden layer of the values is normalised, not the first alone
     """
 
     episodic_flag: Tensor
 
-    def __init__(
-        self,
-        latent_dim: int,
-        action_dim: int,
-        *,
-        dynamics_arch: Sequence[int] = (256, 256),
-        reward_arch: Sequence[int] = (256, 256),
-        qf_arch: Sequence[int] = (256, 256),
-        pi_arch: Sequence[int] = (256, 256),
-        n_critics: int = 2,
-        activation_fn: type[nn.Module] = nn.ELU,
-        layer_norm: bool = False,
-    ) -> None:
+    def __init__(self, latent_dim: int, action_dim: int) -> None:
         super().__init__()
         self.latent_dim, self.action_dim = latent_dim, action_dim
-        joint = latent_dim + action_dim
-        self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
-        self.reward = mlp(joint, reward_arch, 1, activation_fn, last_gain=0.0)
-        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn, last_gain=0.0)
-        self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn, layer_norm)
-        self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
         # A float, because Stable-Baselines3 averages whole state dicts; the bool saves a read from the device.
         self.register_buffer("episodic_flag", torch.zeros(1))
         self._episodic = False
@@ -96,6 +71,43 @@ class LatentModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._episodic = bool(self.episodic_flag.item() > 0.5)
+
+
+class LatentModel(EpisodicModel):
+    """
+    TD-MPC's task-oriented latent dynamics model, in its vocabulary: ``next``, ``Q``, ``pi``.
+
+    :param latent_dim: Z
+    :param action_dim: A
+    :param dynamics_arch: hidden sizes of the latent dynamics d(z, a)
+    :param reward_arch: hidden sizes of the reward R(z, a)
+    :param qf_arch: hidden sizes of the values Q(z, a)
+    :param pi_arch: hidden sizes of the policy prior pi(z)
+    :param n_critics: number of values
+    :param activation_fn: activation of the hidden layers
+    :param layer_norm: whether every hidden layer of the values is normalised, not the first alone
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        action_dim: int,
+        *,
+        dynamics_arch: Sequence[int] = (256, 256),
+        reward_arch: Sequence[int] = (256, 256),
+        qf_arch: Sequence[int] = (256, 256),
+        pi_arch: Sequence[int] = (256, 256),
+        n_critics: int = 2,
+        activation_fn: type[nn.Module] = nn.ELU,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__(latent_dim, action_dim)
+        joint = latent_dim + action_dim
+        self.dynamics = mlp(joint, dynamics_arch, latent_dim, activation_fn)
+        self.reward = mlp(joint, reward_arch, 1, activation_fn, last_gain=0.0)
+        self.termination = mlp(latent_dim, reward_arch, 1, activation_fn, last_gain=0.0)
+        self.critic = EnsembleCritic(n_critics, latent_dim, action_dim, qf_arch, activation_fn, layer_norm)
+        self.actor = mlp(latent_dim, pi_arch, action_dim, activation_fn)
 
     def next(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """

@@ -24,7 +24,7 @@ class CapturedUpdater(Updater):
     """
     An :class:`Updater` whose updates are recorded where there is something to gain: on a GPU.
 
-    Updates of one :meth:`~Updater.kind`, shape and setting are one recording, at most four for each planned horizon.
+    Updates of one :meth:`~Updater.kind`, shape and setting are one recording, at most eight for each planned horizon.
     """
 
     def __init__(self, policy: DiffTORIPolicy, settings: UpdateSettings) -> None:

@@ -102,6 +102,9 @@ class DiffTORI(TensorCollection):
     algorithm: ClassVar[str] = "DiffTORI"
     records: ClassVar[tuple[str, ...]] = ("planner", "update_settings", "schedule", "exploration")
     exploration_defaults: ClassVar[dict[str, Any]] = {}
+    #: What updates the policy's networks, and the optimizers of the policy that it moves.
+    updater_class: ClassVar[type[Any]] = CapturedUpdater
+    optimizers: ClassVar[tuple[str, ...]] = ("optimizer", "pi_optimizer", "raw_critic_optimizer")
     live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {
         "exploration_kwargs",
         "horizon",
@@ -246,7 +249,7 @@ class DiffTORI(TensorCollection):
             super()._setup_model()
         finally:
             self.policy_kwargs, self.n_steps = written, n_steps
-        self._updater = CapturedUpdater(self.policy, self.update_settings)
+        self._updater = self.updater_class(self.policy, self.update_settings)
         self._move_schedules()
         self._settled = True
 
@@ -361,7 +364,7 @@ class DiffTORI(TensorCollection):
         """
         assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
-        self._update_learning_rate([self.policy.optimizer, self.policy.pi_optimizer, self.policy.raw_critic_optimizer])
+        self._update_learning_rate([getattr(self.policy, name) for name in self.optimizers])
         if self.exploration.catch_up and self._n_updates == 0:
             gradient_steps += self.num_timesteps
         priorities = LateResults(self.replay_buffer.update_priorities)  # on a GPU one update late
@@ -396,5 +399,4 @@ class DiffTORI(TensorCollection):
         return [*super()._excluded_save_params(), "_updater", "_plan_state", "_plan_restart", "_tensor_plan"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        optimizers = ["policy.optimizer", "policy.pi_optimizer", "policy.raw_critic_optimizer"]
-        return ["policy", *optimizers], []
+        return ["policy", *(f"policy.{name}" for name in self.optimizers)], []

@@ -189,9 +189,7 @@ class Updater:
     def _descend(
         self, name: str, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
     ) -> None:
-        gradients = _gradients(loss, parameters)
-        _clip(gradients, self.settings.max_grad_norm)
-        _step(optimizer, parameters, gradients)
+        descend(optimizer, parameters, loss, self.settings.max_grad_norm)
         self.means.add(f"{name}_loss", loss.detach())
 
     def _update_targets(self) -> None:
@@ -210,6 +208,22 @@ class Updater:
         reference = self._prior_parameters[0]
         noise = torch.randn(*shape, self.policy.model.action_dim, dtype=reference.dtype, device=reference.device)
         return (self.settings.noise_std * noise).clamp(-0.3, 0.3)  # TD-MPC's clip
+
+
+def descend(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor, max_grad_norm: float
+) -> Tensor:
+    """
+    One step of an optimizer down a loss ``[]``.
+
+    :param parameters: all of the optimizer's
+    :param max_grad_norm: norm that their gradient is clipped to; one that is not finite becomes zero
+    :return: the norm before ``[]``
+    """
+    gradients = _gradients(loss, parameters)
+    norm = _clip(gradients, max_grad_norm)
+    _step(optimizer, parameters, gradients)
+    return norm
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:

@@ -14,7 +14,7 @@ Objective = Callable[[Tensor], Tensor]
 
 class FastObjective(Protocol):
     """
-    An objective, and three things it may do faster than calls and autograd.
+    An objective, and four things it may do faster than calls and autograd.
 
     An objective of yours may have any of the methods. Where one is missing, or returns None, solvers do without.
     """
@@ -33,6 +33,9 @@ class FastObjective(Protocol):
 
     def repeat(self, n: int) -> FastObjective | None:
         """:return: the objective of ``n`` copies of the batch, one after the other, ``[n * B, H, A]`` -> ``[n * B]``"""
+
+    def values_of_draws(self, draws: Tensor) -> Tensor | None:
+        """:return: values ``[N, B]`` of ``N`` sequences for each sample, ``[N, B, H, A]``, without a graph"""
 
 
 class CheckedObjective(FastObjective):
@@ -69,6 +72,10 @@ class CheckedObjective(FastObjective):
     def repeat(self, n: int) -> CheckedObjective | None:
         repeated = self._ask("repeat", n)
         return None if repeated is None else CheckedObjective(repeated)
+
+    def values_of_draws(self, draws: Tensor) -> Tensor | None:
+        found = self._ask("values_of_draws", draws)
+        return None if found is None else _checked(found.flatten(), draws.flatten(0, 1)).view(draws.shape[:2])
 
     def _ask(self, name: str, argument: Any) -> Any:
         method = getattr(self._objective, name, None)

@@ -33,16 +33,16 @@ def refit_to_elites(
     """
     Refit a Gaussian, at first with mean ``actions``, to the best of ``num_samples`` draws, ``max_iterations`` times.
 
-    The objective is called under ``torch.vmap`` over the samples. Candidates ``[N, B, H, A]``, e.g. rollouts of a
-    policy prior, compete beside the draws in every iteration and count towards ``num_samples``. ``best_actions`` are
-    the best sequence seen, ``actions`` one elite of the last iteration drawn in proportion to its weight; nothing is
-    differentiable.
+    The objective is called under ``torch.vmap`` over the samples, unless it has ``values_of_draws``. Candidates
+    ``[N, B, H, A]``, e.g. rollouts of a policy prior, compete beside the draws in every iteration and count towards
+    ``num_samples``. ``best_actions`` are the best sequence seen, ``actions`` one elite of the last iteration drawn in
+    proportion to its weight; nothing is differentiable.
     """
     mean, failed = finite_start(actions.detach(), "project")
     std = torch.full_like(mean, settings.max_std)
     fixed = mean.new_zeros(0, *mean.shape) if candidates is None else candidates.detach().nan_to_num().clamp(-1, 1)
     num_draws = max(settings.num_samples - fixed.shape[0], 1)
-    value_of = torch.vmap(objective, randomness="different")
+    value_of = _valuation(objective)
 
     best, best_values, history = mean, value_of(mean[None])[0], []
     history.append(best_values)
@@ -83,3 +83,14 @@ def _draw(elites: Tensor, weights: Tensor, generator: torch.Generator | None) ->
     chosen = torch.multinomial(probabilities, 1, generator=generator)  # [B, 1]
     index = chosen[:, 0][None, :, None, None].expand(1, -1, *elites.shape[2:])
     return elites.gather(0, index)[0]
+
+
+def _valuation(objective: FastObjective) -> Callable[[Tensor], Tensor]:
+    """Draws ``[N, B, H, A]`` -> values ``[N, B]``."""
+    one_by_one = torch.vmap(objective, randomness="different")
+
+    def value_of(draws: Tensor) -> Tensor:
+        values = objective.values_of_draws(draws)
+        return one_by_one(draws) if values is None else values
+
+    return value_of

@@ -220,7 +220,8 @@ def check_overlay(watched: WatchedPolicy, vec_env: VecEnv) -> None:
     """:raises ValueError: if the policy has no plan, or the environments cannot tell where it leads"""
     if not watched.plans:
         raise ValueError(
-            "overlay='plan' needs a policy that plans (DiffTORI, TDMPC), got one that does not. Use overlay='none'."
+            "overlay='plan' needs a policy that plans (DiffTORI, TDMPC, TDMPC2), got one that does not. "
+            "Use overlay='none'."
         )
     if not vec_env.has_attr(PLANNED_PIXELS):
         raise ValueError(

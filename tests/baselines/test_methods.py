@@ -21,6 +21,11 @@ SMALL = {
         horizon=2,
         planner_kwargs=dict(max_iterations=1, num_samples=8, num_elites=4),
     ),
+    "tdmpc2": dict(
+        learning_starts=12,
+        batch_size=4,
+        planner_kwargs=dict(max_iterations=1, num_samples=8, num_elites=4, num_prior_samples=2),
+    ),
     "drqv2": dict(learning_starts=12, batch_size=4),
     "sac": dict(learning_starts=12, batch_size=4),
     "td3": dict(learning_starts=12, batch_size=4),

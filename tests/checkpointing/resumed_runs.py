@@ -25,7 +25,7 @@ from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
 from difftori_gym import DiffTORI, DiffTORIImitation, ResumeCallback, make_vec_env
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
 from difftori_gym.il import Demonstrations, Episode
 from difftori_gym.il.schedules import CosineSchedule
 
@@ -45,6 +45,11 @@ PLANNER: dict[str, Any] = dict(
 )
 DIFFTORI = {**PLANNER, "pg_freq": 2, "pg_batch_size": 4}
 TDMPC_SMALL = {**PLANNER, "planner_kwargs": dict(max_iterations=2, num_samples=24, num_elites=4, mixture_coef=0.2)}
+TDMPC2_SMALL = {
+    **PLANNER,
+    "planner_kwargs": dict(max_iterations=2, num_samples=24, num_elites=4, num_prior_samples=4),
+    "policy_kwargs": dict(net_arch=[16], latent_dim=16),
+}
 SB3: dict[str, Any] = dict(seed=1, device="cpu", policy_kwargs=dict(net_arch=[16]))
 OFF_POLICY = dict(learning_starts=16, batch_size=8, buffer_size=500, **SB3)
 DRQ: dict[str, Any] = dict(learning_starts=16, batch_size=8, buffer_size=500, seed=1, device="cpu")
@@ -149,6 +154,7 @@ RUNS: dict[str, Run] = {
     "drqv2-pixels-two": Run(DrQv2, lambda: pictures(2), DRQ, policy="CnnPolicy"),
     "tdmpc": Run(TDMPC, lambda: pendulums(1), TDMPC_SMALL),
     "tdmpc-cartpole-two": Run(TDMPC, lambda: cartpoles(2), TDMPC_SMALL),
+    "tdmpc2-two": Run(TDMPC2, lambda: pendulums(2), TDMPC2_SMALL),
     "sac": Run(SAC, lambda: pendulums(2), OFF_POLICY),
     "td3-noise": Run(
         TD3, lambda: pendulums(1), {**OFF_POLICY, "action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), np.ones(1))}

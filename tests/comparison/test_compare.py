@@ -230,8 +230,8 @@ def test_our_own_learners_run_side_by_side(main, tmp_path):
     [
         (
             ["--methods", "sax"],
-            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, drqv2, sac, td3, tqc, crossq, "
-            "ppo.\n",
+            "compare: Unknown method 'sax'. Methods: difftori, difftori_nopg, tdmpc, tdmpc2, drqv2, sac, td3, tqc, "
+            "crossq, ppo.\n",
         ),
         (
             ["--tasks", "CartPole-v1"],

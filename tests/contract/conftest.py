@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym import DiffTORI, DiffTORIImitation
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
 from difftori_gym.il import Demonstrations, Episode
 
 STEPS = 20
@@ -134,6 +134,14 @@ SUBJECTS = {
     "difftori-warm": Subject(DiffTORI, dict(DIFFTORI, planner_kwargs=dict(ITERATIONS, init="warm"))),
     "tdmpc": Subject(
         TDMPC, dict(planner_kwargs=dict(ITERATIONS, num_samples=12, num_elites=3, mixture_coef=0.2), **PLANNER)
+    ),
+    "tdmpc2": Subject(
+        TDMPC2,
+        dict(
+            PLANNING,
+            planner_kwargs=dict(ITERATIONS, num_samples=12, num_elites=3, num_prior_samples=2),
+            policy_kwargs=dict(net_arch=[8], latent_dim=8),
+        ),
     ),
     "drqv2": Subject(
         DrQv2,

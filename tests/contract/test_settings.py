@@ -26,6 +26,8 @@ OTHERS = dict(
     consistency_coef=0.3,
     discount=0.5,
     ema_decay=0.5,
+    entropy_coef=0.1,
+    episode_length=50,
     exploration_final_std=0.7,
     exploration_initial_std=0.1,
     exploration_kwargs=dict(initial_std=0.1, final_std=0.7, correlation=0.5, after_reward=True, catch_up=True),

@@ -159,7 +159,7 @@ NOT_READ = [
 ]
 
 
-@pytest.mark.parametrize("name", ["difftori", "tdmpc"])
+@pytest.mark.parametrize("name", ["difftori", "tdmpc", "tdmpc2"])
 @pytest.mark.parametrize("space", COUNTED, ids=str)
 def test_what_is_counted_is_read_as_if_it_were_flattened(subjects, name, space):
     subject = subjects[name]

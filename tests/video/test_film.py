@@ -213,7 +213,7 @@ def test_an_environment_that_cannot_draw_is_refused_before_the_rollout(tmp_path)
         ("film.mp4", {"max_steps": 0}, "max_steps >= 1 or None, got 0"),
         ("film.mp4", {"fps": 0}, "fps > 0, got 0"),
         ("film.mp4", {"overlay": "path"}, "Unknown overlay 'path'. Choices: none, plan"),
-        ("film.mp4", {"overlay": "plan"}, r"needs a policy that plans \(DiffTORI, TDMPC\)"),
+        ("film.mp4", {"overlay": "plan"}, r"needs a policy that plans \(DiffTORI, TDMPC, TDMPC2\)"),
     ],
 )
 def test_requests_that_cannot_be_are_refused_before_the_rollout(tmp_path, name, arguments, message):
