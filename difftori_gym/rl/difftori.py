@@ -115,12 +115,7 @@ class DiffTORI(TensorCollection):
         "target_update_interval",
         *records,
     }
-    resume_attributes: ClassVar[tuple[str, ...]] = (
-        "_plan_state",
-        "_plan_restart",
-        "_tensor_plan",
-        "_updater.means.sums",
-    )
+    resume_attributes = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater.means.sums")
 
     def __init__(
         self,
