@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, DiffusionPolicy, DrQv2, FlowMatching, Residual
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
@@ -26,7 +26,11 @@ from difftori_gym.observations import map_obs
 from difftori_gym.rl import DiffTORI
 
 LEARNERS: dict[str, type[BaseAlgorithm]] = {
-    cls.__name__: cls for cls in (DiffTORI, TDMPC, DrQv2, DiffTORIImitation, BC, BCRNN, IBC, DiffusionPolicy, Residual)
+    cls.__name__: cls
+    for cls in (
+        *(DiffTORI, TDMPC, DrQv2, DiffTORIImitation),
+        *(BC, BCRNN, IBC, DiffusionPolicy, FlowMatching, MIP, Residual),
+    )
 }
 #: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
 NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})
