@@ -12,8 +12,10 @@ from ..learning import refuse_unknown
 from .bc import BC
 from .bc_rnn import BCRNN
 from .diffusion_policy import DiffusionPolicy
+from .flow_matching import FlowMatching
 from .ibc import IBC
 from .methods import Hyperparameters, keyword_names, merged, policy_name
+from .mip import MIP
 from .residual import Residual
 
 SizeName = Literal["published", "small"]
@@ -30,6 +32,10 @@ _WINDOW: Hyperparameters = dict(n_obs_steps=2, horizon=4, n_action_steps=3)
 _SHIFT: Hyperparameters = dict(policy_kwargs=dict(image_shift=None))
 _SHIFTED: Mapping[str, Hyperparameters] = {"pixels": _SHIFT}
 
+# Flow matching and MIP have Diffusion Policy's networks, and DP3's from point clouds.
+_UNET: Hyperparameters = dict(_WINDOW, batch_size=128)
+_UNET_OBS: Mapping[str, Hyperparameters] = {**_SHIFTED, "pointcloud": dict(size="dp3")}
+
 # Ours, for a few thousand steps on one core. What every point of a cloud goes through is most of a step's time.
 _SMALL_CLOUD: Hyperparameters = dict(
     batch_size=64,
@@ -37,6 +43,7 @@ _SMALL_CLOUD: Hyperparameters = dict(
 )
 _SMALL_OBS: Mapping[str, Hyperparameters] = {"pixels": dict(batch_size=64), "pointcloud": _SMALL_CLOUD}
 _SMALL_RATE: Hyperparameters = dict(cosine_learning_rate=1e-3)
+_SMALL_UNET: Hyperparameters = dict(size="small", **_SMALL_RATE)
 _SMALL_IBC: Hyperparameters = dict(
     batch_size=64, policy_kwargs=dict(depth=4, num_counter_examples=64, num_action_samples=1024)
 )
@@ -132,11 +139,13 @@ IMITATION_METHODS: dict[str, ImitationMethod] = {
             "diffusion",
             "Diffusion Policy",
             lambda: DiffusionPolicy,
-            dict(_WINDOW, batch_size=128),
+            _UNET,
             # From point clouds it is DP3.
             {**_SHIFTED, "pointcloud": dict(size="dp3", prediction="sample")},
-            dict(size="small", **_SMALL_RATE),
+            _SMALL_UNET,
         ),
+        ImitationMethod("flow", "Flow matching", lambda: FlowMatching, _UNET, _UNET_OBS, _SMALL_UNET),
+        ImitationMethod("mip", "MIP", lambda: MIP, _UNET, _UNET_OBS, _SMALL_UNET),
         ImitationMethod("residual", "Residual", lambda: Residual, _WINDOW, small=_SMALL_RATE, needs_base=True),
         ImitationMethod(
             "difftori", "DiffTORI", lambda: DiffTORIImitation, _WINDOW, small=_SMALL_DIFFTORI, needs_base=True

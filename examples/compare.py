@@ -8,7 +8,7 @@ Reinforcement learning, with --frames:
 
 Imitation, with --demos or --demos-from; demonstrations come from the task's scripted expert:
 
-    python examples/compare.py --methods bc bcrnn ibc diffusion residual difftori --base bc diffusion \
+    python examples/compare.py --methods bc bcrnn ibc diffusion flow mip residual difftori --base bc mip \
         --tasks metaworld/sweep-into --demos 10 --size small --seeds 0 1 2 --jobs 2 --out results/sweep-into
 
 Called again with the same --out it continues: finished runs are kept, an interrupted run goes on from its newest
@@ -110,7 +110,7 @@ def add_imitation_arguments(group: argparse._ArgumentGroup) -> None:
     add("--demos", type=int, help="demonstrations; with --demos-from: the first ones, default: all")
     add("--demos-from", type=Path, help="a data set, or a folder of data sets named TASK-OBS or TASK")
     add("--leave-out", nargs="+", metavar="EPISODE", help="names of episodes of --demos-from not to read: demo_3")
-    add("--base", nargs="+", help="methods that train base policies, such as bc or diffusion; default: bc")
+    add("--base", nargs="+", help="methods that train base policies, such as bc, mip or flow; default: bc")
     add("--steps", type=int, help=f"gradient steps, default: {STEPS['published']}, small: {STEPS['small']}")
     add("--size", choices=SIZES, help="published sizes, or small ones of ours for a CPU; default: published")
     add("--sample", action="store_true", help="draw latents, noise and modes in evaluation")

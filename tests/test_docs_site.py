@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 import difftori_gym
 from difftori_gym import DiffTORI, DiffTORIImitation, baselines
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
 from difftori_gym.il import Demonstrations, Episode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +121,8 @@ LEARNERS: dict[str, Callable[..., BaseAlgorithm]] = {
         IBC, policy_kwargs=dict(width=8, depth=2, num_counter_examples=8, num_action_samples=16, num_iterations=2)
     ),
     "diffusion_policy": by_imitation(DiffusionPolicy, size="small", num_inference_steps=2, **WINDOW),
+    "flow_matching": by_imitation(FlowMatching, size="small", num_inference_steps=2, **WINDOW),
+    "mip": by_imitation(MIP, size="small", **WINDOW),
     "residual": by_imitation(Residual, on_base=True, **SMALL, **WINDOW),
 }
 
@@ -174,7 +176,7 @@ def test_spaces_are_used_or_refused_as_the_page_says(learner):
 
 GROUPS = {
     "planners": {"DiffTORI", "TDMPC", "TDMPC2"},
-    "imitation": {"BC", "BCRNN", "IBC", "DiffusionPolicy", "Residual", "DiffTORIImitation"},
+    "imitation": {"BC", "BCRNN", "IBC", "DiffusionPolicy", "FlowMatching", "MIP", "Residual", "DiffTORIImitation"},
 }
 GROUPS["all"] = {*GROUPS["planners"], *GROUPS["imitation"], "DrQv2"}
 

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
@@ -27,7 +27,10 @@ from difftori_gym.rl import DiffTORI
 
 LEARNERS: dict[str, type[BaseAlgorithm]] = {
     cls.__name__: cls
-    for cls in (DiffTORI, TDMPC, TDMPC2, DrQv2, DiffTORIImitation, BC, BCRNN, IBC, DiffusionPolicy, Residual)
+    for cls in (
+        *(DiffTORI, TDMPC, TDMPC2, DrQv2, DiffTORIImitation),
+        *(BC, BCRNN, IBC, DiffusionPolicy, FlowMatching, MIP, Residual),
+    )
 }
 #: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
 NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})

@@ -10,14 +10,16 @@ from stable_baselines3.common.policies import BasePolicy
 
 from difftori_gym.baselines.bc import HEADS, BCPolicy
 from difftori_gym.baselines.bc_rnn import BCRNNPolicy
-from difftori_gym.baselines.diffusion_policy import SIZES as DIFFUSION_SIZES
 from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
 from difftori_gym.baselines.drqv2 import DrQv2Policy
+from difftori_gym.baselines.flow_matching import FlowUnetPolicy
 from difftori_gym.baselines.ibc import COUNTER_EXAMPLES, IBCPolicy
+from difftori_gym.baselines.mip import MIPUnetPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
 from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
 from difftori_gym.baselines.tdmpc2_policies import SIZES as TDMPC2_SIZES
 from difftori_gym.baselines.tdmpc2_policies import TDMPC2CnnPolicy, TDMPC2MultiInputPolicy, TDMPC2Policy
+from difftori_gym.baselines.unet_policy import SIZES as UNET_SIZES
 from difftori_gym.exports.classes import ACTIVATION, EXTRACTOR_SETTINGS, HEAD_SIZES, PRIOR_SAMPLES, TRAJECTORY_OPTIMIZER
 from difftori_gym.exports.settings import (
     FLAG,
@@ -112,6 +114,7 @@ _IMITATION: dict[str, Setting] = dict(
     image_shift=Optionally(Whole(0, 10_000)),
 )
 _HEAD: dict[str, Setting] = dict(head=choice(HEADS), num_modes=Whole(1, 1000))
+_UNET_SIZE = choice(tuple(UNET_SIZES))
 _NETWORK: dict[str, Setting] = dict(net_arch=SIZES, activation_fn=ACTIVATION)
 
 #: Class and kinds of the settings of each policy, by the name that files have for it.
@@ -156,12 +159,17 @@ POLICIES: Mapping[str, tuple[type[BasePolicy], Mapping[str, Setting]]] = {
         DiffusionUnetPolicy,
         dict(
             **_IMITATION,
-            size=choice(tuple(DIFFUSION_SIZES)),
+            size=_UNET_SIZE,
             num_train_steps=Whole(1, MAX_ITERATIONS),
             num_inference_steps=Whole(1, MAX_ITERATIONS),
             prediction=choice(("epsilon", "sample")),
         ),
     ),
+    "baselines.FlowUnetPolicy": (
+        FlowUnetPolicy,
+        dict(**_IMITATION, size=_UNET_SIZE, num_inference_steps=Whole(1, MAX_ITERATIONS)),
+    ),
+    "baselines.MIPUnetPolicy": (MIPUnetPolicy, dict(**_IMITATION, size=_UNET_SIZE, t_star=SHARE)),
     "baselines.ResidualPolicy": (ResidualPolicy, dict(**_IMITATION, **_NETWORK)),
     "baselines.DrQv2Policy": (
         DrQv2Policy,

@@ -25,7 +25,7 @@ from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
 from difftori_gym import DiffTORI, DiffTORIImitation, ResumeCallback, make_vec_env
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
 from difftori_gym.il import Demonstrations, Episode
 from difftori_gym.il.schedules import CosineSchedule
 
@@ -165,6 +165,8 @@ RUNS: dict[str, Run] = {
     "ibc": Run(IBC, None, {**IMITATION, "policy_kwargs": dict(width=8, depth=2, num_counter_examples=8)}),
     "residual": Run(Residual, None, {**IMITATION, "policy_kwargs": NET}, base=True),
     "diffusion": Run(DiffusionPolicy, None, {**IMITATION, "size": "small", "num_inference_steps": 3}),
+    "flow": Run(FlowMatching, None, {**IMITATION, "size": "small", "num_inference_steps": 3}),
+    "mip": Run(MIP, None, {**IMITATION, "size": "small"}),
     "difftori-imitation": Run(
         DiffTORIImitation,
         None,

@@ -56,6 +56,15 @@ def test_base_policies_come_first_and_are_shared(tmp_path):
         assert ImitationRun.read(path) == ImitationRun(**json.loads(run.to_json()))
 
 
+def test_flow_matching_and_mip_are_methods_and_bases(tmp_path):
+    asked = settings(tmp_path, methods=("flow", "residual", "difftori"), base=("mip", "flow"), size="small")
+    runs = plan_imitation(asked)[1:]
+    entries = ["mip", "flow", "residual+mip", "residual+flow", "difftori+mip", "difftori+flow"]
+    assert [run.entry for run in runs] == entries
+    assert [run.base_run for run in runs[2:]] == [f"{base}-reach-state-demos10-seed0" for base in ("mip", "flow")] * 2
+    assert [run.hyperparameters.get("size") for run in runs] == ["small", "small", None, None, None, None]
+
+
 def test_one_word_stands_for_the_papers_tasks(tmp_path):
     asked = settings(tmp_path, methods=("diffusion", "difftori"), base=("diffusion",), tasks=("metaworld/paper",))
     planned = plan_imitation(replace(asked, obs="pointcloud", seeds=(0, 1, 2)))
@@ -80,7 +89,10 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(methods=("sac",)), "Unknown imitation method 'sac'. Methods: bc, bcrnn, ibc, diffusion, residual, diff"),
+        (
+            dict(methods=("sac",)),
+            "Unknown imitation method 'sac'. Methods: bc, bcrnn, ibc, diffusion, flow, mip, resid",
+        ),
         (dict(base=("residual",)), "--base needs a method that stands alone, such as bc or diffusion, got 'residual'"),
         (dict(size="tiny"), "Unknown size 'tiny'. Choices: published, small."),
         (dict(tasks=("dm_control/cartpole-swingup",)), "has no scripted expert"),
@@ -141,7 +153,8 @@ def test_presets_are_accepted_by_the_learners(name, kind, size):
     stacked = {key: np.stack([value] * 13) for key, value in observation.items()} if kind == "pointcloud" else None
     episode = Episode(stacked or np.stack([observation] * 13), np.zeros((12, 4), np.float32), np.zeros(12), False, True)
     demonstrations = Demonstrations((episode,), space, spaces.Box(-1, 1, (4,), np.float32))
-    if (name, size, kind) not in {("diffusion", "published", "state"), ("diffusion", "published", "pixels")}:
+    unet = name in ("diffusion", "flow", "mip")
+    if not (unet and size == "published" and kind != "pointcloud"):
         if name == "diffusion":
             pytest.importorskip("diffusers")
         base = None
@@ -150,7 +163,7 @@ def test_presets_are_accepted_by_the_learners(name, kind, size):
             base = IMITATION_METHODS["bc"].build(
                 demonstrations, base_policy=None, seed=0, device="cpu", hyperparameters=small
             )
-        if (name, size) == ("diffusion", "published"):
+        if unet and size == "published":
             keywords = {**keywords, "size": "small"}  # hundreds of millions of weights
         model = method.build(demonstrations, base_policy=base, seed=0, device="cpu", hyperparameters=keywords)
         assert (model.policy.image_shift is None) == (kind == "pixels")

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym import DiffTORI, DiffTORIImitation
-from difftori_gym.baselines import BC, BCRNN, IBC, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
 from difftori_gym.il import Demonstrations, Episode
 
 STEPS = 20
@@ -156,6 +156,8 @@ SUBJECTS = {
     "diffusion": Subject(
         DiffusionPolicy, dict(batch_size=8, size="small", num_inference_steps=2, **WINDOW), **IMITATION
     ),
+    "flow": Subject(FlowMatching, dict(batch_size=8, size="small", num_inference_steps=2, **WINDOW), **IMITATION),
+    "mip": Subject(MIP, dict(batch_size=8, size="small", **WINDOW), **IMITATION),
     "residual": Subject(Residual, dict(batch_size=8, policy_kwargs=SMALL), **IMITATION),
     "imitation": Subject(DiffTORIImitation, dict(planner_kwargs=dict(max_iterations=2), **SOLVER), **IMITATION),
     "imitation-latent": Subject(

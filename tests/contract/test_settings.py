@@ -69,6 +69,7 @@ OTHERS = dict(
     schedule_steps=5,
     size="dp3",
     start_noise=0.5,
+    t_star=0.5,
     target_policy_noise=0.6,
     target_update_interval=1,
     tau=0.9,

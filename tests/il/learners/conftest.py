@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from difftori_gym.baselines import BC, BCRNN, IBC, DiffusionPolicy, Residual
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, DiffusionPolicy, FlowMatching, Residual
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode, ImitationAlgorithm
 
 STEPS = 40
@@ -122,6 +122,8 @@ LEARNERS = {
         dict(width=16, depth=2, num_counter_examples=8, num_action_samples=16, num_iterations=4),
     ),
     "diffusion": Learner(DiffusionPolicy, dict(size="small", num_inference_steps=3, **WINDOW)),
+    "flow": Learner(FlowMatching, dict(size="small", num_inference_steps=3, **WINDOW)),
+    "mip": Learner(MIP, dict(size="small", **WINDOW)),
     "difftori": Learner(DiffTORIImitation, DIFFTORI, SMALL, needs_base=True),
     "difftori-latent": Learner(
         DiffTORIImitation,

@@ -11,7 +11,7 @@ pytest.importorskip("metaworld")
 if not (gl_backend_works("egl") or gl_backend_works("osmesa")):
     pytest.skip("MuJoCo cannot draw on this machine", allow_module_level=True)
 
-from difftori_gym.baselines import BC, BCRNN, IBC, DiffusionPolicy, Residual  # noqa: E402
+from difftori_gym.baselines import BC, BCRNN, IBC, MIP, DiffusionPolicy, FlowMatching, Residual  # noqa: E402
 from difftori_gym.envs import make_env  # noqa: E402
 from difftori_gym.envs.metaworld import scripted_expert  # noqa: E402
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode  # noqa: E402
@@ -56,6 +56,8 @@ LEARNERS = {
     "bcrnn": (BCRNN, dict(n_obs_steps=3, policy_kwargs=dict(hidden_dim=16))),
     "ibc": (IBC, dict(policy_kwargs=dict(width=16, depth=2, num_counter_examples=8, num_action_samples=32))),
     "diffusion": (DiffusionPolicy, dict(WINDOW, size="small")),
+    "flow": (FlowMatching, dict(WINDOW, size="small")),
+    "mip": (MIP, dict(WINDOW, size="small")),
     "residual": (Residual, WINDOW),
     "difftori": (DiffTORIImitation, dict(WINDOW, planner_kwargs=dict(max_iterations=3, backward_num_iterations=2))),
 }
