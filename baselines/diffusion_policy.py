@@ -98,13 +98,12 @@ class DiffusionPolicy(UnetImitation):
     """
     Diffusion Policy with the convolutional network.
 
-    Further arguments are those of :class:`~difftori_gym.il.learner.ImitationAlgorithm`. Learning rate, batch, window,
-    ``ema_decay=0.9999`` and ``size`` are published ones. DP3 is
-    ``size="dp3", prediction="sample", horizon=4, n_action_steps=3`` with a PointNet encoder.
+    Further arguments are those of :class:`~difftori_gym.baselines.unet_policy.UnetImitation`. Learning rate, batch,
+    window, ``ema_decay=0.9999`` and ``size`` are published ones; the published horizon of 16 counts one action before
+    the last observation, ours does not. DP3 is ``size="dp3", prediction="sample", horizon=4, n_action_steps=3`` with a
+    PointNet encoder.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of its policy
-    :param horizon: planned actions; the published 16 counts one action before the last observation, ours do not
-    :param size: ``"diffusion_policy"``, ``"dp3"``, ``"simple_dp3"`` or ``"small"``
     :param num_train_steps: diffusion steps in training
     :param num_inference_steps: DDIM steps when acting
     :param prediction: ``"epsilon"`` or ``"sample"``
