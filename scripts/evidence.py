@@ -80,10 +80,14 @@ def run(values: argparse.Namespace, studies: Sequence[Study], places: Places) ->
     for cell in (cell for study in studies for cell in study.cells() if values.retry):
         places.died(cell).unlink(missing_ok=True)
     queue = Queue(lambda: read_studies(values), places, jobs=values.jobs, min_free_gb=values.min_free_gb)
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda number, frame: queue.end())
     until = values.until if values.hours is None else time.time() + 3600 * values.hours
-    went_well = queue.run(until)
+    kinds = signal.SIGTERM, signal.SIGINT
+    before = [signal.signal(kind, lambda number, frame: queue.end()) for kind in kinds]
+    try:
+        went_well = queue.run(until)
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
     if values.export_to is not None:
         export_to(values.export_to, studies, places)
     return 0 if went_well else 1

@@ -81,6 +81,7 @@ def _in_worker(env_fn: Callable[[], gym.Env[Any, Any]]) -> SnapshotMethods[Any, 
     """Builds an environment, which can be asked for its state."""
     # Ctrl-C reaches every process of a terminal. The parent decides what it means, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler, which may do anything but end it
     return SnapshotMethods(env_fn())
 
 

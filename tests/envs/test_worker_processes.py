@@ -34,6 +34,19 @@ def test_a_killed_worker_is_named():
     assert not any(process.is_alive() for process in vec_env.processes)
 
 
+def test_workers_end_whatever_the_parent_does_when_it_is_asked_to():
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        vec_env = workers()
+        vec_env.reset()
+        os.kill(vec_env.processes[1].pid, signal.SIGKILL)
+        vec_env.processes[1].join()
+        vec_env.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not any(process.is_alive() for process in vec_env.processes)
+
+
 def test_a_worker_that_fails_is_named(capfd):
     vec_env = workers()
     vec_env.reset()

@@ -49,6 +49,7 @@ def arguments(method, out, frames, n_envs):
 def settings_of(compare, words):
     values = vars(compare.parse_arguments(words))
     overrides = compare.parse_overrides(values.pop("set"))
+    del values["export"]  # what is written when all have run
     values.update({name: tuple(values[name]) for name in ("methods", "tasks", "seeds")})
     return plan_runs(compare.ComparisonSettings(**values, overrides=overrides))
 
