@@ -75,7 +75,7 @@ def scripted_expert(task: str) -> Expert:
     if name not in TASKS:
         raise ValueError(f"robosuite/{name} has no scripted expert. Choices: {', '.join(TASKS)}.")
     settings = TASKS[name]
-    from scipy.spatial.transform import Rotation  # comes with robosuite
+    from scipy.spatial.transform import Rotation
 
     def act(state: Vector) -> NDArray[np.float32]:
         state = np.asarray(state, dtype=np.float64)
