@@ -286,9 +286,10 @@ class DiffTORI(TensorCollection):
         """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""
         step = self._schedule_step
         progress = self.schedule.progress(self._rewarded_steps.count if self.exploration.after_reward else step)
-        self.policy.horizon, self.policy.exploration_std = (
+        self.policy.horizon, self.policy.exploration_std, self.policy.exploration = (
             self.schedule.horizon_at(step),
             self.exploration.std_at(progress),
+            self.exploration,
         )
 
     def _setup_learn(

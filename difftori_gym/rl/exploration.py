@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difftori_gym.learning import refuse_unknown
+from difftori_gym.models import LatentObjective
 from difftori_gym.trajopt import SampledSolution, Solution
 
 
@@ -61,6 +62,9 @@ class Exploration:
         which the policy sees where it leads (Pislar et al., ICLR 2022); None for noise in every step
     :param after_reward: the noise falls with those agent steps only that had a reward other than 0 earlier in their
         episode, so that it does not end before there is something to learn from
+    :param max_std: noise of up to this standard deviation where it costs no value, see :func:`drawn_action`; None for
+        the scheduled noise everywhere
+    :param temperature: of that draw, per unit of return; 0.5 as TD-MPC draws from its elites
     :param catch_up: the first update is preceded by as many as there were agent steps before it, as in TD-MPC
     :raises ValueError: for a setting outside its range
     """
@@ -71,18 +75,31 @@ class Exploration:
     warmup_correlation: float | None = None
     mode_steps: float | None = None
     after_reward: bool = False
+    max_std: float | None = None
+    temperature: float = 0.5
     catch_up: bool = False
 
     def __post_init__(self) -> None:
         for name in ("initial_std", "final_std"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"Exploration needs {name} >= 0, got {getattr(self, name)!r}.")
+        if self.max_std is not None and not (self.max_std >= 0 and self.temperature >= 0 and not self._makes_noise):
+            raise ValueError(
+                "Exploration needs max_std >= 0 and temperature >= 0, and max_std=None with correlation or mode_steps, "
+                f"whose noise does not ask the model: got max_std={self.max_std!r}, temperature={self.temperature!r}, "
+                f"correlation={self.correlation!r}, mode_steps={self.mode_steps!r}."
+            )
         for name in ("correlation", "warmup_correlation"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"Exploration needs 0 <= {name} < 1, got {value!r}.")
         if self.mode_steps is not None and not self.mode_steps >= 1:
             raise ValueError(f"Exploration needs mode_steps >= 1 or None, got {self.mode_steps!r}.")
+
+    @property
+    def _makes_noise(self) -> bool:
+        """Whether noise is made apart from the plan."""
+        return self.correlation > 0 or self.mode_steps is not None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], *, defaults: Mapping[str, Any], whose: str) -> Exploration:
@@ -164,3 +181,38 @@ def executed_action(solution: Solution, *, explore_std: float | None, generator:
         best, std = solution.actions[:, 0], solution.std[:, 0].clamp(min=explore_std)
     noise = torch.randn(best.shape, dtype=best.dtype, device=best.device, generator=generator)
     return (best + std * noise).clamp(-1.0, 1.0)
+
+
+def drawn_action(
+    objective: LatentObjective,
+    plans: Tensor,
+    *,
+    stds: tuple[float, float],
+    temperature: float,
+    generator: torch.Generator | None,
+    num_candidates: int = 32,
+) -> Tensor:
+    """
+    The first action of a disturbed plan, drawn in proportion to exp(temperature * value).
+
+    What MPPI's elites do for TD-MPC: where every plan is as good as the next one, nothing ends the noise; where the
+    value is steep, little of it is left. A plan found by its gradient has no such spread of its own.
+
+    :param objective: values of plans from the current latent states
+    :param plans: the best plans ``[B, H, A]`` in [-1, 1]
+    :param stds: least and greatest standard deviation of the noise, which the candidates are spread over evenly
+    :param temperature: per unit of return
+    :param generator: randomness
+    :param num_candidates: K
+    :return: actions ``[B, A]`` in [-1, 1]
+    """
+    batch, device = len(plans), plans.device
+    scales = torch.linspace(stds[0], max(stds), num_candidates, dtype=plans.dtype, device=device)
+    shape = (num_candidates, *plans.shape)
+    noise = torch.randn(shape, dtype=plans.dtype, device=device, generator=generator)
+    candidates = (plans + scales[:, None, None, None] * noise).clamp(-1.0, 1.0)
+    values = objective.repeat(num_candidates).value_only(candidates.flatten(0, 1)).view(num_candidates, batch)
+    # A model that is broken values nothing: every candidate is as good as the next one.
+    weights = torch.softmax(temperature * values.nan_to_num(0.0, 0.0, 0.0), dim=0)
+    drawn = torch.multinomial(weights.T, 1, generator=generator)[:, 0]
+    return candidates[drawn, torch.arange(batch, device=device), 0]

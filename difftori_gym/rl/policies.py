@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from difftori_gym.models import (
     ImageEncoder,
     LatentEncoder,
     LatentModel,
+    LatentObjective,
     ObservationNorm,
 )
 from difftori_gym.rl.captured_plan import captured_plan, records_plans
-from difftori_gym.rl.exploration import executed_action
+from difftori_gym.rl.exploration import Exploration, drawn_action, executed_action
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
 from difftori_gym.trajopt import Solution
@@ -105,6 +107,9 @@ class DiffTORIPolicy(BasePolicy):
     :raises ValueError: for an action space or observation space that cannot be planned with
     """
 
+    #: Targets and Q-tilde: acting does not read them.
+    training_networks: ClassVar[Sequence[str]] = ("raw_critic", "raw_critic_target", "encoder_target", "critic_target")
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -148,6 +153,7 @@ class DiffTORIPolicy(BasePolicy):
         self.planner = planner or Planner()
         self.horizon = horizon
         self.exploration_std = exploration_std
+        self.exploration: Exploration | None = None  # an algorithm's, which knows more than the deviation
         self.image_shift = image_shift
         self.slow_targets = has_images(observation_space) if slow_targets is None else slow_targets
         self.layer_norm = layer_norm
@@ -276,9 +282,31 @@ class DiffTORIPolicy(BasePolicy):
     def _act(self, observation: PyTorchObs, previous: Tensor | None, deterministic: bool) -> tuple[Tensor, Solution]:
         generator = None if deterministic else self.drawn_generator()
         solution = self.plan(observation, previous=previous, generator=generator)
-        explore_std = None if deterministic else self.exploration_std
-        action = executed_action(solution, explore_std=explore_std, generator=generator)
-        return action, solution
+        return self.first_action(observation, solution, deterministic, generator), solution
+
+    def first_action(
+        self, observation: PyTorchObs, solution: Solution, deterministic: bool, generator: torch.Generator | None
+    ) -> Tensor:
+        """
+        :param observation: raw observation tensors, ``[B, ...]`` or a dictionary of such
+        :param solution: plans from there
+        :param deterministic: False adds exploration noise
+        :param generator: randomness of the noise
+        :return: actions to execute ``[B, A]`` in [-1, 1]
+        """
+        explore = self.exploration
+        if deterministic or explore is None or explore.max_std is None:
+            std = None if deterministic else self.exploration_std
+            return executed_action(solution, explore_std=std, generator=generator)
+        with torch.no_grad():
+            objective = LatentObjective(self.model, self.encode(observation), discount=self.planner.discount)
+            return drawn_action(
+                objective,
+                solution.best_actions,
+                stds=(self.exploration_std, explore.max_std),
+                temperature=explore.temperature,
+                generator=generator,
+            )
 
     def predict(
         self,
@@ -347,7 +375,8 @@ class DiffTORIPolicy(BasePolicy):
         """Let batch norm and dropout behave as in training, or not; the targets never do."""
         self.encoder.train(mode)
         self.model.train(mode)
-        self.raw_critic.train(mode)
+        if self.raw_critic is not None:  # which the file of a policy that only acts does not hold
+            self.raw_critic.train(mode)
         self.training = mode
 
 

@@ -19,7 +19,7 @@ from difftori_gym.learning.finite import check_finite_tensors
 from difftori_gym.learning.off_policy import OffPolicyLearner
 from difftori_gym.learning.transfers import uploaded
 from difftori_gym.observations import TensorObs, map_obs
-from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, RewardedSteps, executed_action
+from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, RewardedSteps
 from difftori_gym.rl.planning import carried_plan
 from difftori_gym.rl.policies import DiffTORIPolicy
 from difftori_gym.rl.sequence_buffer import sequence_buffer_class
@@ -154,8 +154,7 @@ class TensorCollection(OffPolicyLearner):
             random = noise is None or self.policy.planner.samples
             generator = self.policy.drawn_generator() if random else None
             solution = self.policy.plan(observations, previous=self._tensor_plan, generator=generator)
-            std = self.policy.exploration_std if noise is None else None
-            scaled = executed_action(solution, explore_std=std, generator=generator)
+            scaled = self.policy.first_action(observations, solution, noise is not None, generator)
             if noise is not None:
                 scaled = (scaled + self.policy.exploration_std * noise).clamp(-1.0, 1.0)
             if self.policy.planner.init == "warm":

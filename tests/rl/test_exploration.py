@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from difftori_gym import DiffTORI
 from difftori_gym.baselines import TDMPC
-from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, PlanningSchedule, RewardedSteps
+from difftori_gym.rl.exploration import (
+    CorrelatedNoise,
+    Exploration,
+    NoiseModes,
+    PlanningSchedule,
+    RewardedSteps,
+    drawn_action,
+)
 
 
 def test_schedules_are_linear_and_end() -> None:
@@ -128,3 +136,54 @@ def test_earlier_names_tell_the_new_ones(cls: type[DiffTORI]) -> None:
         cls("MlpPolicy", "Pendulum-v1", **old)
     with pytest.raises(TypeError, match=r"planner_kwargs=dict\(horizon_initial=2\)"):
         cls("MlpPolicy", "Pendulum-v1", horizon_initial=2)
+
+
+@pytest.mark.parametrize("steep", [0.0, 50.0])
+def test_noise_grows_where_it_costs_no_value(steep: float) -> None:
+    class Bowl:
+        """Values ``-steep * |actions|^2`` of plans ``[B, H, A]``."""
+
+        def repeat(self, n: int) -> Bowl:
+            return self
+
+        def value_only(self, plans: torch.Tensor) -> torch.Tensor:
+            return -steep * plans.square().sum((1, 2))
+
+    generator = torch.Generator().manual_seed(0)
+    plans = torch.zeros(500, 3, 2)
+    actions = drawn_action(Bowl(), plans, stds=(0.05, 1.0), temperature=0.5, generator=generator)
+    assert actions.shape == (500, 2)
+    assert actions.abs().max() <= 1.0
+    assert actions.std() > 0.35 if steep == 0 else actions.std() < 0.15
+
+
+def test_a_broken_model_is_explored_with_every_candidate() -> None:
+    class Broken:
+        def repeat(self, n: int) -> Broken:
+            return self
+
+        def value_only(self, plans: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(plans),), torch.nan)
+
+    generator = torch.Generator().manual_seed(0)
+    actions = drawn_action(Broken(), torch.zeros(50, 3, 2), stds=(0.1, 1.0), temperature=0.5, generator=generator)
+    assert actions.isfinite().all()
+    assert actions.std() > 0.2
+
+
+def test_a_learner_explores_where_the_plan_is_flat(difftori, point_env) -> None:
+    flat = difftori.make(point_env(), exploration_kwargs=dict(initial_std=0.0, final_std=0.0, max_std=1.0)).learn(40)
+    for network in (flat.policy.model.reward, flat.policy.model.critic):
+        for parameter in network.parameters():
+            parameter.data.zero_()
+    observation = np.zeros((200, *flat.observation_space.shape), np.float32)
+    noisy, _ = flat.policy.predict(observation, deterministic=False)
+    still, _ = flat.policy.predict(observation, deterministic=True)
+    assert np.std(noisy - still) > 0.3
+    flat.exploration_kwargs = dict(initial_std=0.0, final_std=0.0)
+    np.testing.assert_array_equal(flat.policy.predict(observation, deterministic=False)[0], still)
+
+
+def test_noise_from_elsewhere_cannot_ask_the_plan(difftori, point_env) -> None:
+    with pytest.raises(ValueError, match="max_std=None with correlation or mode_steps"):
+        difftori.make(point_env(), exploration_kwargs=dict(max_std=1.0, correlation=0.5))
