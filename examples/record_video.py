@@ -3,15 +3,17 @@ Film a saved model.
 
     python examples/record_video.py --model results/demo/runs/difftori-cartpole-swingup-seed0 \
         --env dm_control/cartpole-swingup --out film.mp4 --n-envs 4 --overlay plan
+    python examples/record_video.py --policy walker-walk
 
---model is a file that a learner's ``save`` or ``export`` wrote, or the folder of a run of examples/compare.py, of
-reinforcement learning or imitation, which also tells environment, observations and action repeat. Exit code: 0 when
-the film is there, 2 when the request cannot be carried out.
+--policy is one of those in examples/policies. --model is a file that a learner's ``save`` or ``export`` wrote, or the
+folder of a run of examples/compare.py, of reinforcement learning or imitation, which also tells environment,
+observations and action repeat. Exit code: 0 when the film is there, 2 when the request cannot be carried out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from difftori_gym import make_vec_env, record_video
 from difftori_gym.card.trained import NAMES, Trained, check_seen, environment_of, find_trained
 from difftori_gym.comparison.settings import json_object
 
+POLICIES = Path(__file__).resolve().parent / "policies"
+
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """
@@ -33,7 +37,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model", type=Path, required=True, help="saved model, or folder of a run of compare.py")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="saved model, or folder of a run of compare.py")
+    which.add_argument("--policy", metavar="NAME", help="a trained policy of examples/policies")
     add(
         "--method",
         default=None,
@@ -41,7 +47,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help=f"what a file is that does not tell: {', '.join(NAMES)}",
     )
     add("--env", help="suite/task, or any Gymnasium id, default: the run's")
-    add("--out", type=Path, required=True, help="file to write, .mp4 or .gif")
+    add("--out", type=Path, help="file to write, .mp4 or .gif; of --policy NAME, NAME.mp4")
     add("--obs", choices=["state", "pixels", "pointcloud"], help="what the model sees, default: the run's, or state")
     add("--obs-kwargs", type=json_object, help="settings of the observation as json, default: the run's")
     add(
@@ -61,7 +67,25 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--captions", action=argparse.BooleanOptionalAction, default=True, help="write on the pictures")
     add("--pretty", action="store_true", help="antialiasing, shadows and reflections, slow without a graphics card")
     add("--device", default="auto", help="auto, cpu or cuda, default: auto")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.out is None and args.policy is None:
+        parser.error("the following arguments are required: --out")
+    args.out = args.out or Path(f"{args.policy}.mp4")
+    return args
+
+
+def policy_named(name: str) -> Trained:
+    """
+    :param name: of a policy in examples/policies
+    :return: what its table says of it
+    :raises ValueError: if there is none of that name
+    """
+    table = json.loads((POLICIES / "policies.json").read_text(encoding="utf-8"))
+    if name not in table:
+        raise ValueError(f"--policy: there is no {name!r}. Policies: {', '.join(table)}.")
+    about = table[name]
+    environment = dict(obs="state", action_repeat=about["action_repeat"])
+    return Trained(POLICIES / f"{name}.safetensors", None, about["env"], environment)
 
 
 def build(args: argparse.Namespace, trained: Trained, space: spaces.Space[Any]) -> tuple[VecEnv, str]:
@@ -97,7 +121,7 @@ def main(arguments: list[str]) -> int:
     """
     args = parse_arguments(arguments)
     try:
-        trained = find_trained(args.model, args.method)
+        trained = find_trained(args.model, args.method) if args.policy is None else policy_named(args.policy)
         model = trained.load(args.device)
         env, taken = build(args, trained, model.observation_space)
         check_seen(model.observation_space, env.observation_space, args.env or str(trained.env))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,19 +66,21 @@ class Export:
     num_parameters: int
 
 
-def export(model: BaseAlgorithm | BasePolicy, path: PathLike) -> Path:
+def export(model: BaseAlgorithm | BasePolicy, path: PathLike, *, acting_only: bool = False) -> Path:
     """
     Write a policy's weights, spaces and settings, see docs/sharing.md, and of a learner its name and number of steps.
     Optimizers are not written.
 
     :param model: a learner of this package, or its policy
     :param path: file; ``.safetensors`` is added where there is no ending
+    :param acting_only: leave out the networks that only training reads, such as targets: half the file for DiffTORI.
+        A loaded policy then does not have them
     :return: the file
     :raises ValueError: if a setting or class is not one that this package knows, a weight is not finite, or a learner's
         observations are normalised by a ``VecNormalize``, whose statistics are not part of a policy
     """
     if isinstance(model, BasePolicy):
-        return _write(path, model, algorithm=None, num_timesteps=None)
+        return _write(path, model, acting_only, algorithm=None, num_timesteps=None)
     normalizer = model.get_vec_normalize_env()
     if isinstance(normalizer, VecNormalize) and normalizer.norm_obs:
         raise ValueError(
@@ -86,7 +88,7 @@ def export(model: BaseAlgorithm | BasePolicy, path: PathLike) -> Path:
             "train without norm_obs, or write the policy alone by export(model.policy, path) and share the statistics "
             "too."
         )
-    return _write(path, model.policy, type(model).__name__, model.num_timesteps)
+    return _write(path, model.policy, acting_only, type(model).__name__, model.num_timesteps)
 
 
 def load_export(path: PathLike, device: torch.device | str = "auto") -> BasePolicy:
@@ -105,6 +107,9 @@ def load_export(path: PathLike, device: torch.device | str = "auto") -> BasePoli
     cls, parameters = parameters_from_json(described["policy"], str(path), file.num_bytes)
     _check_tensors(file, cls, parameters)
     policy = _build(file.path, cls, parameters)
+    if set(policy.state_dict()) != set(file.entries):  # a file that holds what acts, which was checked
+        for name in _training_networks(cls):
+            setattr(policy, name, None)
     policy.load_state_dict(file.read())
     policy.set_training_mode(False)
     return policy.to(get_device(device))
@@ -135,7 +140,19 @@ def read_export(path: PathLike) -> Export:
     )
 
 
-def _write(path: PathLike, policy: BasePolicy, algorithm: str | None, num_timesteps: int | None) -> Path:
+def _training_networks(cls: type[BasePolicy]) -> tuple[str, ...]:
+    """Names of the networks that a policy does not act with."""
+    return getattr(cls, "training_networks", ())
+
+
+def _acting(names: Iterable[str], cls: type[BasePolicy]) -> set[str]:
+    """Those of a policy's tensors that it acts with."""
+    return {name for name in names if name.partition(".")[0] not in _training_networks(cls)}
+
+
+def _write(
+    path: PathLike, policy: BasePolicy, acting_only: bool, algorithm: str | None, num_timesteps: int | None
+) -> Path:
     path = Path(path)
     path = path if path.suffix else path.with_suffix(SUFFIX)
     about = dict(algorithm=algorithm, num_timesteps=num_timesteps, versions=_versions())
@@ -146,7 +163,9 @@ def _write(path: PathLike, policy: BasePolicy, algorithm: str | None, num_timest
         "policy": parameters_to_json(type(policy), policy._get_constructor_parameters(), type(policy).__name__),
     }
     text = json.dumps(description, allow_nan=False, separators=(",", ":"))
-    write_tensor_file(path, _KEY, text, policy.state_dict())
+    tensors = policy.state_dict()
+    kept = _acting(tensors, type(policy)) if acting_only else set(tensors)
+    write_tensor_file(path, _KEY, text, {name: value for name, value in tensors.items() if name in kept})
     return path
 
 
@@ -197,6 +216,9 @@ def _check_tensors(file: TensorFile, cls: type[BasePolicy], parameters: Mapping[
         skeleton = _build(file.path, cls, {**parameters, "optimizer_class": torch.optim.SGD})
     expected = {name: (tuple(value.shape), value.dtype) for name, value in skeleton.state_dict().items()}
     got = file.entries
+    acting = _acting(expected, cls)
+    if set(got) == acting:
+        expected = {name: expected[name] for name in acting}
     missing, unknown = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if missing or unknown:
         raise refusal(f"{file.path}: tensors", "those of its settings", f"missing {missing[:3]}, unknown {unknown[:3]}")
