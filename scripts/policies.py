@@ -46,10 +46,12 @@ def write_policy(run: Path, out: Path, episodes: int) -> tuple[str, dict[str, An
     env.close()
     made = Run(trained.env, environment, FIRST_SEED, evaluation)
     text = card_text(Subject(policy, read_export(path)), made, {}, f"python scripts/policies.py {run}")
+    made_by = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    text += f"\nTrained at commit {made_by['sessions'][-1]['commit']} by\n\n    {made_by['command']}\n"
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     mean, std = float(evaluation.mean_return), float(evaluation.returns.std())
     about = dict(env=trained.env, action_repeat=environment["action_repeat"], agent_steps=model.num_timesteps)
-    return name, dict(about, episodes=episodes, mean_return=round(mean, 1), std_return=round(std, 1))
+    return name, dict(about, episodes=episodes, mean_return=round(mean, 2), std_return=round(std, 2))
 
 
 def main(arguments: list[str]) -> int:

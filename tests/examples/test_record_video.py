@@ -14,6 +14,8 @@ from difftori_gym.card.__main__ import main as write_a_card
 from difftori_gym.comparison.imitation.settings import ImitationRun
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.envs import make_vec_env
+from difftori_gym.evaluation import evaluate
+from difftori_gym.exports import load_export, read_export
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
 
 pytest.importorskip("pygame")
@@ -203,3 +205,36 @@ def test_settings_that_cannot_be_read_are_no_reason_to_delete(main, saved, tmp_p
     said = capsys.readouterr().err
     assert "args.json cannot be read" in said
     assert "emove" not in said
+
+
+def test_a_policy_that_comes_along_is_filmed_by_its_name(main, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("dm_control")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--policy", "cartpole-swingup", "--max-steps", "3", "--width", "64", "--height", "64"]) == 0
+    assert capsys.readouterr().out == "cartpole-swingup.mp4\n"
+    assert (tmp_path / "cartpole-swingup.mp4").exists()
+    assert main(["--policy", "walker-fly"]) == 2
+    assert "--policy: there is no 'walker-fly'. Policies: cartpole-swingup, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--model", "model.zip"])
+    assert "required: --out" in capsys.readouterr().err
+
+
+def test_policies_that_come_along_are_whole_and_small():
+    folder = SCRIPT.parent / "policies"
+    table = json.loads((folder / "policies.json").read_text())
+    assert {path.stem for path in folder.glob("*.safetensors")} == set(table)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 12e6
+    for name, about in table.items():
+        assert f"{about['mean_return']:.2f} ± " in (folder / f"{name}.md").read_text(encoding="utf-8")
+        described = read_export(folder / f"{name}.safetensors")
+        assert (described.algorithm, described.num_timesteps) == ("DiffTORI", about["agent_steps"])
+
+
+def test_a_policy_that_comes_along_earns_what_its_card_says():
+    pytest.importorskip("dm_control")
+    folder = SCRIPT.parent / "policies"
+    about = json.loads((folder / "policies.json").read_text())["cartpole-swingup"]
+    env = make_vec_env(about["env"], 1, action_repeat=about["action_repeat"])
+    found = evaluate(load_export(folder / "cartpole-swingup.safetensors"), env, n_episodes=1, seed=7_000_000)
+    assert found.mean_return == pytest.approx(about["mean_return"], abs=20)
