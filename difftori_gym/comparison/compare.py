@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.folder_lock import FolderLock
+from difftori_gym.comparison.old_results import ResultRow
 from difftori_gym.comparison.report import ReportInputs, write_report
-from difftori_gym.comparison.results import ResultRow
 from difftori_gym.comparison.runner import Display, Failure, run_all
 from difftori_gym.comparison.settings import ComparisonSettings, RunSettings, read_runs
 from difftori_gym.comparison.training import TRAINING

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from difftori_gym.baselines.methods import METHODS
+from difftori_gym.comparison.old_results import ResultRow, Task, group_tasks
 from difftori_gym.comparison.published import PublishedCurve, published_curves
-from difftori_gym.comparison.results import ResultRow, Task, group_tasks
 from difftori_gym.comparison.statistics import bootstrap
 
 # Okabe and Ito's colours, which readers with any colour vision tell apart, then three of Paul Tol's. A method keeps

@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.machine import describe_machine, package_versions
+from difftori_gym.comparison.old_results import ResultRow, Task, group_tasks
 from difftori_gym.comparison.published import published_curves
-from difftori_gym.comparison.results import ResultRow, Task, group_tasks
 from difftori_gym.comparison.runner import Failure
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.comparison.statistics import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difftori_gym.comparison.results import ResultRow
+from difftori_gym.comparison.old_results import ResultRow
 
 Values = NDArray[np.float64]
 Statistic = Callable[[Values], Values]

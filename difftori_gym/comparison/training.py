@@ -20,8 +20,8 @@ from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_
 from difftori_gym.checkpointing.files import discard_unfinished
 from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
 from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.old_results import ResultRow, collect_results, read_results, write_results
 from difftori_gym.comparison.provenance import Session, note_session, repeating_command
-from difftori_gym.comparison.results import ResultRow, collect_results, read_results, write_results
 from difftori_gym.comparison.settings import RunSettings
 from difftori_gym.comparison.statistics import dead_starts
 from difftori_gym.comparison.summary import (

@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from difftori_gym.comparison import ComparisonSettings, plan_runs
 from difftori_gym.comparison.folder_lock import FolderHeldError, FolderLock
-from difftori_gym.comparison.results import read_results
+from difftori_gym.comparison.old_results import read_results
 from difftori_gym.comparison.training import is_finished, train_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare.py"

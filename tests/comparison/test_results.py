@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from difftori_gym.comparison.published import published_curves, published_means
-from difftori_gym.comparison.results import (
+from difftori_gym.comparison.old_results import (
     COLUMNS,
     ResultRow,
     collect_results,
@@ -15,6 +14,7 @@ from difftori_gym.comparison.results import (
     read_results,
     write_results,
 )
+from difftori_gym.comparison.published import published_curves, published_means
 from difftori_gym.comparison.statistics import area_under_curve, bootstrap, dead_starts, interquartile_mean
 
 ROW = ResultRow("dm_control", "cup-catch", "state", "sac", 0, 4000, 2000, 12.5, 345.25, None, 11.5, 1)
