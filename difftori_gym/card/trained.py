@@ -34,7 +34,7 @@ LEARNERS: dict[str, type[BaseAlgorithm]] = {
 }
 #: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
 NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})
-_SETTINGS = "args.json"
+_SETTINGS = "run.json"
 _MODEL = "model.zip"
 
 
@@ -91,8 +91,9 @@ def _read_run(path: Path) -> dict[str, Any]:
                 raise ValueError(
                     f"{folder / _SETTINGS} cannot be read: {error}. Name a model in it instead."
                 ) from error
-            if isinstance(content, dict) and {"suite", "task", "method"} <= set(content):
-                return content
+            settings = content.get("settings") if isinstance(content, dict) else None
+            if isinstance(settings, dict) and {"suite", "task", "method"} <= set(settings):
+                return settings
     return {}
 
 
@@ -107,10 +108,6 @@ def _environment(run: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     if not run:
         return None, {}
     found = {"obs": run["obs"], **run.get("env_kwargs", {})}
-    if "frames" in run:  # reinforcement learning
-        found |= {"obs_kwargs": run.get("obs_kwargs", {}), "action_repeat": run["action_repeat"]}
-        if run.get("episode_steps") is not None:
-            found["max_episode_steps"] = run["episode_steps"]
     return f"{run['suite']}/{run['task']}".removeprefix("gymnasium/"), found
 
 
@@ -118,7 +115,7 @@ def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgo
     name = name or run.get("method") or _saved_by(path)
     if name in LEARNERS:
         return LEARNERS[name]
-    if name in IMITATION_METHODS and ("steps" in run or name not in METHODS):
+    if name in IMITATION_METHODS and (run.get("kind") == "imitation" or name not in METHODS):
         return IMITATION_METHODS[name].learner()
     if name in METHODS:
         return METHODS[name].learner()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
@@ -141,7 +142,7 @@ def read_rows(path: Path) -> list[Row]:
     return read_table(path, COLUMNS, lambda record: Row(**{name: _value(name, record[name]) for name in COLUMNS}))
 
 
-def _value(name: str, text: str) -> object:
+def _value(name: str, text: str) -> Any:
     if name in _TEXTS:
         return text
     if name in _OPTIONAL and not text:
