@@ -31,7 +31,7 @@ def method_color(name: str) -> str:
     :param name: name of a method
     :return: its colour
     """
-    return _COLORS[list(METHODS).index(name) % len(_COLORS)]
+    return _COLORS[list(METHODS["rl"]).index(name) % len(_COLORS)]
 
 
 def draw_curves(rows: Sequence[ResultRow], path: Path, *, published: bool = True) -> None:
@@ -87,7 +87,7 @@ def _draw_task(panel: Axes, title: str, methods: dict[str, dict[int, list[Result
         seeds_text = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
         color = method_color(name)
         panel.plot(
-            frames, [e.value for e in estimates], color=color, lw=2, label=f"{METHODS[name].label} ({seeds_text})"
+            frames, [e.value for e in estimates], color=color, lw=2, label=f"{METHODS['rl'][name].label} ({seeds_text})"
         )
         low = [e.value if e.low is None else e.low for e in estimates]
         high = [e.value if e.high is None else e.high for e in estimates]
@@ -138,7 +138,7 @@ def _draw_wall_clock(panel: Axes, tasks: dict[Task, dict[str, dict[int, list[Res
             returns = [np.mean([row.episode_return for row in point]) for point in points]
             panel.plot(seconds, returns, color=method_color(name), ls=_DASHES[index % len(_DASHES)], lw=2)
             names[name] = None
-    handles = [Line2D([], [], color=method_color(name), lw=2, label=METHODS[name].label) for name in names]
+    handles = [Line2D([], [], color=method_color(name), lw=2, label=METHODS["rl"][name].label) for name in names]
     if len(tasks) > 1:
         handles += [
             Line2D([], [], color="0.3", ls=_DASHES[index % len(_DASHES)], label=task)

@@ -168,7 +168,7 @@ def _method_line(inputs: _Inputs, method: str, seeds: Seeds) -> list[str]:
     summaries = _summaries(inputs, method, last)
     updates = [summary.update_ms for summary in summaries if summary.update_ms is not None]
     return [
-        METHODS[method].label,
+        METHODS["rl"][method].label,
         str(len(seeds)),
         str(frames[0]) if len(frames) == 1 else f"{frames[0]} to {frames[-1]}",
         interval(bootstrap(final)),
@@ -212,7 +212,7 @@ def _overall_section(tasks: dict[Task, dict[str, Seeds]]) -> list[str]:
         for method, seeds in methods.items():
             final.setdefault(method, []).extend(run[-1].episode_return for run in seeds.values())
     lines = [
-        [METHODS[name].label, str(len(values)), interval(bootstrap(values, interquartile_mean))]
+        [METHODS["rl"][name].label, str(len(values)), interval(bootstrap(values, interquartile_mean))]
         for name, values in final.items()
     ]
     return ["## All dm_control tasks together", table(("method", "runs", "IQM of final return"), lines)]

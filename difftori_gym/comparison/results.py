@@ -116,7 +116,7 @@ def group_tasks(rows: Sequence[ResultRow]) -> dict[Task, dict[str, dict[int, lis
     :param rows: evaluations
     :return: by task, method in the order of the registry, and seed; frames ascending
     """
-    order = list(METHODS)
+    order = list(METHODS["rl"])
     grouped: dict[Task, dict[str, dict[int, list[ResultRow]]]] = {}
     for row in sorted(rows, key=lambda row: (row.suite, row.task, row.obs, order.index(row.method), row.seed)):
         methods = grouped.setdefault((row.suite, row.task, row.obs), {})

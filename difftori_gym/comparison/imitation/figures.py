@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
+from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.imitation.published import OUR_ENTRY, published_successes
 from difftori_gym.comparison.imitation.report import pooled, rates
 from difftori_gym.comparison.imitation.results import Group, ImitationRow, Seeds, newest
@@ -61,7 +61,7 @@ def _draw_task(panel: Axes, group: Group, entries: dict[str, Seeds]) -> None:
     labels = []
     for height, seeds in enumerate(entries.values()):
         row = next(iter(seeds.values()))
-        color = _COLORS[list(IMITATION_METHODS).index(row.method) % len(_COLORS)]
+        color = _COLORS[list(METHODS["imitation"]).index(row.method) % len(_COLORS)]
         labels.append(row.label)
         estimate = pooled(seeds)
         if estimate is None:

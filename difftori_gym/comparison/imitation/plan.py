@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from difftori_gym.baselines.imitation_methods import STEPS, SizeName, get_imitation_method
+from difftori_gym.baselines.methods import STEPS, SizeName, get_method
 from difftori_gym.collection import make_expert
 from difftori_gym.collection.collect import METAWORLD_STEPS
 from difftori_gym.comparison.imitation.demonstrations import find_dataset
@@ -41,7 +41,7 @@ def entries_of(settings: ImitationSettings) -> list[Entry]:
     :return: the base policies that are needed, then the methods, those that need a base once for each
     :raises ValueError: on an unknown method, or a base that needs a base itself
     """
-    methods = [get_imitation_method(name) for name in settings.methods]
+    methods = [get_method(name, kind="imitation") for name in settings.methods]
     entries = []
     if any(method.needs_base for method in methods):
         entries = [base_entry(name) for name in settings.base]
@@ -58,7 +58,7 @@ def base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
     :return: its entry
     :raises ValueError: if it needs a base itself
     """
-    if get_imitation_method(name).needs_base:
+    if get_method(name, kind="imitation").needs_base:
         raise ValueError(f"--base needs a method that stands alone, such as bc or diffusion, got {name!r}.")
     return Entry(name, overrides=overrides or {})
 
@@ -141,7 +141,9 @@ def _run(
         env_kwargs=env_kwargs,
         sample=settings.sample,
         size=settings.size,
-        hyperparameters=get_imitation_method(entry.method).hyperparameters(settings.obs, size, overrides),
+        hyperparameters=get_method(entry.method, kind="imitation").hyperparameters(
+            str(task), overrides, settings.obs, size
+        ),
         device=settings.device,
         video=settings.video,
     )

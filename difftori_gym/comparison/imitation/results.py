@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
+from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.files import read_table, write_table
 from difftori_gym.comparison.imitation.settings import entry_label, entry_name
 
@@ -127,7 +127,7 @@ def collect_rows(out: Path) -> list[ImitationRow]:
 
 def _order(row: ImitationRow) -> tuple[int, str, str]:
     """:return: what methods are ordered by: the registry, then base and variant"""
-    return (list(IMITATION_METHODS).index(row.method), row.base, row.variant)
+    return (list(METHODS["imitation"]).index(row.method), row.base, row.variant)
 
 
 def newest(rows: Sequence[ImitationRow]) -> dict[Group, dict[str, Seeds]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
+from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.files import read_json
 from difftori_gym.envs import TaskId
 
@@ -221,8 +221,8 @@ def entry_label(method: str, base: str | None, variant: str) -> str:
     :param variant: what is special about it
     :return: the three for figures and tables, such as ``DiffTORI (+BC)``
     """
-    label = IMITATION_METHODS[method].label
-    label += f" (+{IMITATION_METHODS[base].label})" if base else ""
+    label = METHODS["imitation"][method].label
+    label += f" (+{METHODS['imitation'][base].label})" if base else ""
     return label + (f", {variant}" if variant else "")
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from difftori_gym.baselines.imitation_methods import get_imitation_method
+from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
 from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
@@ -299,10 +299,11 @@ def _model(run: ImitationRun, directory: Path, demonstrations: Demonstrations) -
     :param demonstrations: what it learns from
     :return: the learner, new or from the newest checkpoint, and how far it is
     """
-    method = get_imitation_method(run.method)
+    method = get_method(run.method, kind="imitation")
     if (directory / _MODEL).exists():
         rows = read_rows(directory / "results.csv")
         trained = method.learner().load(directory / _MODEL, device=run.device)
+        assert isinstance(trained, ImitationAlgorithm)
         return trained, Begun(trained.num_timesteps, *((rows[-1].wall_s, rows[-1].cpu_s) if rows else ()))
     checkpoint = newest_checkpoint(directory)
     if checkpoint is not None:
@@ -314,11 +315,12 @@ def _model(run: ImitationRun, directory: Path, demonstrations: Demonstrations) -
     base = None
     if run.base is not None:
         assert run.base_run is not None
-        learner = get_imitation_method(run.base).learner()
+        learner = get_method(run.base, kind="imitation").learner()
         base = learner.load(directory.parent / run.base_run / _MODEL, device=run.device)
     model = method.build(
         demonstrations, base_policy=base, seed=run.seed, device=run.device, hyperparameters=run.hyperparameters
     )
+    assert isinstance(model, ImitationAlgorithm)
     return model, Begun()
 
 
