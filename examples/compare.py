@@ -32,8 +32,7 @@ from typing import Any
 
 from rich.console import Console
 
-from difftori_gym.baselines.imitation_methods import SIZES, STEPS
-from difftori_gym.baselines.methods import METHODS
+from difftori_gym.baselines.methods import METHODS, SIZES, STEPS
 from difftori_gym.comparison import ComparisonSettings, Run, compare, plan_runs
 from difftori_gym.comparison.engines import add_engine_arguments, engine_from
 from difftori_gym.comparison.exporting import export_runs
@@ -51,7 +50,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}; for imitation see below")
+    add(
+        "--methods",
+        nargs="+",
+        required=True,
+        help=f"one or more of {', '.join(METHODS['rl'])}; for imitation see below",
+    )
     add(
         "--tasks",
         nargs="+",

@@ -16,7 +16,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
 from difftori_gym.envs import parse_task, task_action_repeat
@@ -33,7 +32,7 @@ LEARNERS: dict[str, type[BaseAlgorithm]] = {
     )
 }
 #: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
-NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})
+NAMES = tuple({**METHODS["rl"], **METHODS["imitation"], **LEARNERS})
 _SETTINGS = "run.json"
 _MODEL = "model.zip"
 
@@ -115,10 +114,10 @@ def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgo
     name = name or run.get("method") or _saved_by(path)
     if name in LEARNERS:
         return LEARNERS[name]
-    if name in IMITATION_METHODS and (run.get("kind") == "imitation" or name not in METHODS):
-        return IMITATION_METHODS[name].learner()
-    if name in METHODS:
-        return METHODS[name].learner()
+    if name in METHODS["imitation"] and (run.get("kind") == "imitation" or name not in METHODS["rl"]):
+        return METHODS["imitation"][name].learner()
+    if name in METHODS["rl"]:
+        return METHODS["rl"][name].learner()
     if name is None or name == _saved_by(path):
         raise ValueError(
             f"{path}: nothing here knows what this model is, got {name!r}: name it with --method (of a card: --algo), "

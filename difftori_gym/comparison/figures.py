@@ -14,7 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.published import OUR_ENTRY, PublishedCurve, published_curves, published_successes
 from difftori_gym.comparison.results import Row, Runs, group_rows
@@ -33,7 +32,7 @@ def method_color(name: str) -> str:
     :param name: name of a method of reinforcement learning
     :return: its colour
     """
-    return _COLORS[list(METHODS).index(name) % len(_COLORS)]
+    return _COLORS[list(METHODS["rl"]).index(name) % len(_COLORS)]
 
 
 def _panels(number: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
@@ -95,7 +94,7 @@ def _draw_task(panel: Axes, title: str, entries: Mapping[str, Runs]) -> None:
         points = _by_frames(runs)
         frames = [point[0].frames for point in points]
         estimates = [bootstrap([row.episode_return for row in point]) for point in points]
-        label = f"{METHODS[name].label} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
+        label = f"{METHODS['rl'][name].label} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
         panel.plot(frames, [each.value for each in estimates], color=method_color(name), lw=2, label=label)
         low = [each.value if each.low is None else each.low for each in estimates]
         high = [each.value if each.high is None else each.high for each in estimates]
@@ -124,7 +123,7 @@ def _draw_wall_clock(panel: Axes, groups: Groups) -> None:
             returns = [np.mean([row.episode_return for row in point]) for point in points]
             panel.plot(seconds, returns, color=method_color(name), ls=_DASHES[index % len(_DASHES)], lw=2)
     names = dict.fromkeys(name for entries in groups.values() for name in entries)
-    handles = [Line2D([], [], color=method_color(name), lw=2, label=METHODS[name].label) for name in names]
+    handles = [Line2D([], [], color=method_color(name), lw=2, label=METHODS["rl"][name].label) for name in names]
     if len(groups) > 1:
         handles += [
             Line2D([], [], color="0.3", ls=_DASHES[index % len(_DASHES)], label=group[1])
@@ -175,7 +174,7 @@ def _draw_success(panel: Axes, height: int, last: Sequence[Row]) -> None:
     if estimate is None:
         panel.text(2, height, "the task does not tell success", va="center", fontsize=8)
         return
-    color = _IMITATION_COLORS[list(IMITATION_METHODS).index(last[0].method) % len(_IMITATION_COLORS)]
+    color = _IMITATION_COLORS[list(METHODS["imitation"]).index(last[0].method) % len(_IMITATION_COLORS)]
     assert estimate.low is not None
     assert estimate.high is not None
     panel.plot([100 * estimate.low, 100 * estimate.high], [height, height], color=color, lw=2.5)

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from difftori_gym.baselines.imitation_methods import STEPS, SizeName, get_imitation_method
-from difftori_gym.baselines.methods import get_method, merged
+from difftori_gym.baselines.methods import STEPS, SizeName, get_method
+from difftori_gym.baselines.presets import merged
 from difftori_gym.collection import make_expert
 from difftori_gym.collection.collect import METAWORLD_STEPS
 from difftori_gym.comparison.demonstrations import find_dataset
@@ -84,7 +84,7 @@ def _entries(settings: ComparisonSettings) -> list[Entry]:
     if not settings.imitates:
         return [Entry(get_method(name, settings.obs).name) for name in settings.methods]
     bases = settings.base or ("bc",)
-    methods = [get_imitation_method(name) for name in settings.methods]
+    methods = [get_method(name, settings.obs, "imitation") for name in settings.methods]
     entries = [base_entry(name) for name in bases] if any(method.needs_base for method in methods) else []
     for method in methods:
         own = [Entry(method.name, base) for base in bases] if method.needs_base else [Entry(method.name)]
@@ -99,7 +99,7 @@ def base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
     :return: its entry
     :raises ValueError: if it needs a base itself
     """
-    if get_imitation_method(name).needs_base:
+    if get_method(name, kind="imitation").needs_base:
         raise ValueError(f"--base needs a method that stands alone, such as bc or diffusion, got {name!r}.")
     return Entry(name, overrides=overrides or {})
 
@@ -145,18 +145,15 @@ def _common(settings: ComparisonSettings, task: TaskId, earlier: dict[str, Run],
 
 def _run(settings: ComparisonSettings, common: Run, entry: Entry, seed: int) -> Run:
     overrides = merged(settings.overrides.get(entry.method, {}), entry.overrides)
-    if common.kind == "rl":
-        hyperparameters = get_method(entry.method).hyperparameters(str(common.task_id), overrides, common.obs)
-    else:
-        size = cast(SizeName, common.size)
-        hyperparameters = get_imitation_method(entry.method).hyperparameters(common.obs, size, overrides)
+    method = get_method(entry.method, common.obs, "imitation" if settings.imitates else "rl")
+    size = cast(SizeName, common.size or "published")
     run = replace(
         common,
         method=entry.method,
         base=entry.base,
         variant=entry.variant,
         seed=seed,
-        hyperparameters=hyperparameters,
+        hyperparameters=method.hyperparameters(str(common.task_id), overrides, common.obs, size),
     )
     return replace(run, base_run=run.of_base().name) if entry.base else run
 

@@ -15,7 +15,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from difftori_gym.baselines.imitation_methods import get_imitation_method
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
@@ -184,7 +183,7 @@ def _begin_imitation(run: Run, folder: Path) -> _Begun:
 
 
 def _imitation_model(run: Run, folder: Path, demonstrations: Demonstrations) -> tuple[ImitationAlgorithm, Clock]:
-    method = get_imitation_method(run.method)
+    method = get_method(run.method, run.obs, "imitation")
     if (folder / _MODEL).exists():
         trained = method.learner().load(folder / _MODEL, device=run.device)
         rows = read_rows(folder / "results.csv")
@@ -195,15 +194,10 @@ def _imitation_model(run: Run, folder: Path, demonstrations: Demonstrations) -> 
     note_session(folder)
     base = None
     if run.base_run:
-        learner = get_imitation_method(run.base).learner()
+        learner = get_method(run.base, run.obs, "imitation").learner()
         base = learner.load(folder.parent / run.base_run / _MODEL, device=run.device)
-    hyperparameters = dict(run.hyperparameters)
-    return (
-        method.build(
-            demonstrations, base_policy=base, seed=run.seed, device=run.device, hyperparameters=hyperparameters
-        ),
-        Clock(),
-    )
+    keywords: dict[str, Any] = dict(seed=run.seed, device=run.device, hyperparameters=run.hyperparameters)
+    return method.build(demonstrations, base_policy=base, **keywords), Clock()
 
 
 def _restored(folder: Path, checkpoint: Path, learner: type[BaseAlgorithm], **keywords: Any) -> tuple[Any, Clock]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS, merged
+from difftori_gym.baselines.methods import METHODS
+from difftori_gym.baselines.presets import merged
 from difftori_gym.comparison import ComparisonSettings, Run, plan_ablation, plan_runs
 from difftori_gym.comparison.published import OUR_ENTRY, published_successes
 from difftori_gym.comparison.report import _differences_table, _overall_section
@@ -133,10 +134,10 @@ def test_ablations_vary_one_thing(tmp_path):
 
 @pytest.mark.parametrize("size", ["published", "small"])
 @pytest.mark.parametrize("kind", ["state", "pixels", "pointcloud"])
-@pytest.mark.parametrize("name", list(IMITATION_METHODS))
+@pytest.mark.parametrize("name", list(METHODS["imitation"]))
 def test_presets_are_accepted_by_the_learners(name, kind, size):
-    method = IMITATION_METHODS[name]
-    keywords = method.hyperparameters(kind, size)
+    method = METHODS["imitation"][name]
+    keywords = method.hyperparameters("metaworld/reach", obs=kind, size=size)
     assert json.loads(json.dumps(keywords)) == keywords  # they are stored so
     space = {
         "state": spaces.Box(-1, 1, (39,), np.float32),
@@ -155,8 +156,8 @@ def test_presets_are_accepted_by_the_learners(name, kind, size):
             pytest.importorskip("diffusers")
         base = None
         if method.needs_base:
-            small = IMITATION_METHODS["bc"].hyperparameters(kind, "small", {"policy_kwargs": {"net_arch": [8]}})
-            base = IMITATION_METHODS["bc"].build(
+            small = METHODS["imitation"]["bc"].hyperparameters("", {"policy_kwargs": {"net_arch": [8]}}, kind, "small")
+            base = METHODS["imitation"]["bc"].build(
                 demonstrations, base_policy=None, seed=0, device="cpu", hyperparameters=small
             )
         if unet and size == "published":
@@ -196,7 +197,7 @@ def test_published_rates_are_found():
     assert len(published_successes("pusht", "PushT")) == 8
     assert {row.method for row in published_successes("maniskill", "PickCube")} == {"BC", "Residual+BC", "DiffTORI+BC"}
     assert published_successes("metaworld", "reach") == []
-    assert all(entry.split("+")[0] in IMITATION_METHODS for entry in OUR_ENTRY.values())
+    assert all(entry.split("+")[0] in METHODS["imitation"] for entry in OUR_ENTRY.values())
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):

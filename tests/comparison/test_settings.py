@@ -63,7 +63,7 @@ def test_another_action_repeat_reaches_the_run_and_its_command(tmp_path):
 
 
 def test_a_preset_of_a_suite_holds_for_its_tasks():
-    preset = METHODS["difftori"].hyperparameters
+    preset = METHODS["rl"]["difftori"].hyperparameters
     assert preset("metaworld/reach")["reward_scale"] == preset("metaworld/button-press")["reward_scale"] == 0.1
     assert preset("metaworld/reach", {"reward_scale": 1.0})["reward_scale"] == 1.0
     assert "reward_scale" not in preset("dm_control/walker-walk")
@@ -73,16 +73,16 @@ def test_presets_overrides_and_fixed_values_come_together(tmp_path):
     runs = plan_runs(settings(tmp_path, overrides={"sac": {"learning_rate": 5e-4}}))
     sac, ppo = runs[0].hyperparameters, runs[2].hyperparameters
     assert sac["learning_rate"] == 5e-4
-    assert sac["batch_size"] == METHODS["sac"].default["batch_size"]
+    assert sac["batch_size"] == METHODS["rl"]["sac"].default["batch_size"]
     assert ppo["gamma"] == 0.9  # Pendulum's own line
-    assert METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk")["pg_coef"] == 0.0
+    assert METHODS["rl"]["difftori_nopg"].hyperparameters("dm_control/walker-walk")["pg_coef"] == 0.0
     with pytest.raises(ValueError, match=r"difftori_nopg is defined by pg_coef=0\.0, got 1\.0"):
-        METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk", {"pg_coef": 1.0})
+        METHODS["rl"]["difftori_nopg"].hyperparameters("dm_control/walker-walk", {"pg_coef": 1.0})
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ppo"])
 def test_building_a_learner_leaves_its_presets_alone(name):
-    method = METHODS[name]
+    method = METHODS["rl"][name]
     before = copy.deepcopy(method.hyperparameters("dm_control/walker-walk"))
     env = make_vec_env("Pendulum-v1", seed=0)
     model = method.build(env, seed=0, device="cpu", hyperparameters=method.hyperparameters("dm_control/walker-walk"))
