@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
-from difftori_gym.baselines.methods import METHODS
+from difftori_gym.baselines.methods import METHODS, Kind
 from difftori_gym.comparison.files import read_table, write_table
 
 Group = tuple[str, str, str, int]  # suite, task, obs, demos
@@ -58,7 +58,7 @@ class Row:
     n_action_steps: int
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """``rl`` or ``imitation``."""
         return "imitation" if self.demos else "rl"
 
@@ -70,9 +70,9 @@ class Row:
     @property
     def label(self) -> str:
         """What is compared, for figures and tables, such as ``DiffTORI (+BC)``."""
-        labels = {name: method.label for name, method in (METHODS if self.kind == "rl" else IMITATION_METHODS).items()}
-        base = f" (+{labels[self.base]})" if self.base else ""
-        return labels[self.method] + base + (f", {self.variant}" if self.variant else "")
+        methods = METHODS[self.kind]
+        base = f" (+{methods[self.base].label})" if self.base else ""
+        return methods[self.method].label + base + (f", {self.variant}" if self.variant else "")
 
     @property
     def group(self) -> Group:
@@ -141,7 +141,7 @@ def read_rows(path: Path) -> list[Row]:
     return read_table(path, COLUMNS, lambda record: Row(**{name: _value(name, record[name]) for name in COLUMNS}))
 
 
-def _value(name: str, text: str) -> object:
+def _value(name: str, text: str) -> Any:
     if name in _TEXTS:
         return text
     if name in _OPTIONAL and not text:
@@ -162,8 +162,7 @@ def collect_rows(out: Path) -> list[Row]:
 
 
 def _order(row: Row) -> tuple[object, ...]:
-    methods = METHODS if row.kind == "rl" else IMITATION_METHODS
-    return (*row.group, list(methods).index(row.method), row.base, row.variant, row.seed, row.amount)
+    return (*row.group, list(METHODS[row.kind]).index(row.method), row.base, row.variant, row.seed, row.amount)
 
 
 def group_rows(rows: Sequence[Row]) -> dict[Group, dict[str, Runs]]:

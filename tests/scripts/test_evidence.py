@@ -102,7 +102,7 @@ def test_a_queue_that_is_killed_twice_and_shared_has_the_rows_of_an_undisturbed_
     (mine / "trees").symlink_to(work / "calm" / "trees")
 
     first = start(plan, mine)
-    run = mine / "cells/tiny/sac-Pendulum-v1-seed0/runs/sac-Pendulum-v1-seed0"
+    run = mine / "cells/tiny/sac-Pendulum-v1-seed0/runs/sac-Pendulum-v1-state-seed0"
     wait_for(lambda: list(run.glob("checkpoint-*/state.json")))
     first.send_signal(signal.SIGTERM)  # asked to end: a checkpoint, or the cell had just ended
     assert first.wait(timeout=240) == 0
@@ -161,11 +161,11 @@ def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, start, capsys)
     away = tmp_path / "away"
     assert start(plan, tmp_path / "work", "--hours", "0", "--export", str(away)).wait(timeout=100) == 0
     assert (away / "trees" / head()[:12] / "examples" / "compare.py").exists()
-    assert list(away.glob("cells/tiny/sac-*/runs/*/args.json"))
+    assert list(away.glob("cells/tiny/sac-*/runs/*/run.json"))
     there = write_plan(tmp_path / "there", frames=100, sac=bad)
     assert start(there, tmp_path / "elsewhere", "--hours", "0", "--import", str(away)).wait(timeout=100) == 0
     assert table(tmp_path / "there" / "tiny.csv") == table(tmp_path / "data" / "tiny.csv")
-    assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/args.json"))
+    assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/run.json"))
 
 
 def refused(capsys, plan, work, *arguments):

@@ -1,8 +1,8 @@
 """
 Scores over many tasks, as Agarwal et al. (2021, arXiv 2108.13264) and their package rliable define them.
 
-rliable itself is not used: it wants the same number of seeds on every task, which a comparison that is going on does not
-have, and takes a minute for the intervals of probabilities of improvement. A test compares the numbers.
+rliable itself is not used: it wants the same number of seeds on every task, which a comparison that is going on does
+not have, and takes minutes for the intervals of probabilities of improvement. A test compares the numbers.
 """
 
 from __future__ import annotations

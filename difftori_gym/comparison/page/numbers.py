@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Sequence
-from itertools import combinations
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from difftori_gym.comparison.imitation.published import published_successes
-from difftori_gym.comparison.page.aggregates import aggregate, performance_profile, probability_of_improvement, scores_at
+from difftori_gym.comparison.page.aggregates import (
+    aggregate,
+    performance_profile,
+    probability_of_improvement,
+    scores_at,
+)
 from difftori_gym.comparison.page.records import Key
-from difftori_gym.comparison.published import published_curves
+from difftori_gym.comparison.published import published_curves, published_successes
 from difftori_gym.comparison.results import Group, Row, Runs, group_rows
 from difftori_gym.comparison.statistics import Estimate, Values, bootstrap
+from difftori_gym.comparison.statistics import differences as paired
 
 Json = dict[str, Any]
 Grouped = dict[Group, dict[str, Runs]]
@@ -122,33 +126,25 @@ def _published(group: Group, rows: Sequence[Row]) -> list[Json]:
     ]
 
 
-def differences(grouped: Grouped) -> list[Json]:
+def differences(grouped: Grouped, labels: Mapping[str, str]) -> list[Json]:
     """
-    Differences between the newest scores of two methods on the same tasks and seeds.
-
-    :param grouped: runs that are done, by group, entry and seed
-    :return: one per pair of methods and task; then over all tasks whose scores have one scale, ``task`` is None
+    :param grouped: runs by group, entry and seed
+    :param labels: of entries
+    :return: see :func:`difftori_gym.comparison.statistics.differences`; of each task, then over all, ``task`` is None
     """
-    found: list[Json] = []
-    pooled: dict[tuple[str, str, str], list[tuple[Group, float]]] = {}
-    for group, entries in grouped.items():
-        unit = score_name(rows_of(entries))
-        for one, other in combinations(entries, 2):
-            shared = entries[one].keys() & entries[other].keys()
-            gains = [entries[one][seed][-1].score - entries[other][seed][-1].score for seed in sorted(shared)]
-            if gains:
-                found.append(_difference(title(group), one, other, unit, gains))
-                if _normalised(entries[one][min(shared)][-1]) is not None:
-                    pooled.setdefault((one, other, unit), []).extend((group, gain) for gain in gains)
-    for (one, other, unit), pairs in pooled.items():
-        if len({group for group, _ in pairs}) > 1:
-            found.append(_difference(None, one, other, unit, [gain for _, gain in pairs]))
-    return found
-
-
-def _difference(task: str | None, one: str, other: str, unit: str, gains: Sequence[float]) -> Json:
-    value = estimate(_bootstrap(tuple(gains)))
-    return {"task": task, "one": one, "other": other, "unit": unit, "pairs": len(gains), "gain": value}
+    entries = {label: entry for entry, label in labels.items()}
+    found = [(title(group), each) for group in grouped for each in paired({group: grouped[group]})]
+    return [
+        {
+            "task": task,
+            "one": entries[each.better],
+            "other": entries[each.other],
+            "unit": each.unit,
+            "pairs": each.pairs,
+            "gain": estimate(each.gain),
+        }
+        for task, each in [*found, *((None, each) for each in paired(grouped) if each.tasks > 1)]
+    ]
 
 
 def overall(grouped: Grouped) -> list[Json]:
@@ -191,7 +187,9 @@ def _overall(kind: str, rows: tuple[Row, ...]) -> Json:
     for entries in grouped.values():
         for entry, seeds in entries.items():
             runs.setdefault(entry, []).append(list(seeds.values()))
-    final = {entry: [np.array([_normalised(run[-1]) for run in task]) for task in tasks] for entry, tasks in runs.items()}
+    final = {
+        entry: [np.array([_normalised(run[-1]) for run in task]) for task in tasks] for entry, tasks in runs.items()
+    }
     seconds = np.linspace(0.0, max(row.cpu_s for row in rows), _TIMES)
     methods = {}
     for entry, tasks in runs.items():

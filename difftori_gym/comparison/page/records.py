@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 
 from difftori_gym.comparison.files import read_json
 from difftori_gym.comparison.results import Group, read_rows
+from difftori_gym.comparison.run_record import FILE, Run
+from difftori_gym.comparison.training import film_path, is_finished, read_finished
 
 State = Literal["died", "interrupted", "running", "waiting", "done"]
 STATES: tuple[State, ...] = get_args(State)
 Key = tuple[Group, str, int]  # group, entry, seed: what tells the rows of a run from others'
-
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunRecord:
     :param command: command line that repeats it, "" before its folder is written
     :param settings: its settings as indented json
     :param sessions: the processes that worked on it: when, machine, versions, commit
-    :param film: address of its film, relative to the page; "" without one
+    :param film: its film, relative to the page; "" without one
     :param film_error: why there is no film, "" if unknown
     :param plan_ms: milliseconds per plan, measured at its end
     :param key: finds its rows, None before its first evaluation
@@ -58,47 +59,40 @@ def read_records(
     :param died: tracebacks of runs that died, by name; those in the folders are found without
     :return: all runs, those that died first, then by name
     """
-    names = {path.name for path in out.glob("runs/*") if path.is_dir()} | {*running, *waiting, *died}
-    records = [_record(out, name, running, waiting, died) for name in sorted(names)]
+    names = {path.parent.name for path in out.glob(f"runs/*/{FILE}")} | {*running, *waiting, *died}
+    records = []
+    for name in sorted(names):
+        trace = out / "runs" / name / "traceback.txt"
+        traceback = died.get(name) or (trace.read_text(encoding="utf-8", errors="replace") if trace.exists() else "")
+        state: State = "died" if traceback else "interrupted"
+        state = "running" if name in running else "waiting" if name in waiting else state
+        records.append(_record(out, name, state, traceback))
     return sorted(records, key=lambda record: STATES.index(record.state))
 
 
-def _record(
-    out: Path, name: str, running: Collection[str], waiting: Collection[str], died: Mapping[str, str]
-) -> RunRecord:
+def _record(out: Path, name: str, state: State, traceback: str) -> RunRecord:
     folder = out / "runs" / name
-    origin = _json(folder / "run.json")
-    finished = _json(folder / "finished.json")
-    traceback = died.get(name) or _text(folder / "traceback.txt")
+    if not (folder / FILE).exists():
+        return RunRecord(name, state, traceback=traceback if state == "died" else "")
+    run, written, finished = Run.read(folder / FILE), read_json(folder / FILE), read_finished(folder)
+    if state in ("died", "interrupted") and is_finished(run, out):
+        state = "done"
     told = _json(folder / "progress.json")
     rows = read_rows(folder / "results.csv")
-    film = f"videos/{name}.mp4"
-    state: State = "interrupted"
-    if name in running:
-        state = "running"
-    elif name in waiting:
-        state = "waiting"
-    elif finished:
-        state = "done"
-    elif traceback:
-        state = "died"
+    film = film_path(out, run)
     return RunRecord(
         name=name,
         state=state,
-        progress=f"{told.get('stage', '')} at {told.get('done', 0):,}" if told else "",
+        progress=f"{told['stage']} at {told['done']:,} of {run.amount:,} {run.unit}" if told else "",
         traceback=traceback if state == "died" else "",
-        command=str(origin.get("command", "")),
-        settings=json.dumps(origin.get("settings", {}), indent=1),
+        command=str(written["command"]),
+        settings=json.dumps(written["settings"], indent=1),
         sessions=tuple(_json(folder / "sessions.json").get("sessions", ())),
-        film=film if (out / film).exists() else "",
-        film_error=str(finished.get("film_error") or ""),
-        plan_ms=finished.get("plan_ms"),
+        film=film.relative_to(out).as_posix() if film.exists() else "",
+        film_error=(finished.film_error if finished else None) or "",
+        plan_ms=finished.plan_ms if finished else None,
         key=(rows[0].group, rows[0].entry, rows[0].seed) if rows else None,
     )
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _json(path: Path) -> Mapping[str, Any]:

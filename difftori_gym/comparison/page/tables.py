@@ -63,8 +63,19 @@ def final_tables(grouped: Grouped, unfinished: Collection[Key], plan_ms: dict[Ke
             lines.append((entry, cells))
         unit = next(iter(rows_of(entries))).unit
         success = ["success"] if succeeds else []
-        header = ["method", "seeds done", unit, score, *success, "wall-clock s", "processor s", f"{score} per processor s"]
-        tables.append(f'<div data-task="{escape(title(group))}">{table(title(group), [*header, "plan ms"], lines)}</div>')
+        header = [
+            "method",
+            "seeds done",
+            unit,
+            score,
+            *success,
+            "wall-clock s",
+            "processor s",
+            f"{score} per processor s",
+        ]
+        tables.append(
+            f'<div data-task="{escape(title(group))}">{table(title(group), [*header, "plan ms"], lines)}</div>'
+        )
     return "".join(tables)
 
 

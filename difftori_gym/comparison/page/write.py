@@ -62,7 +62,7 @@ def write_page(
         "labels": labels,
         "panels": numbers.panels(grouped, published=published),
         "overall": numbers.overall(done),
-        "differences": numbers.differences(done),
+        "differences": numbers.differences(grouped, labels),
         "films": _films(records, labels),
     }
     newest: dict[Key, Row] = {(row.group, row.entry, row.seed): row for row in rows}

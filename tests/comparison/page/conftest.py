@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from difftori_gym.comparison.results import Row, write_rows
+from difftori_gym.comparison.run_record import Run
 
 HOSTILE = "x</script><img src=x onerror=alert(1)>{{data}}&amp;"
 
@@ -42,14 +43,15 @@ def rows():
     ]
 
 
-def write_run(out: Path, name: str, rows=(), **files) -> None:
-    folder = out / "runs" / name
-    folder.mkdir(parents=True)
-    write_rows(folder / "results.csv", rows)
+def write_run(out: Path, row: Row, **files) -> None:
+    """Its name is METHOD-cheetah-run-state-seedSEED."""
+    settings = dict(suite=row.suite, task=row.task, obs=row.obs, method=row.method, seed=row.seed)
+    run = Run(kind="rl", amount=2000, hyperparameters={"note": HOSTILE}, video=False, **settings)
+    folder = out / "runs" / run.name
+    run.write(folder)
+    write_rows(folder / "results.csv", [row])
     session = {"started": "2026-11-27", "machine": "a machine", "commit": "abc", "versions": {"torch": "2.13.0"}}
-    command = f"python examples/compare.py --methods {name}"
-    contents = {"run.json": {"command": command, "settings": {"note": HOSTILE}}, "sessions.json": {"sessions": [session]}}
-    for file, content in {**contents, **files}.items():
+    for file, content in {"sessions.json": {"sessions": [session]}, **files}.items():
         (folder / file).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
@@ -58,11 +60,10 @@ def out(tmp_path, rows):
     """Runs on cheetah-run: SAC's and DiffTORI's are done, one of TD-MPC's is going on, the other died."""
     done = {"finished.json": {"amount": 2000, "plan_ms": 1.5, "update_ms": None, "film_error": None}}
     files = {
-        "tdmpc-0": {"progress.json": {"stage": "train", "done": 1500, "evaluations": 2, "score": 1.0}},
-        "tdmpc-1": {"traceback.txt": f"Traceback (most recent call last):\nRuntimeError: {HOSTILE}"},
+        ("tdmpc", 0): {"progress.json": {"stage": "train", "done": 1500, "evaluations": 2, "score": 1.0}},
+        ("tdmpc", 1): {"traceback.txt": f"Traceback (most recent call last):\nRuntimeError: {HOSTILE}"},
     }
     for row in rows:
         if row.task == "cheetah-run" and row.frames == 2000:
-            name = f"{row.method}-{row.seed}"
-            write_run(tmp_path, name, [row], **files.get(name, done))
+            write_run(tmp_path, row, **files.get((row.method, row.seed), done))
     return tmp_path

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chromium: scripts/system_packages.sh browser"),
 ]
 TRACES = """return Object.fromEntries([...document.querySelectorAll("#curves .plot")].map((node) =>
-    [node.parentNode.querySelector("h3").textContent, node.data.map((trace) => trace.meta).filter(Boolean)]))"""
+    [node.parentNode.querySelector("h3").textContent, (node.data || []).map((trace) => trace.meta).filter(Boolean)]))"""
 CHEETAH, HOPPER = "dm_control/cheetah-run (state)", "dm_control/hopper-stand (state)"
 
 
@@ -119,9 +119,9 @@ def test_keyboard(rows, out, open_page):
 def test_films_play_together_and_hold_the_reload_back(rows, out, open_page):
     pytest.importorskip("imageio_ffmpeg")
     (out / "videos").mkdir()
-    for name, color in (("sac-0", 60), ("difftori-0", 200)):
+    for name, color in (("sac-cheetah-run-state-seed0", 60), ("difftori-cheetah-run-state-seed0", 200)):
         film(out / "videos" / f"{name}.mp4", color)
-    driver = open_page(write_page(out, rows, running=["tdmpc-0"], reload_s=1.0))
+    driver = open_page(write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
     click(driver, "#play")
     times = "return [...document.querySelectorAll('.films video')].map((video) => video.currentTime)"
     until(lambda: min(driver.execute_script(times), default=0) > 2.5)
@@ -134,15 +134,15 @@ def test_films_play_together_and_hold_the_reload_back(rows, out, open_page):
 
 
 def test_an_open_page_reloads_while_runs_go_on(rows, out, open_page):
-    driver = open_page(write_page(out, rows[:-1], running=["tdmpc-0"], reload_s=1.0))
+    driver = open_page(write_page(out, rows[:-1], running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
     click(driver, "#methods input[value=sac]")
-    write_page(out, rows, running=["tdmpc-0"], commands=["a second time"], reload_s=1.0)
+    write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"], commands=["a second time"], reload_s=1.0)
     until(lambda: "a second time" in driver.page_source)
     assert "sac" not in driver.execute_script(TRACES)[CHEETAH]
 
 
 def test_a_page_that_nobody_writes_any_more_says_so(rows, out, open_page):
-    page = write_page(out, rows, running=["tdmpc-0"])
+    page = write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"])
     text = re.sub(r'"written":([\d.]+)', lambda found: f'"written":{float(found[1]) - 600_000}', page.read_text())
     page.write_text(text)
     age = open_page(page).find_element("css selector", "#age").text

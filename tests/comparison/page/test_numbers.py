@@ -7,6 +7,7 @@ from difftori_gym.comparison.page import numbers
 from difftori_gym.comparison.page.aggregates import aggregate, performance_profile, probability_of_improvement
 from difftori_gym.comparison.results import group_rows
 
+LABELS = {"difftori": "DiffTORI", "tdmpc": "TD-MPC", "sac": "SAC"}
 STREAM = np.random.default_rng(1)
 ONE, OTHER = STREAM.random((5, 7)), STREAM.random((3, 7)).round(1)
 ONE[:2] = ONE[:2].round(1)  # equal scores count half
@@ -30,7 +31,9 @@ def test_values_are_those_of_rliable():
 def test_intervals_are_those_of_rliable():
     metrics = pytest.importorskip("rliable.metrics")
     library = pytest.importorskip("rliable.library")
-    _, intervals = library.get_interval_estimates({"one": ONE}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=2000)
+    _, intervals = library.get_interval_estimates(
+        {"one": ONE}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=2000
+    )
     estimate = aggregate(by_task(ONE))
     assert [estimate.low, estimate.high] == pytest.approx(intervals["one"][:, 0], abs=0.02)
 
@@ -45,7 +48,11 @@ def test_only_tasks_that_all_methods_have_count(rows):
     rows = [row for row in rows if (row.task, row.method) != ("cheetah-run", "sac")]
     (overall,) = numbers.overall(group_rows(rows))
     assert len(overall["tasks"]) == 2
-    assert {name: method["runs"] for name, method in overall["methods"].items()} == {"difftori": 4, "tdmpc": 4, "sac": 4}
+    assert {name: method["runs"] for name, method in overall["methods"].items()} == {
+        "difftori": 4,
+        "tdmpc": 4,
+        "sac": 4,
+    }
     rows = [row for row in rows if row.method != "sac" or row.task == "hopper-stand"]
     (overall,) = numbers.overall(group_rows(rows))  # with SAC one task would be left
     assert set(overall["methods"]) == {"difftori", "tdmpc"}
@@ -82,7 +89,7 @@ def test_score_against_processor_time_is_the_newest_until_then(rows):
 def test_differences_are_paired_by_seed(evaluation):
     scores = {("sac", 0): 10.0, ("sac", 1): 30.0, ("tdmpc", 0): 15.0, ("tdmpc", 1): 36.0, ("tdmpc", 2): 99.0}
     rows = [evaluation(method=method, seed=seed, score=score) for (method, seed), score in scores.items()]
-    (difference,) = numbers.differences(group_rows(rows))
+    (difference,) = numbers.differences(group_rows(rows), LABELS)
     assert difference["pairs"] == 2
     assert {difference["one"], difference["other"]} == {"sac", "tdmpc"}
     sign = 1 if difference["one"] == "tdmpc" else -1
@@ -90,7 +97,7 @@ def test_differences_are_paired_by_seed(evaluation):
 
 
 def test_differences_over_all_tasks(rows):
-    found = numbers.differences(group_rows(rows))
+    found = numbers.differences(group_rows(rows), LABELS)
     assert [each["task"] for each in found].count(None) == 3
     assert {each["pairs"] for each in found} == {2, 6}
 

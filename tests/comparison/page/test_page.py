@@ -37,11 +37,17 @@ def test_names_are_text_never_markup(written, hostile):
 
 
 def test_states_of_runs(written):
-    page = written(running=["tdmpc-0"], waiting=["sac-7"])
+    page = written(running=["tdmpc-cheetah-run-state-seed0"], waiting=["sac-cheetah-run-state-seed7"])
     states = dict(re.findall(r'<details id="run-([^"]*)" data-state="(\w+)"', page))
-    expected = {"difftori-0": "done", "sac-1": "done", "tdmpc-0": "running", "tdmpc-1": "died", "sac-7": "waiting"}
+    expected = {
+        "difftori-cheetah-run-state-seed0": "done",
+        "sac-cheetah-run-state-seed1": "done",
+        "tdmpc-cheetah-run-state-seed0": "running",
+        "tdmpc-cheetah-run-state-seed1": "died",
+        "sac-cheetah-run-state-seed7": "waiting",
+    }
     assert expected.items() <= states.items()
-    assert "train at 1,500" in page
+    assert "train at 1,500 of 2,000 frames" in page
     assert "RuntimeError: x&lt;/script&gt;" in page
     assert "1 died, 1 running, 1 waiting, 4 done" in page
     assert embedded(page)["live"] is True
@@ -49,29 +55,36 @@ def test_states_of_runs(written):
 
 def test_a_run_that_nobody_works_on_is_interrupted(written):
     page = written()
-    assert 'id="run-tdmpc-0" data-state="interrupted"' in page
+    assert 'id="run-tdmpc-cheetah-run-state-seed0" data-state="interrupted"' in page
     assert embedded(page)["live"] is False
 
 
 def test_a_run_tells_command_settings_machine_and_versions(written):
     page = written()
-    for text in ("python examples/compare.py --methods sac-0", "a machine", "torch 2.13.0", "&quot;note&quot;: "):
+    for text in (
+        "python examples/compare.py --methods sac --tasks dm_control/cheetah-run",
+        "a machine",
+        "torch 2.13.0",
+        "&quot;note&quot;: ",
+    ):
         assert text in page
 
 
 def test_runs_that_are_not_done_count_in_curves_only(written):
-    data = embedded(written(running=["tdmpc-0"]))
+    data = embedded(written(running=["tdmpc-cheetah-run-state-seed0"]))
     assert data["panels"][0]["curves"]["tdmpc"]["seeds"] == [2, 2, 2]
     assert len(data["overall"][0]["tasks"]) == 2  # TD-MPC has no run on cheetah-run that is done
 
 
 def test_films_are_links_grouped_by_start(out, written):
     (out / "videos").mkdir()
-    for name in ("sac-0", "difftori-0", "sac-1"):
+    for name in ("sac-cheetah-run-state-seed0", "difftori-cheetah-run-state-seed0", "sac-cheetah-run-state-seed1"):
         (out / "videos" / f"{name}.mp4").write_bytes(b"film")
     first, second = embedded(written())["films"]
     assert first["start"] == "dm_control/cheetah-run (state), seed 0"
-    assert [film["address"] for film in first["films"]] == ["videos/difftori-0.mp4", "videos/sac-0.mp4"]
+    assert [film["address"] for film in first["films"]] == [
+        *(f"videos/{method}-cheetah-run-state-seed0.mp4" for method in ("difftori", "sac"))
+    ]
     assert [film["entry"] for film in second["films"]] == ["sac"]
 
 

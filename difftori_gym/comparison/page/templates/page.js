@@ -150,7 +150,7 @@ function drawDifferences() {
   const against = chosen.reference;
   const turn = ([value, low, high]) => [-value, high === null ? null : -high, low === null ? null : -low];
   const lines = data.differences.filter((each) => each.one === against || each.other === against).map((each) => ({
-    ...each, entry: each.one === against ? each.other : each.one, task: each.task ?? `all tasks together (${each.unit})`,
+    ...each, entry: each.one === against ? each.other : each.one, task: each.task ?? `all tasks together, ${each.unit}`,
     gain: each.one === against ? turn(each.gain) : each.gain,
   })).filter((each) => shown([each.entry]).length && !chosen.hidden.includes(each.task));
   const traces = shown(entries).map((entry) => {

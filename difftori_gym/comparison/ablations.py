@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from difftori_gym.comparison.imitation.plan import Entry, Work, base_entry, plan_imitation
-from difftori_gym.comparison.imitation.settings import ImitationSettings
+from difftori_gym.comparison.plan import Entry, base_entry, plan_runs
+from difftori_gym.comparison.run_record import Run
+from difftori_gym.comparison.settings import ComparisonSettings
 
 HORIZONS = (1, 2, 3, 4, 5, 8)
 LATENT_DIM = 64  # the released code's; the small preset has none
@@ -19,8 +20,8 @@ def start_entries(base: str) -> list[Entry]:
     return [
         base_entry(base),
         Entry("difftori", base, "start=base_policy"),
-        Entry("difftori", None, "start=zero", dict(planner_kwargs=dict(init="zero"))),
-        Entry("difftori", None, "start=random", dict(planner_kwargs=dict(init="random"))),
+        Entry("difftori", "", "start=zero", dict(planner_kwargs=dict(init="zero"))),
+        Entry("difftori", "", "start=random", dict(planner_kwargs=dict(init="random"))),
     ]
 
 
@@ -58,13 +59,18 @@ ABLATIONS: dict[str, Callable[[str], list[Entry]]] = {
 }
 
 
-def plan_ablation(name: str, settings: ImitationSettings) -> list[Work]:
+def plan_ablation(name: str, settings: ComparisonSettings) -> list[Run]:
     """
     :param name: ``start``, ``horizon`` or ``latent``
-    :param settings: tasks, seeds, demonstrations; its first base is used, its methods are not
-    :return: the runs, see :func:`~difftori_gym.comparison.imitation.plan.plan_imitation`
-    :raises ValueError: on an unknown ablation, and as there
+    :param settings: tasks, seeds, demonstrations; its base is used, its methods are not
+    :return: the runs, see :func:`~difftori_gym.comparison.plan.plan_runs`
+    :raises ValueError: on an unknown ablation, several bases, reinforcement learning, and as there
     """
     if name not in ABLATIONS:
         raise ValueError(f"Unknown ablation {name!r}. Choices: {', '.join(ABLATIONS)}.")
-    return plan_imitation(settings, ABLATIONS[name](settings.base[0]))
+    if not settings.imitates:
+        raise ValueError("an ablation needs --demos NUMBER, --demos-from PATH, or both, got neither.")
+    base, *others = settings.base or ("bc",)
+    if others:
+        raise ValueError(f"an ablation has one --base, got {', '.join((base, *others))}.")
+    return plan_runs(settings, ABLATIONS[name](base))
