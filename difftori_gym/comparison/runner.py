@@ -49,10 +49,7 @@ class Display(Protocol):
 
 
 def command_of(folder: Path) -> tuple[str, ...]:
-    """
-    :param folder: folder of a run
-    :return: command line that does or continues it
-    """
+    """:return: command line that does or continues the run of a folder"""
     return (sys.executable, "-m", "difftori_gym.comparison.run", str(folder))
 
 
