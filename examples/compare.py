@@ -202,7 +202,7 @@ def carry_out(
         return 130
     for failure in failures:
         print(f"{program}: {failure.name} died\n{failure.traceback}", file=sys.stderr)
-    for name in ("curves.png", "success.png", "report.md"):
+    for name in ("curves.png", "success.png", "report.md", "report.html"):
         if (settings.out / name).exists():
             print(settings.out / name)
     return 1 if failures else 0

@@ -8,15 +8,12 @@ from difftori_gym.comparison.plan import Entry, base_entry, plan_runs
 from difftori_gym.comparison.run_record import Run
 from difftori_gym.comparison.settings import ComparisonSettings
 
-HORIZONS = (1, 2, 3, 4, 5, 8)
-LATENT_DIM = 64  # the released code's; the small preset has none
+_HORIZONS = (1, 2, 3, 4, 5, 8)
+_LATENT_DIM = 64  # the released code's; the small preset has none
 
 
-def start_entries(base: str) -> list[Entry]:
-    """
-    :param base: name of the method of the base policy
-    :return: the base policy, and DiffTORI started from it, from zero and at random
-    """
+def _start(base: str) -> list[Entry]:
+    """:return: the base policy, and DiffTORI started from it, from zero and at random"""
     return [
         base_entry(base),
         Entry("difftori", base, "start=base_policy"),
@@ -25,38 +22,29 @@ def start_entries(base: str) -> list[Entry]:
     ]
 
 
-def horizon_entries(base: str) -> list[Entry]:
+def _horizon(base: str) -> list[Entry]:
     """
-    One base policy serves all horizons, which take its first actions. One action is executed per plan, so that
-    horizons differ in nothing else.
-
-    :param base: name of the method of the base policy
-    :return: the base policy with the longest horizon, and DiffTORI with each
+    One base policy, with the longest horizon, serves all, which take its first actions. One action is executed per
+    plan, so that horizons differ in nothing else.
     """
     one = dict(n_action_steps=1)
     return [
-        base_entry(base, dict(one, horizon=max(HORIZONS))),
-        *(Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in HORIZONS),
+        base_entry(base, dict(one, horizon=max(_HORIZONS))),
+        *(Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in _HORIZONS),
     ]
 
 
-def latent_entries(base: str) -> list[Entry]:
-    """
-    :param base: name of the method of the base policy
-    :return: the base policy, and DiffTORI with and without a latent
-    """
+def _latent(base: str) -> list[Entry]:
+    """:return: the base policy, and DiffTORI with and without a latent"""
     return [
         base_entry(base),
-        Entry("difftori", base, "latent=on", dict(latent_dim=LATENT_DIM)),
+        Entry("difftori", base, "latent=on", dict(latent_dim=_LATENT_DIM)),
         Entry("difftori", base, "latent=off", dict(latent_dim=0)),
     ]
 
 
-ABLATIONS: dict[str, Callable[[str], list[Entry]]] = {
-    "start": start_entries,
-    "horizon": horizon_entries,
-    "latent": latent_entries,
-}
+#: Entries of an ablation, given the method of the base policy.
+ABLATIONS: dict[str, Callable[[str], list[Entry]]] = {"start": _start, "horizon": _horizon, "latent": _latent}
 
 
 def plan_ablation(name: str, settings: ComparisonSettings) -> list[Run]:

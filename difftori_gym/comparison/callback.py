@@ -46,10 +46,17 @@ class Clock:
     cpu_s: float = 0.0
     _started: tuple[float, float] | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it counts."""
+        return self._started is not None
+
     def start(self) -> None:
+        """Count from now on."""
         self._started = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
+        """Count no more; nothing if it does not count."""
         if self._started is not None:
             self.wall_s += time.perf_counter() - self._started[0]
             self.cpu_s += time.process_time() - self._started[1]
@@ -73,7 +80,7 @@ class Training(BaseCallback):
     def __init__(self, run: Run, folder: Path, eval_env: VecEnv, clock: Clock, report: Report, demos: int = 0) -> None:
         super().__init__()
         self.run, self.folder, self.eval_env, self.clock, self.report = run, folder, eval_env, clock, report
-        self.demos = demos
+        self.demos, self._imitates = demos, run.kind == "imitation"
         # What was evaluated after the checkpoint will be trained, and evaluated, again.
         self.rows = [row for row in read_rows(folder / "results.csv") if row.steps <= clock.steps]
         self._ending = HeldSignals([signal.SIGTERM, signal.SIGINT])
@@ -91,9 +98,15 @@ class Training(BaseCallback):
         """How much was done at the newest evaluation, -1 before the first."""
         return self.rows[-1].amount if self.rows else -1
 
+    @property
+    def _overdue(self) -> bool:
+        return self.amount // self.run.eval_freq > max(self.evaluated, 0) // self.run.eval_freq
+
     def _on_training_start(self) -> None:
         self._ending.hold(self.model)
         self.clock.start()
+        if self._imitates and self._overdue:  # an earlier process was killed in that evaluation
+            self.evaluate()
 
     def _on_rollout_start(self) -> None:
         self._rollout_start, self._whole_step = self.model.num_timesteps, True
@@ -108,9 +121,7 @@ class Training(BaseCallback):
             self.evaluate()
         ends = self._ending.received
         if self._unsaved or (ends is not None and self.model.num_timesteps > 0):
-            self.clock.stop()
             self.save()
-            self.clock.start()
         if ends is not None:
             self._ending.release()
             raise TrainingInterrupted(f"{ends.name} ended {self.run.name} after {self.amount} {self.run.unit}.")
@@ -119,19 +130,19 @@ class Training(BaseCallback):
         self._whole_step = True
 
     def _on_step(self) -> bool:
-        imitates, on_policy = self.run.kind == "imitation", isinstance(self.model, OnPolicyAlgorithm)
-        self._whole_step = imitates
-        if not imitates and self.model.num_timesteps >= self.run.steps:
+        on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        self._whole_step = self._imitates
+        if not self._imitates and self.model.num_timesteps >= self.run.steps:
             return self._rollout_is_whole()
-        if self.amount // self.run.eval_freq > max(self.evaluated, 0) // self.run.eval_freq:
+        if self._overdue:
             # Off-policy learners after the update of this step, as at the end of a run; rollouts of others are long.
             if on_policy:
                 self.evaluate()
             self._due = not on_policy
         elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
             self.tell("train")
-        if imitates:
-            self._unsaved |= self.model.num_timesteps % max(self.run.amount // _CHECKPOINTS, 1) == 0
+        if self._imitates:
+            self._unsaved = self.model.num_timesteps % max(self.run.amount // _CHECKPOINTS, 1) == 0
             self._rest()
         return True
 
@@ -153,11 +164,13 @@ class Training(BaseCallback):
         return collected >= frequency.frequency * self.model.n_envs
 
     def evaluate(self) -> None:
-        """Stop the clock, evaluate, write the table; a checkpoint is due."""
+        """Stop the clock, evaluate, write the table. In reinforcement learning a checkpoint is due."""
+        run, imitates, steps = self.run, self._imitates, self.model.num_timesteps
         self.clock.stop()
         self._due = False
+        if imitates:  # which leaves the learner as it is, and can take long
+            self.save()
         self.tell("evaluate")
-        run, imitates, steps = self.run, self.run.kind == "imitation", self.model.num_timesteps
         with torch.random.fork_rng() if imitates else contextlib.nullcontext():
             if imitates:  # some draw from the global generator
                 torch.manual_seed(run.evaluation_seed)
@@ -190,15 +203,19 @@ class Training(BaseCallback):
         )
         self.rows = [other for other in self.rows if other.steps < steps] + [row]
         write_rows(self.folder / "results.csv", self.rows)
-        self._unsaved = steps > 0  # a run that did not get further starts anew
+        self._unsaved = steps > 0 and not imitates  # a run that did not get further starts anew
         self.tell("train")
         self.clock.start()
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        clock, whole = self.clock, self._whole_step
+        """Write a checkpoint beside the clock."""
+        clock, ran = self.clock, self.clock.runs
+        clock.stop()
+        whole = self._whole_step
         save_checkpoint(self.folder, self.model, wall_s=clock.wall_s, cpu_s=clock.cpu_s, whole_step=whole)
         self._unsaved = False
+        if ran:
+            clock.start()
 
     def tell(self, stage: str) -> None:
         """Report what the run does now."""

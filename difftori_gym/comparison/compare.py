@@ -12,11 +12,11 @@ from difftori_gym.comparison.folder_lock import FolderLock
 from difftori_gym.comparison.report import ReportInputs, write_report
 from difftori_gym.comparison.results import collect_rows
 from difftori_gym.comparison.run_record import Run, read_runs
-from difftori_gym.comparison.runner import Display, Failure, run_all
+from difftori_gym.comparison.runner import Display, Failure, Standing, run_all
 from difftori_gym.comparison.settings import ComparisonSettings
 
 # What is shown while runs go on is brought up to date no more often.
-_SECONDS_BETWEEN_UPDATES = 2.0
+_SECONDS_BETWEEN_UPDATES = 5.0
 
 
 def compare(
@@ -43,37 +43,44 @@ def compare(
     with FolderLock(out) as lock, engine or make_engine("local", EngineOptions(settings.jobs)) as engine:
         commands = _remember_command(out, command)
         failures: list[Failure] = []
-        stale, due = False, 0.0
+        due = 0.0
 
-        def look(changed: bool) -> None:
-            nonlocal stale, due
+        def look(standing: Standing) -> None:
+            nonlocal due
             lock.beat()
-            stale |= changed
             begun = time.monotonic()
-            if stale and begun >= due:
-                collect_rows(out)
+            if begun >= due:
+                _publish(settings, commands, standing, final=False)
                 # With many runs that takes a while, which shall be a small part of the time.
-                stale, due = False, begun + max(_SECONDS_BETWEEN_UPDATES, 20 * (time.monotonic() - begun))
+                due = begun + max(_SECONDS_BETWEEN_UPDATES, 20 * (time.monotonic() - begun))
 
         try:
             failures = run_all(runs, out, engine, display, look)
         finally:
-            _publish(settings, commands, failures)
+            _publish(settings, commands, Standing((), (), failures), final=True)
     return failures
 
 
-def _publish(settings: ComparisonSettings, commands: Sequence[str], failures: Sequence[Failure]) -> None:
+def _publish(settings: ComparisonSettings, commands: Sequence[str], standing: Standing, *, final: bool) -> None:
+    """Bring the table and the page up to date; in the end the figures and the report, too, which take seconds."""
+    from difftori_gym.comparison.page import write_page
+
+    out, rows = settings.out, collect_rows(settings.out)
+    died = {failure.name: failure.traceback for failure in standing.failures}
+    running, waiting = standing.running, standing.waiting
+    write_page(out, rows, running=running, waiting=waiting, died=died, commands=commands, published=settings.published)
+    if not final:
+        return
     # Imported here: matplotlib takes a second, which a comparison that is refused need not wait for.
     from difftori_gym.comparison.figures import draw_curves, draw_successes
 
-    out, rows = settings.out, collect_rows(settings.out)
     learned, imitated = ([row for row in rows if row.kind == kind] for kind in ("rl", "imitation"))
     if learned:
         draw_curves(learned, out / "curves.png", published=settings.published)
     if imitated:
         draw_successes(imitated, out / "success.png", published=settings.published)
-    inputs = ReportInputs(out, rows, read_runs(out), failures, commands, settings.jobs, settings.published)
-    write_report(inputs)
+    how = (standing.failures, commands, settings.jobs, settings.published)
+    write_report(ReportInputs(out, rows, read_runs(out), *how))
 
 
 def _remember_command(out: Path, command: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gymnasium import spaces
 
@@ -18,22 +19,13 @@ _METADATA = Path("data") / "metadata.json"
 
 
 def num_collected(folder: Path) -> int:
-    """
-    :param folder: of a data set in Minari's layout, which may be missing
-    :return: number of episodes in it
-    """
+    """:return: number of episodes in a data set of Minari's layout, which may be missing"""
     path = folder / _METADATA
     return int(read_json(path).get("total_episodes", 0)) if path.exists() else 0
 
 
 def collect_demonstrations(run: Run, out: Path, report: Callable[[Progress], None]) -> None:
-    """
-    Do what is left of a collection.
-
-    :param run: what to collect
-    :param out: folder of the results
-    :param report: told about progress
-    """
+    """Do what is left of a collection in the folder ``out`` of all results."""
     folder = run.demonstrations_path(out)
 
     def tell(progress: CollectionReport) -> None:
@@ -72,7 +64,7 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
     )
 
 
-def read_demonstrations(run: Run, out: Path, action_space: spaces.Box) -> Demonstrations:
+def read_demonstrations(run: Run, out: Path, action_space: spaces.Space[Any]) -> Demonstrations:
     """
     :param run: a run
     :param out: folder of the results
@@ -81,6 +73,7 @@ def read_demonstrations(run: Run, out: Path, action_space: spaces.Box) -> Demons
     :raises ValueError: if there are fewer than asked for, an action lies outside the space, an episode to leave out is
         not there, they are of another task or kind of observation, or one began where an evaluation episode begins
     """
+    assert isinstance(action_space, spaces.Box)  # it was checked
     path = run.demonstrations_path(out)
     if path.is_dir():
         found = read_minari(path, num_episodes=run.demos, leave_out=run.leave_out)

@@ -28,10 +28,7 @@ _GREYS = ("0.25", "0.4", "0.55", "0.65", "0.75")
 
 
 def method_color(name: str) -> str:
-    """
-    :param name: name of a method of reinforcement learning
-    :return: its colour
-    """
+    """:return: colour of a method of reinforcement learning"""
     return _COLORS[list(METHODS["rl"]).index(name) % len(_COLORS)]
 
 

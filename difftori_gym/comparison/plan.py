@@ -53,7 +53,7 @@ def plan_runs(settings: ComparisonSettings, entries: Sequence[Entry] | None = No
         demonstrations, an action space that is no bounded ``Box``, or a run in ``out`` with other settings
     :raises ImportError: if a suite is not installed
     """
-    check_device(settings.device)
+    _check_device(settings.device)
     entries = _entries(settings) if entries is None else entries
     used = list(dict.fromkeys(entry.method for entry in entries))
     for name in settings.overrides:
@@ -94,10 +94,8 @@ def _entries(settings: ComparisonSettings) -> list[Entry]:
 
 def base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
     """
-    :param name: name of the method that trains the base policy
-    :param overrides: its hyper-parameters
-    :return: its entry
-    :raises ValueError: if it needs a base itself
+    :return: entry of a base policy
+    :raises ValueError: if its method needs a base itself
     """
     if get_method(name, kind="imitation").needs_base:
         raise ValueError(f"--base needs a method that stands alone, such as bc or diffusion, got {name!r}.")
@@ -155,7 +153,9 @@ def _run(settings: ComparisonSettings, common: Run, entry: Entry, seed: int) -> 
         seed=seed,
         hyperparameters=method.hyperparameters(str(common.task_id), overrides, common.obs, size),
     )
-    return replace(run, base_run=run.of_base().name) if entry.base else run
+    if not entry.base:
+        return run
+    return replace(run, base_run=replace(run, method=entry.base, base="", variant="").name)
 
 
 def _evaluation_kwargs(settings: ComparisonSettings, task: TaskId) -> dict[str, Any]:
@@ -197,31 +197,23 @@ def _check_environments(settings: ComparisonSettings, runs: Sequence[Run]) -> No
     tasks = {run.task_id: run for run in runs}
     for task, run in tasks.items():
         if task.suite == "gymnasium" or task.suite not in suites:
-            check_environment(run)
+            _check_environment(run)
             suites.add(task.suite)
         if settings.episode_steps is None and _missing_limit(task) is not None:
             limit = run.env_kwargs["max_episode_steps"]
             _logger.warning("%s has no time limit: its episodes are cut after %d steps (--episode-steps).", task, limit)
 
 
-def check_environment(run: Run) -> None:
-    """
-    Build the environment of a run once.
-
-    :param run: a run
-    :raises ValueError: if its actions are not a ``Box`` with finite bounds, or on an unknown setting
-    """
+def _check_environment(run: Run) -> None:
+    """Build the environment of a run once; a ``ValueError`` if its actions are unbounded, or a setting is unknown."""
     env = make_env(str(run.task_id), obs=run.obs, **run.env_kwargs)  # type: ignore[arg-type]
     space = env.action_space
     env.close()
     spaces.check_action_space(space, f"A comparison on {run.task_id}")
 
 
-def check_device(device: str) -> None:
-    """
-    :param device: what the user asked for
-    :raises ValueError: if torch does not know it or this machine does not have it
-    """
+def _check_device(device: str) -> None:
+    """:raises ValueError: if torch does not know the device or this machine does not have it"""
     import torch
 
     if device == "auto":

@@ -80,14 +80,7 @@ def _curves() -> dict[tuple[str, str, str], dict[int, list[float]]]:
 
 
 def published_curves(suite: str, task: str, obs: str) -> list[PublishedCurve]:
-    """
-    Look up published curves.
-
-    :param suite: suite of the task; only ``dm_control`` has any
-    :param task: canonical name of the task
-    :param obs: kind of observation
-    :return: one curve per published method, none when there is none
-    """
+    """:return: one curve per published method; only ``dm_control`` has any"""
     if suite != "dm_control":
         return []
     curves = []
@@ -103,12 +96,8 @@ def published_curves(suite: str, task: str, obs: str) -> list[PublishedCurve]:
 
 def published_means(suite: str, task: str, obs: str) -> list[PublishedCurve]:
     """
-    Look up means at a few numbers of frames, of more methods than there are whole curves of.
-
-    :param suite: suite of the task; only ``dm_control`` has any, the paper's 15 tasks
-    :param task: canonical name of the task
-    :param obs: kind of observation
-    :return: points at 100,000, 200,000, 500,000 and a million frames where a source has them, by method
+    :return: of more methods than there are whole curves of, points at 100,000, 200,000, 500,000 and a million frames
+        where a source has them; only the paper's 15 tasks of ``dm_control`` have any
     """
     if suite != "dm_control":
         return []
@@ -146,13 +135,7 @@ class PublishedSuccess:
 
 
 def published_successes(suite: str, task: str) -> list[PublishedSuccess]:
-    """
-    Look up published success rates.
-
-    :param suite: suite of the task
-    :param task: canonical name of the task
-    :return: one per published method, none when there is none
-    """
+    """:return: one line per published method, none when there is none"""
     benchmark, name = _BENCHMARKS.get(suite, ""), _NAMES.get(task, task)
     rows = [row for row in _read(_SUCCESSES) if (row["benchmark"], row["task"]) == (benchmark, name)]
     return [

@@ -59,11 +59,7 @@ class ReportInputs:
 
 
 def write_report(inputs: ReportInputs) -> None:
-    """
-    Write ``out/report.md``.
-
-    :param inputs: what it is made from
-    """
+    """Write ``out/report.md``."""
     groups = group_rows(inputs.rows)
     parts = ["# Comparison"]
     parts += ["```\n" + "\n".join(inputs.commands) + "\n```"] if inputs.commands else []
@@ -87,21 +83,13 @@ def write_report(inputs: ReportInputs) -> None:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """
-    :param header: names of the columns
-    :param lines: cells, line by line
-    :return: Markdown table
-    """
+    """:return: Markdown table"""
     rule = ["---"] * len(header)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 
 def interval(estimate: Estimate | None, scale: float = 1.0) -> str:
-    """
-    :param estimate: a statistic, or None
-    :param scale: 100 for per cent of a share
-    :return: the statistic and its interval
-    """
+    """:return: the statistic and its interval, times ``scale``"""
     if estimate is None:
         return "-"
     if estimate.low is None or estimate.high is None:
@@ -136,25 +124,11 @@ _COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "plan ms": lambda last: _median([row.plan_ms for row in last]),
     "actions per plan": lambda last: str(last[0].n_action_steps),
 }
-_RL: tuple[str, ...] = (
-    "method",
-    "seeds",
-    "frames",
-    "final return",
-    "IQM of final return",
-    "area under curve",
-    "success %, pooled",
-)
-_RL += ("wall-clock s", "processor s", "plan ms", "update ms")
-_IMITATION: tuple[str, ...] = (
-    "method",
-    "seeds",
-    "episodes",
-    "success %, pooled",
-    "success %, mean over seeds",
-    "final return",
-)
-_IMITATION += ("gradient steps", "wall-clock s", "processor s", "plan ms", "actions per plan")
+_COMMON = ("wall-clock s", "processor s", "plan ms")
+_RL = ("method", "seeds", "frames", "final return", "IQM of final return", "area under curve", "success %, pooled",
+       *_COMMON, "update ms")  # fmt: skip
+_IMITATION = ("method", "seeds", "episodes", "success %, pooled", "success %, mean over seeds", "final return",
+              "gradient steps", *_COMMON, "actions per plan")  # fmt: skip
 
 
 def _median(values: Sequence[float | None]) -> str:
@@ -252,20 +226,17 @@ def _overall_section(groups: Groups) -> list[str]:
     parts = []
     for kind, title in (("rl", "All dm_control tasks together"), ("imitation", "All tasks together")):
         rows: dict[str, list[Row]] = {}
-        for (suite, *_), entries in groups.items():
+        for group, entries in groups.items():
             for entry, runs in entries.items():
                 last = [run[-1] for run in runs.values()]
-                of_kind = [row for row in last if row.kind == kind]
-                if suite == "dm_control" if kind == "rl" else None not in [row.success for row in last]:
-                    rows.setdefault(entry, []).extend(of_kind)
-        tasks = {row.group for of_entry in rows.values() for row in of_entry}
-        if len(tasks) < 2:
+                shared = group[0] == "dm_control" if kind == "rl" else pooled_success(last) is not None
+                if shared and last[0].kind == kind:
+                    rows.setdefault(entry, []).extend(last)
+        if len({row.group for of_entry in rows.values() for row in of_entry}) < 2:
             continue
-        statistic = interquartile_mean if kind == "rl" else None
         lines = []
-        for of_entry in filter(None, rows.values()):
-            values = [row.score for row in of_entry]
-            estimate = bootstrap(values, statistic) if statistic else bootstrap(values)
+        for of_entry in rows.values():
+            estimate = bootstrap([row.score for row in of_entry], interquartile_mean if kind == "rl" else None)
             on = len({row.group for row in of_entry})
             lines.append([of_entry[0].label, str(on), str(len(of_entry)), interval(estimate)])
         what = "IQM of final return" if kind == "rl" else "success %"

@@ -109,22 +109,12 @@ _OPTIONAL = ("successes", "dead_starts", "plan_ms")
 
 
 def entry_name(method: str, base: str | None, variant: str) -> str:
-    """
-    :param method: name of a method
-    :param base: name of the method of its base policy
-    :param variant: what is special about it
-    :return: the three as part of a file name
-    """
+    """What is compared as part of a file name."""
     return method + (f"+{base}" if base else "") + (f"-{variant}" if variant else "")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """
-    Write a table in one step.
-
-    :param path: csv file
-    :param rows: its rows
-    """
+    """Write a csv file in one step."""
     write_table(path, COLUMNS, ([_text(name, getattr(row, name)) for name in COLUMNS] for row in rows))
 
 
@@ -134,8 +124,7 @@ def _text(name: str, value: object) -> str:
 
 def read_rows(path: Path) -> list[Row]:
     """
-    :param path: csv file, which may be missing
-    :return: its rows, none when the file is missing
+    :return: rows of a csv file, none when it is missing
     :raises ValueError: if its columns are not those of :class:`Row`, or a line does not hold them
     """
     return read_table(path, COLUMNS, lambda record: Row(**{name: _value(name, record[name]) for name in COLUMNS}))
@@ -150,12 +139,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def collect_rows(out: Path) -> list[Row]:
-    """
-    Merge the tables of all runs into ``out/results.csv``.
-
-    :param out: folder of the results
-    :return: all rows, by task, method in the order of the registry, seed and amount
-    """
+    """Merge the tables of all runs into ``out/results.csv``, by task, method as in the registry, seed and amount."""
     rows = sorted((row for path in out.glob("runs/*/results.csv") for row in read_rows(path)), key=_order)
     write_rows(out / "results.csv", rows)
     return rows
@@ -166,10 +150,7 @@ def _order(row: Row) -> tuple[object, ...]:
 
 
 def group_rows(rows: Sequence[Row]) -> dict[Group, dict[str, Runs]]:
-    """
-    :param rows: evaluations
-    :return: the same by group, entry and seed, in the order of :func:`collect_rows`
-    """
+    """:return: evaluations by group, entry and seed, in the order of :func:`collect_rows`"""
     grouped: dict[Group, dict[str, Runs]] = {}
     for row in sorted(rows, key=_order):
         grouped.setdefault(row.group, {}).setdefault(row.entry, {}).setdefault(row.seed, []).append(row)

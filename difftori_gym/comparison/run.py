@@ -32,11 +32,7 @@ _FILM_WAIT_S = 300.0
 
 
 class ProgressWriter:
-    """
-    Replaces ``progress.json`` at most twice a second.
-
-    :param folder: folder of the run
-    """
+    """Replaces ``progress.json`` in the folder of a run at most twice a second."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "progress.json"
@@ -44,7 +40,6 @@ class ProgressWriter:
         self._pending: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """:param progress: where the run is"""
         self._pending = progress
         if time.monotonic() - self._written >= _SECONDS_BETWEEN_REPORTS:
             self.flush()
@@ -83,10 +78,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """
-    :param arguments: the folder of the run
-    :return: exit code
-    """
+    """:return: exit code, given the folder of a run"""
     try:
         folder = Path(*arguments).resolve()
         run = Run.read(folder / FILE)

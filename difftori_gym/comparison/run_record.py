@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,11 +150,7 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """
-        :param path: ``run.json``
-        :return: the run
-        :raises ValueError: if the file holds something else, or another version of the program wrote it
-        """
+        """:raises ValueError: if the file is no ``run.json``, or another version of the program wrote it"""
         content = read_json(path)
         version = content.get("version", 0)
         if version != VERSION:
@@ -165,10 +161,7 @@ class Run:
             raise ValueError(f"{path} does not hold the settings of a run: {error}. Use another --out.") from error
 
     def conflicts(self, earlier: Run) -> list[str]:
-        """
-        :param earlier: the run on disk
-        :return: one text per setting that forbids to continue it
-        """
+        """:return: one text per setting that forbids to continue the run on disk"""
         # More frames or episodes continue a run; the learning rates of imitation may follow the number of steps.
         free = {"device", "video"} | (set() if self.kind == "imitation" else {"amount"})
         texts = []
@@ -205,15 +198,10 @@ class Run:
             words += ["--set", *(f"{self.method}.{key}={json.dumps(x)}" for key, x in self.hyperparameters.items())]
         return shlex.join(words)
 
-    def of_base(self) -> Run:
-        """The run that trains the base policy, as far as its name goes."""
-        return replace(self, method=self.base, base="", variant="", base_run="")
-
 
 def read_runs(out: Path) -> dict[str, Run]:
     """
-    :param out: folder of the results
-    :return: the runs in it, by name
+    :return: the runs in the folder of all results, by name
     :raises ValueError: if another version of the program made one of them
     """
     runs = [Run.read(path) for path in sorted(out.glob(f"runs/*/{FILE}"))]

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,21 @@ from difftori_gym.comparison.training import is_finished
 _logger = logging.getLogger(__name__)
 
 _OUTPUT_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """
+    Where a comparison is.
+
+    :param running: names of the runs that are being worked on
+    :param waiting: names of the runs that are still to be started
+    :param failures: runs that died
+    """
+
+    running: Collection[str]
+    waiting: Collection[str]
+    failures: Sequence[Failure]
 
 
 @dataclass(frozen=True)
@@ -49,10 +64,7 @@ class Display(Protocol):
 
 
 def command_of(folder: Path) -> tuple[str, ...]:
-    """
-    :param folder: folder of a run
-    :return: command line that does or continues it
-    """
+    """:return: command line that does or continues the run of a folder"""
     return (sys.executable, "-m", "difftori_gym.comparison.run", str(folder))
 
 
@@ -61,7 +73,7 @@ def run_all(
     out: Path,
     engine: Engine,
     display: Display,
-    look: Callable[[bool], None] = lambda changed: None,
+    look: Callable[[Standing], None] = lambda standing: None,
 ) -> list[Failure]:
     """
     Do what is left of each run. A run that dies leaves ``traceback.txt``, and all others go on that do not need it.
@@ -70,7 +82,7 @@ def run_all(
     :param out: folder of the results
     :param engine: does the runs, inside its ``with`` block
     :param display: shows progress
-    :param look: called every second or so; told whether there are new evaluations
+    :param look: called every second or so
     :return: the runs that died
     """
     waiting = [run for run in runs if not is_finished(run, out)]
@@ -78,6 +90,7 @@ def run_all(
         if run not in waiting:
             display.stop(run, "already there")
     active: dict[str, Run] = {}
+    started: set[str] = set()
     evaluations: dict[str, int] = {}
     failures: list[Failure] = []
     before = _interrupt_at_sigterm()
@@ -90,22 +103,22 @@ def run_all(
                 waiting.remove(run)
                 active[run.name] = run
                 engine.submit(_prepared(run, out))
-            changed = False
             for event in engine.watch(1.0):
                 run = active[event.name]
                 if event.kind == "started":
+                    started.add(run.name)
                     display.start(run)
                 elif event.kind == "progress" and event.progress is not None:
                     display.update(run, event.progress)
                     if event.progress.evaluations > evaluations.get(run.name, 0):
-                        evaluations[run.name], changed = event.progress.evaluations, True
+                        evaluations[run.name] = event.progress.evaluations
                         told = (run.name, event.progress.done, run.unit, run.score_name, event.progress.score)
                         _logger.info("%s: %d %s, %s %.1f", *told)
                 elif event.kind == "ended":
                     del active[run.name]
-                    changed = True
                     failures += _finish(run, event, out, display)
-            look(changed)
+            running = started & set(active)
+            look(Standing(running, [*(set(active) - running), *(run.name for run in waiting)], failures))
     finally:
         if active:
             engine.cancel()

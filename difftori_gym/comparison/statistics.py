@@ -35,14 +35,6 @@ class Estimate:
     high: float | None
 
 
-def mean(values: Values) -> Values:
-    """
-    :param values: ``[..., n]``
-    :return: mean over the last axis ``[...]``
-    """
-    return np.asarray(values.mean(axis=-1))
-
-
 def interquartile_mean(values: Values) -> Values:
     """
     Mean of the middle half: the lowest and the highest quarter, rounded down, are left out.
@@ -55,15 +47,16 @@ def interquartile_mean(values: Values) -> Values:
     return np.asarray(ordered[..., cut : values.shape[-1] - cut].mean(axis=-1))
 
 
-def bootstrap(values: Sequence[float], statistic: Statistic = mean) -> Estimate:
+def bootstrap(values: Sequence[float], statistic: Statistic | None = None) -> Estimate:
     """
     Percentile bootstrap over runs, with a fixed random stream.
 
     :param values: one value per run, at least one
-    :param statistic: what to estimate, over the last axis
+    :param statistic: what to estimate, over the last axis; None: the mean
     :return: the estimate
     """
     array = np.asarray(values, dtype=np.float64)
+    statistic = statistic or (lambda samples: np.asarray(samples.mean(axis=-1)))
     value = float(statistic(array))
     if len(array) < 2:
         return Estimate(value, None, None)

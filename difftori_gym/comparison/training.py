@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
@@ -26,7 +25,6 @@ from difftori_gym.comparison.provenance import note_session
 from difftori_gym.comparison.results import read_rows
 from difftori_gym.comparison.run_record import Run
 from difftori_gym.envs import make_vec_env
-from difftori_gym.il import Demonstrations, ImitationAlgorithm
 from difftori_gym.il.validation import check_same_spaces
 from difftori_gym.learning.spaces import check_action_space
 from difftori_gym.video import record_video
@@ -55,21 +53,13 @@ class Finished:
 
 
 def read_finished(folder: Path) -> Finished | None:
-    """
-    :param folder: folder of the run
-    :return: what is left of it, None when it is not over
-    """
+    """:return: what is left of a run, None when it is not over"""
     path = folder / _FINISHED
     return Finished(**read_json(path)) if path.exists() else None
 
 
 def is_finished(run: Run, out: Path) -> bool:
-    """
-    :param run: a run
-    :param out: folder of the results
-    :return: whether it is trained for long enough, and filmed if it shall and can be; of demonstrations, whether they
-        are there
-    """
+    """:return: whether a run is trained for long enough, and filmed if it can be, or all demonstrations are there"""
     if run.kind == "collect":
         return num_collected(run.demonstrations_path(out)) >= run.amount
     finished = read_finished(out / "runs" / run.name)
@@ -95,61 +85,48 @@ def do_run(run: Run, folder: Path, report: Report, film_turn: AbstractContextMan
     :param folder: its folder, ``OUT/runs/NAME``
     :param report: told about progress
     :param film_turn: held while a film is made: some graphics drivers hang with several processes
-    :raises ValueError: if the demonstrations are of another task, or hold a seed of the evaluation
+    :raises ValueError: if its environment has no bounded actions, or its demonstrations do not fit
     """
-    out = folder.parent.parent
+    out, learns_alone = folder.parent.parent, run.kind == "rl"
     discard_unfinished(folder)
     run.write(folder)
     if run.kind == "collect":
         collect_demonstrations(run, out, report)
         return
     earlier = read_finished(folder)
-    begun = _begin_rl(run, folder) if run.kind == "rl" else _begin_imitation(run, folder)
-    model = begun.model
-    training = Training(run, folder, begun.eval_env, begun.clock, report, begun.demos)
+    env = _make_env(run, run.n_envs, seed=run.seed) if learns_alone else None
+    most = 10 if learns_alone else _EVAL_ENVS[run.obs]
+    eval_env = _make_env(run, min(run.eval_episodes, most))
+    demonstrations = None if learns_alone else read_demonstrations(run, out, eval_env.action_space)
+    model, clock = _model(run, folder, env or demonstrations)
+    if demonstrations is not None:
+        what, spaces = str(run.demonstrations_path(out)), (eval_env.observation_space, eval_env.action_space)
+        check_same_spaces(*spaces, model.policy, what=what, whose=str(run.task_id))
+    training = Training(run, folder, eval_env, clock, report, len(demonstrations or ()))
     training.init_callback(model)
-    if run.kind == "rl" and not training.rows:
+    if learns_alone and not training.rows:
         training.evaluate()
-    left = run.steps - model.num_timesteps
-    if left > 0:
+    if (left := run.steps - model.num_timesteps) > 0:
         with contextlib.closing(configure(str(folder / f"log-{model.num_timesteps:09d}"), ["csv"])) as logger:
             model.set_logger(logger)
             model.learn(left, callback=training, reset_num_timesteps=False)
-    if training.amount > training.evaluated:  # all was trained, and the last evaluation did not come to its end
+    if training.amount > training.evaluated:  # an earlier process was killed in the last evaluation
         training.evaluate()
-    if run.kind == "imitation":
+    if demonstrations is not None:
         _keep_model_alone(model, folder)
     training.tell("film")
     with film_turn:
         film_error = _film(run, out, model) if run.video else None
+    times: tuple[float | None, float | None] = (None, None)
     if earlier is not None and earlier.amount == training.amount:
         times = (earlier.plan_ms, earlier.update_ms)
-    else:
+    elif env is not None:
         training.tell("measure")
-        times = (plan_ms(model, begun.env, carry=True), update_ms(model)) if begun.env else (None, None)
+        times = (plan_ms(model, env, carry=True), update_ms(model))
     write_text(folder / _FINISHED, json.dumps(asdict(Finished(training.amount, *times, film_error)), indent=2))
-    for env in (begun.env, begun.eval_env):
-        if env is not None:
-            env.close()
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """
-    What a run starts from.
-
-    :param model: the learner, new or from the newest checkpoint
-    :param clock: what earlier processes took
-    :param eval_env: environments of the evaluation
-    :param env: training environments, None in imitation
-    :param demos: number of demonstrations, 0 in reinforcement learning
-    """
-
-    model: Any
-    clock: Clock
-    eval_env: VecEnv
-    env: VecEnv | None = None
-    demos: int = 0
+    for each in (env, eval_env):
+        if each is not None:
+            each.close()
 
 
 def _make_env(run: Run, num_envs: int = 1, **keywords: Any) -> VecEnv:
@@ -158,56 +135,33 @@ def _make_env(run: Run, num_envs: int = 1, **keywords: Any) -> VecEnv:
     return env
 
 
-def _begin_rl(run: Run, folder: Path) -> _Begun:
-    env = _make_env(run, run.n_envs, seed=run.seed)
-    eval_env = _make_env(run, min(run.eval_episodes, 10))
-    method = get_method(run.method, run.obs)
-    checkpoint = newest_checkpoint(folder)
-    if checkpoint is not None:
-        model, clock = _restored(folder, checkpoint, method.learner(), device=run.device, env=env)
-        return _Begun(model, clock, eval_env, env)
-    note_session(folder)
-    model = method.build(env, seed=run.seed, device=run.device, hyperparameters=run.hyperparameters)
-    return _Begun(model, Clock(), eval_env, env)
-
-
-def _begin_imitation(run: Run, folder: Path) -> _Begun:
-    out = folder.parent.parent
-    env = _make_env(run, min(run.eval_episodes, _EVAL_ENVS[run.obs]))
-    assert isinstance(env.action_space, spaces.Box)  # it was checked
-    demonstrations = read_demonstrations(run, out, env.action_space)
-    model, clock = _imitation_model(run, folder, demonstrations)
-    what = f"{run.demonstrations_path(out)}"
-    check_same_spaces(env.observation_space, env.action_space, model.policy, what=what, whose=str(run.task_id))
-    return _Begun(model, clock, env, demos=len(demonstrations))
-
-
-def _imitation_model(run: Run, folder: Path, demonstrations: Demonstrations) -> tuple[ImitationAlgorithm, Clock]:
-    method = get_method(run.method, run.obs, "imitation")
-    if (folder / _MODEL).exists():
-        trained = method.learner().load(folder / _MODEL, device=run.device)
-        rows = read_rows(folder / "results.csv")
+def _model(run: Run, folder: Path, source: Any) -> tuple[Any, Clock]:
+    """
+    :param source: training environments, or demonstrations
+    :return: the learner, new or from the newest checkpoint, and what earlier processes took
+    """
+    assert run.kind != "collect"
+    method = get_method(run.method, run.obs, run.kind)
+    if (folder / _MODEL).exists():  # imitation that was trained to its end
+        trained, rows = method.learner().load(folder / _MODEL, device=run.device), read_rows(folder / "results.csv")
         return trained, Clock(trained.num_timesteps, *((rows[-1].wall_s, rows[-1].cpu_s) if rows else ()))
     checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
-        return _restored(folder, checkpoint, method.learner(), device=run.device, demonstrations=demonstrations)
+        what = {"env" if run.kind == "rl" else "demonstrations": source}
+        restored = load_checkpoint(checkpoint, method.learner(), device=run.device, **what)
+        record = restored.record
+        note_session(folder, record.agent_steps, restored.begins_anew)
+        return restored.model, Clock(record.agent_steps, record.wall_s, record.cpu_s)
     note_session(folder)
     base = None
     if run.base_run:
-        learner = get_method(run.base, run.obs, "imitation").learner()
+        learner = get_method(run.base, run.obs, run.kind).learner()
         base = learner.load(folder.parent / run.base_run / _MODEL, device=run.device)
     keywords: dict[str, Any] = dict(seed=run.seed, device=run.device, hyperparameters=run.hyperparameters)
-    return method.build(demonstrations, base_policy=base, **keywords), Clock()
+    return method.build(source, base_policy=base, **keywords), Clock()
 
 
-def _restored(folder: Path, checkpoint: Path, learner: type[BaseAlgorithm], **keywords: Any) -> tuple[Any, Clock]:
-    restored = load_checkpoint(checkpoint, learner, **keywords)
-    record = restored.record
-    note_session(folder, record.agent_steps, restored.begins_anew)
-    return restored.model, Clock(record.agent_steps, record.wall_s, record.cpu_s)
-
-
-def _keep_model_alone(model: ImitationAlgorithm, folder: Path) -> None:
+def _keep_model_alone(model: BaseAlgorithm, folder: Path) -> None:
     """Save the model so that a killed process leaves no half of it; nothing continues it."""
     unfinished = folder / f"unfinished-{_MODEL}"
     model.save(unfinished)
@@ -217,11 +171,7 @@ def _keep_model_alone(model: ImitationAlgorithm, folder: Path) -> None:
 
 
 def _film(run: Run, out: Path, model: BaseAlgorithm) -> str | None:
-    """
-    Film one episode, the first of the evaluation.
-
-    :return: None, or why there is no film: without OpenGL the run is still whole
-    """
+    """Film the first episode of the evaluation; tells why there is no film: without OpenGL the run is still whole."""
     try:
         env = _make_env(run, render_mode="rgb_array")
         record_video(model, env, film_path(out, run), seed=run.evaluation_seed, deterministic=not run.sample)

@@ -100,9 +100,9 @@ def test_sigterm_leaves_a_checkpoint_and_no_half_of_one(tmp_path, demos, monkeyp
         (run,) = plan_runs(asked(tmp_path / name, demos, methods=("bc",), eval_freq=10))
         folder = tmp_path / name / "runs" / run.name
         if name == "ended":
-            with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 14 steps"):
+            with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 13 gradient steps"):
                 do(run, tmp_path / name, lambda told: told.done == 13 and os.kill(os.getpid(), signal.SIGTERM))
-            assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000000014"]
+            assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000000013"]
             (folder / ".unfinished-1-checkpoint").mkdir()  # of a process that was killed while it wrote
             (folder / ".unfinished-1-checkpoint" / "model.zip").write_bytes(b"half")
         do(run, tmp_path / name)

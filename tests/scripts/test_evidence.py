@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from studies import drawing
 from studies.plan import read_plan
 from studies.queue import Places, Queue
-from studies.rows import COLUMNS, Row, add_rows, read_rows
+from studies.rows import COLUMNS, Row, _made, add_rows, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = "suite,task,obs,method,seed,frames,agent_steps,episode_return,success,wall_s,cpu_s,commit,settings"
@@ -166,6 +166,34 @@ def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, start, capsys)
     assert start(there, tmp_path / "elsewhere", "--hours", "0", "--import", str(away)).wait(timeout=100) == 0
     assert table(tmp_path / "there" / "tiny.csv") == table(tmp_path / "data" / "tiny.csv")
     assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/run.json"))
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (  # of commits before there was one table
+            dict(method="sac", frames="80", agent_steps="40", success="0.2500", dead_starts="1"),
+            dict(method="sac", frames=80, agent_steps=40, success=0.25, dead_starts=1),
+        ),
+        (
+            dict(method="difftori", base="bc", steps="40", episodes="8", successes="2", mean_return="-3.5"),
+            dict(method="difftori+bc", frames=0, agent_steps=40, success=0.25, dead_starts=None),
+        ),
+        (
+            dict(method="sac", base="", frames="80", steps="40", episodes="8", successes="", dead_starts="1"),
+            dict(method="sac", frames=80, agent_steps=40, success=None, dead_starts=1),
+        ),
+        (
+            dict(method="difftori", base="bc", frames="0", steps="40", episodes="8", successes="2", dead_starts=""),
+            dict(method="difftori+bc", frames=0, agent_steps=40, success=0.25, dead_starts=None),
+        ),
+    ],
+)
+def test_tables_of_older_commits_are_read_too(record, expected):
+    task = dict(suite="metaworld", task="reach", obs="state")
+    score = {} if "mean_return" in record else {"episode_return": "-3.5"}
+    made = _made({**task, "seed": "3", "wall_s": "1.5", "cpu_s": "1.25", **score, **record})
+    assert made == {**task, "seed": 3, "wall_s": 1.5, "cpu_s": 1.25, "episode_return": -3.5, **expected}
 
 
 def refused(capsys, plan, work, *arguments):
