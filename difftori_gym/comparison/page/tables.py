@@ -1,10 +1,11 @@
-"""The parts of the page that are there without its script. Everything that is not markup of ours is escaped."""
+"""The parts of the page that are there without its script. What is not markup of ours is escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from difftori_gym.comparison.page.numbers import Grouped, Json, estimate, rows_of, score_name, title
 from difftori_gym.comparison.page.records import Key, RunRecord
@@ -12,139 +13,82 @@ from difftori_gym.comparison.results import Row
 from difftori_gym.comparison.statistics import bootstrap
 
 
-def table(caption: str, header: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """
-    :param caption: what it shows
-    :param header: names of the columns
-    :param lines: the entry that a line is about, and its cells
-    :return: HTML
-    """
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join(
-        f'<tr data-entry="{escape(entry)}"><th scope="row">{escape(cells[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
-        + "</tr>\n"
-        for entry, cells in lines
-    )
+def _table(caption: str, lines: Mapping[str, Mapping[str, str]]) -> str:
+    """:param lines: cells by column, by the entry that they are about"""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in next(iter(lines.values())))
+    body = ""
+    for entry, cells in lines.items():
+        first, *others = map(escape, cells.values())
+        cells_text = "".join(f"<td>{cell}</td>" for cell in others)
+        body += f'<tr data-entry="{escape(entry)}"><th scope="row">{first}</th>{cells_text}</tr>\n'
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>'
         f"{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n"
     )
 
 
-def final_tables(grouped: Grouped, unfinished: Collection[Key], plan_ms: dict[Key, float]) -> str:
-    """
-    :param grouped: runs by group, entry and seed
-    :param unfinished: those of them that are not done
-    :param plan_ms: milliseconds per plan of runs whose rows have none
-    :return: HTML, a table per task
-    """
-    tables = []
+def final_tables(grouped: Grouped, unfinished: Collection[Key], plan_ms: Mapping[Key, float]) -> str:
+    """The newest evaluations, a table per task; ``plan_ms`` is of runs whose rows do not tell it."""
+    text = ""
     for group, entries in grouped.items():
-        score = score_name(rows_of(entries))
-        succeeds = score == "return" and any(row.success is not None for row in rows_of(entries))
-        lines = []
+        rows = rows_of(entries)
+        score, told = score_name(rows), any(row.success is not None for row in rows)
+        lines = {}
         for entry, seeds in entries.items():
             last = [run[-1] for run in seeds.values()]
-            done = sum((group, entry, row.seed) not in unfinished for row in last)
-            plans = [row.plan_ms or plan_ms.get((group, entry, row.seed)) for row in last]
-            amounts = sorted({row.amount for row in last})
-            cells = [
-                last[0].label,
-                f"{done} of {len(last)}",
-                " to ".join(f"{amount:,}" for amount in dict.fromkeys((amounts[0], amounts[-1]))),
-                interval(estimate(bootstrap([row.score for row in last]))),
-                *([_mean([row.success for row in last], ".2f")] if succeeds else []),
-                _mean([row.wall_s for row in last], ",.0f"),
-                _mean([row.cpu_s for row in last], ",.0f"),
-                _mean([row.score / row.cpu_s for row in last if row.cpu_s > 0], ".3g"),
-                _mean(plans, ".2f"),
-            ]
-            lines.append((entry, cells))
-        unit = next(iter(rows_of(entries))).unit
-        success = ["success"] if succeeds else []
-        header = [
-            "method",
-            "seeds done",
-            unit,
-            score,
-            *success,
-            "wall-clock s",
-            "processor s",
-            f"{score} per processor s",
-        ]
-        tables.append(
-            f'<div data-task="{escape(title(group))}">{table(title(group), [*header, "plan ms"], lines)}</div>'
-        )
-    return "".join(tables)
+            amounts = [row.amount for row in last]
+            lines[entry] = {
+                "method": last[0].label,
+                "seeds done": f"{sum((group, entry, seed) not in unfinished for seed in seeds)} of {len(seeds)}",
+                rows[0].unit: " to ".join(f"{amount:,}" for amount in dict.fromkeys((min(amounts), max(amounts)))),
+                score: interval(estimate(bootstrap([row.score for row in last]))),
+                **({"success": _mean([row.success for row in last], ".2f")} if told and score == "return" else {}),
+                "wall-clock s": _mean([row.wall_s for row in last], ",.0f"),
+                "processor s": _mean([row.cpu_s for row in last], ",.0f"),
+                f"{score} per processor s": _mean([row.score / row.cpu_s for row in last if row.cpu_s], ".3g"),
+                "plan ms": _mean([row.plan_ms or plan_ms.get((group, entry, row.seed)) for row in last], ".2f"),
+            }
+        text += f'<div data-task="{escape(title(group))}">{_table(title(group), lines)}</div>'
+    return text
 
 
-def overall_tables(aggregates: Sequence[Json], labels: dict[str, str]) -> str:
-    """
-    :param aggregates: see :func:`difftori_gym.comparison.page.numbers.overall`
-    :param labels: of entries
-    :return: HTML
-    """
-    header = ("method", "tasks", "runs", "interquartile mean", "score per processor hour")
-    return "".join(
-        table(
-            f"Aggregate scores, {each['kind']}",
-            header,
-            [
-                (
-                    entry,
-                    [
-                        labels[entry],
-                        str(len(each["tasks"])),
-                        str(method["runs"]),
-                        interval(method["iqm"], ".3f"),
-                        f"{method['per_hour']:.3g}",
-                    ],
-                )
-                for entry, method in each["methods"].items()
-            ],
-        )
-        for each in aggregates
-    )
+def overall_tables(aggregates: Sequence[Json], labels: Mapping[str, str]) -> str:
+    """Aggregate scores."""
+    text = ""
+    for each in aggregates:
+        lines = {
+            entry: {
+                "method": labels[entry],
+                "tasks": str(len(each["tasks"])),
+                "runs": str(method["runs"]),
+                "interquartile mean": interval(method["iqm"], ".3f"),
+                "score per processor hour": _mean([method["per_hour"]], ".3g"),
+            }
+            for entry, method in each["methods"].items()
+        }
+        text += _table(f"Aggregate scores, {each['kind']}", lines)
+    return text
 
 
-def run_list(records: Sequence[RunRecord], newest: dict[Key, Row]) -> str:
-    """
-    :param records: all runs
-    :param newest: their newest evaluations
-    :return: HTML, what is to be known about each run
-    """
-    return "".join(_run(record, newest.get(record.key) if record.key else None) for record in records)
-
-
-def _run(record: RunRecord, row: Row | None) -> str:
+def run_text(record: RunRecord, row: Row | None) -> str:
+    """What is to be known about a run; ``row`` is its newest evaluation."""
     scored = f"{score_name([row])} {row.score:.1f} at {row.amount:,} {row.unit}" if row else ""
-    told = "; ".join(filter(None, (record.progress if record.state != "done" else "", scored)))
-    parts = [_block("Traceback", record.traceback)]
+    told = "; ".join(filter(None, ("" if record.state == "done" else record.progress, scored)))
+    text = _block("Traceback", record.traceback)
     if record.film:
-        parts.append(f'<p><a href="{escape(film_address(record))}">film of its final policy</a></p>')
+        text += f'<p><a href="{escape(quote(record.film))}">film of its final policy</a></p>'
     elif record.film_error:
-        parts.append(f"<p>No film: {escape(record.film_error)}</p>")
-    parts.append(_block("The command that repeats it", record.command))
+        text += f"<p>No film: {escape(record.film_error)}</p>"
+    text += _block("The command that repeats it", record.command)
     for session in record.sessions:
-        versions = ", ".join(f"{name} {version}" for name, version in dict(session.get("versions", {})).items())
-        text = f"{session.get('started')} on {session.get('machine')}, commit {session.get('commit')}: {versions}"
-        parts.append(f"<p>{escape(text)}</p>")
-    parts.append(_block("Settings", record.settings))
+        versions = ", ".join(f"{name} {version}" for name, version in session["versions"].items())
+        place = f"{session['started']} on {session['machine']}, commit {session['commit']}: {versions}"
+        text += f"<p>{escape(place)}</p>"
     return (
         f'<details id="run-{escape(record.name)}" data-state="{record.state}"><summary>{escape(record.name)} '
-        f'<span class="state">{record.state}</span> {escape(told)}</summary>{"".join(parts)}</details>\n'
+        f'<span class="state">{record.state}</span> {escape(told)}</summary>{text}'
+        f"{_block('Settings', record.settings)}</details>\n"
     )
-
-
-def film_address(record: RunRecord) -> str:
-    """
-    :param record: a run with a film
-    :return: where it lies, as part of an address
-    """
-    from urllib.parse import quote
-
-    return quote(record.film)
 
 
 def _block(heading: str, text: str) -> str:
@@ -152,11 +96,7 @@ def _block(heading: str, text: str) -> str:
 
 
 def interval(value: Sequence[float | None], form: str = ".1f") -> str:
-    """
-    :param value: a statistic and the ends of its interval
-    :param form: of numbers
-    :return: text
-    """
+    """A statistic and the ends of its interval as text."""
     middle, low, high = ("-" if each is None else format(each, form) for each in value)
     return middle if low == "-" else f"{middle} [{low}, {high}]"
 

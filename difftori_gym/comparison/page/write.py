@@ -12,10 +12,11 @@ from datetime import datetime, timezone
 from html import escape
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.page import numbers, tables
-from difftori_gym.comparison.page.records import STATES, Key, RunRecord, read_records
+from difftori_gym.comparison.page.records import STATES, RunRecord, read_records
 from difftori_gym.comparison.results import Row, group_rows
 
 _logger = logging.getLogger(__name__)
@@ -45,15 +46,15 @@ def write_page(
     :param reload_s: an open page reloads after that many seconds while runs go on
     :return: the page; None, told once in the log, if plotly is not installed
     """
-    bundle = _plotly()
-    if bundle is None:
+    plotly = _plotly()
+    if plotly is None:
         return None
     records = read_records(out, running, waiting, died or {})
     grouped = group_rows(rows)
     unfinished = {record.key for record in records if record.key and record.state != "done"}
-    done = numbers.without(grouped, unfinished)
     fullest = sorted(grouped.values(), key=len, reverse=True)  # a task that lacks methods does not change their order
     labels = {row.entry: row.label for entries in fullest for row in numbers.rows_of(entries)}
+    overall = numbers.overall(grouped, unfinished)
     now = datetime.now(timezone.utc)
     data = {
         "written": now.timestamp() * 1000,
@@ -61,26 +62,28 @@ def write_page(
         "reload": reload_s * 1000,
         "labels": labels,
         "panels": numbers.panels(grouped, published=published),
-        "overall": numbers.overall(done),
+        "overall": overall,
         "differences": numbers.differences(grouped, labels),
-        "films": _films(records, labels),
+        "films": _films(records, list(labels)),
     }
-    newest: dict[Key, Row] = {(row.group, row.entry, row.seed): row for row in rows}
+    newest = {(row.group, row.entry, row.seed): row for each in grouped.values() for row in numbers.rows_of(each)}
     plan_ms = {record.key: record.plan_ms for record in records if record.key and record.plan_ms is not None}
-    template = resources.files(__package__).joinpath("templates")
+    states = Counter(record.state for record in records)
+    runs = [f"{len(records)} runs", *(f"{states[state]} {state}" for state in STATES if states[state])]
+    templates = resources.files(__package__).joinpath("templates")
+    page, css, js = (templates.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     parts = {
-        "css": template.joinpath("page.css").read_text(encoding="utf-8"),
-        "js": template.joinpath("page.js").read_text(encoding="utf-8"),
-        "plotly": bundle,
+        "css": css,
+        "js": js,
+        "plotly": plotly,
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "written": now.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "counts": _counts(records, labels, len(grouped)),
+        "counts": ", ".join((f"{len(labels)} methods", f"{len(grouped)} tasks", *runs)),
         "final": tables.final_tables(grouped, unfinished, plan_ms),
-        "overall": tables.overall_tables(data["overall"], labels),
-        "runs": tables.run_list(records, newest),
+        "overall": tables.overall_tables(overall, labels),
+        "runs": "".join(tables.run_text(each, newest.get(each.key) if each.key else None) for each in records),
         "commands": escape("\n".join(commands)),
     }
-    page = template.joinpath("page.html").read_text(encoding="utf-8")
     path = out / "report.html"
     # In one pass: what is filled in is not looked at again.
     write_text(path, re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page))
@@ -89,7 +92,7 @@ def write_page(
 
 @functools.cache
 def _plotly() -> str | None:
-    """:return: plotly's script, None if it is not installed"""
+    """The script of plotly, of which its package has the full bundle only; None if it is not installed."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -98,22 +101,14 @@ def _plotly() -> str | None:
     return str(get_plotlyjs())
 
 
-def _counts(records: Sequence[RunRecord], labels: Mapping[str, str], tasks: int) -> str:
-    states = Counter(record.state for record in records)
-    runs = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    return escape(f"{len(labels)} methods, {tasks} tasks, {len(records)} runs: {runs}")
-
-
-def _films(records: Sequence[RunRecord], labels: Mapping[str, str]) -> list[numbers.Json]:
-    """:return: films by task and seed, which is what their starts depend on"""
+def _films(records: Sequence[RunRecord], order: Sequence[str]) -> list[numbers.Json]:
+    """Films by task and seed, which is what their starts depend on."""
     starts: dict[str, list[numbers.Json]] = {}
     for record in records:
         if record.film and record.key:
             group, entry, seed = record.key
-            film = {"entry": entry, "address": tables.film_address(record)}
+            film = {"entry": entry, "address": quote(record.film)}
             starts.setdefault(f"{numbers.title(group)}, seed {seed}", []).append(film)
-    order = list(labels)
-    return [
-        {"start": start, "films": sorted(films, key=lambda film: order.index(film["entry"]))}
-        for start, films in sorted(starts.items())
-    ]
+    for films in starts.values():
+        films.sort(key=lambda film: order.index(film["entry"]))
+    return [{"start": start, "films": starts[start]} for start in sorted(starts)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from difftori_gym.comparison.page import numbers
-from difftori_gym.comparison.page.aggregates import aggregate, performance_profile, probability_of_improvement
+from difftori_gym.comparison.page.aggregates import aggregate, probability_of_improvement, share_above
 from difftori_gym.comparison.results import group_rows
 
 LABELS = {"difftori": "DiffTORI", "tdmpc": "TD-MPC", "sac": "SAC"}
@@ -25,7 +25,7 @@ def test_values_are_those_of_rliable():
     assert probability_of_improvement(by_task(ONE), by_task(OTHER)).value == pytest.approx(expected)
     thresholds = np.linspace(0, 1, 11)
     profiles, _ = library.create_performance_profile({"one": ONE}, thresholds, reps=10)
-    assert [each.value for each in performance_profile(by_task(ONE), thresholds)] == pytest.approx(profiles["one"])
+    assert [share_above(at, by_task(ONE)).value for at in thresholds] == pytest.approx(profiles["one"])
 
 
 def test_intervals_are_those_of_rliable():
@@ -46,7 +46,7 @@ def test_tasks_may_have_different_numbers_of_runs():
 
 def test_only_tasks_that_all_methods_have_count(rows):
     rows = [row for row in rows if (row.task, row.method) != ("cheetah-run", "sac")]
-    (overall,) = numbers.overall(group_rows(rows))
+    (overall,) = numbers.overall(group_rows(rows), ())
     assert len(overall["tasks"]) == 2
     assert {name: method["runs"] for name, method in overall["methods"].items()} == {
         "difftori": 4,
@@ -54,14 +54,14 @@ def test_only_tasks_that_all_methods_have_count(rows):
         "sac": 4,
     }
     rows = [row for row in rows if row.method != "sac" or row.task == "hopper-stand"]
-    (overall,) = numbers.overall(group_rows(rows))  # with SAC one task would be left
+    (overall,) = numbers.overall(group_rows(rows), ())  # with SAC one task would be left
     assert set(overall["methods"]) == {"difftori", "tdmpc"}
     assert len(overall["tasks"]) == 3
 
 
 def test_returns_without_a_common_scale_are_not_pooled(evaluation):
     rows = [evaluation(task, suite="gymnasium", seed=seed) for task in ("Hopper-v5", "Ant-v5") for seed in (0, 1)]
-    assert numbers.overall(group_rows(rows)) == []
+    assert numbers.overall(group_rows(rows), ()) == []
 
 
 def test_success_is_a_scale(evaluation):
@@ -72,14 +72,14 @@ def test_success_is_a_scale(evaluation):
         for method, successes in (("bc", 3), ("mip", 9))
         for seed in (0, 1)
     ]
-    (overall,) = numbers.overall(group_rows(rows))
+    (overall,) = numbers.overall(group_rows(rows), ())
     assert overall["methods"]["mip"]["iqm"] == [0.9, 0.9, 0.9]
     assert overall["better"]["mip"]["bc"] == [1.0, 1.0, 1.0]
 
 
 def test_score_against_processor_time_is_the_newest_until_then(rows):
     rows = [row for row in rows if row.method == "sac"]
-    (overall,) = numbers.overall(group_rows(rows))
+    (overall,) = numbers.overall(group_rows(rows), ())
     reached = [score for score, _, _ in overall["methods"]["sac"]["reached"]]
     assert overall["seconds"][-1] == 10.0
     assert reached[-1] == overall["methods"]["sac"]["iqm"][0]
