@@ -18,9 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from difftori_gym.comparison.engines import Progress
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.run_record import FILE, Run
+from difftori_gym.comparison.training import do_run
 
 try:
     import fcntl
@@ -90,13 +93,9 @@ def main(arguments: list[str]) -> int:
     (folder / "traceback.txt").unlink(missing_ok=True)
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, _interrupt)
-    import torch
-
-    from difftori_gym.comparison.training import do_run
-
-    torch.set_num_threads(1)
     report = ProgressWriter(folder)
     try:
+        torch.set_num_threads(1)
         do_run(run, folder, report, film_turn(folder.parent.parent / "film.lock"))
     except KeyboardInterrupt as ended:
         sys.stderr.write(f"{ended}\n")

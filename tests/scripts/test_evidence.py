@@ -196,6 +196,18 @@ def test_tables_of_older_commits_are_read_too(record, expected):
     assert made == {**task, "seed": 3, "wall_s": 1.5, "cpu_s": 1.25, "episode_return": -3.5, **expected}
 
 
+def test_engines_reach_the_cells():
+    def told(*words):
+        return evidence.engine_arguments(evidence.parse_arguments(["run", *words]))
+
+    assert told() == []
+    assert told("--engine", "ray", "--cpus-per-run", "2") == ["--engine", "ray", "--cpus-per-run", "2.0"]
+    assert told("--engine", "slurm", "--slurm", "partition=a", "time=5") == [
+        *("--engine", "slurm"),
+        *("--slurm", "partition=a", "time=5"),
+    ]
+
+
 def refused(capsys, plan, work, *arguments):
     assert evidence.main(["--plan", str(plan), "--work", str(work), *(arguments or ["status"])]) == 2
     said = capsys.readouterr().err
