@@ -113,9 +113,9 @@ function drawCurves() {
       const hovertemplate = `%{y:.1f} at %{x:,.0f}<br>${entity(source)}`;
       traces.push({ name: entity(name), meta: "published", x, y, mode: "lines", line: { color, dash, width: 1.2 }, hovertemplate });
       swatch(notes[at], color, dash, "");
-      notes[at].append(` ${name} `);
+      notes[at].append(` ${name}, `);
     });
-    if (lines.length) notes[at].append(`Sources: ${[...new Set(lines.map((each) => each.source))].join("; ")}.`);
+    if (lines.length) notes[at].append(`sources: ${[...new Set(lines.map((each) => each.source))].join("; ")}.`);
     const xaxis = named(AXES[chosen.axis] ?? panel.unit);
     draw(plots[at], "Learning curves of " + panel.title, traces, { uirevision: chosen.axis, xaxis, yaxis: named(panel.score) });
   });
