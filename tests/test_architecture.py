@@ -103,6 +103,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("zoo",),
     "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
+    "plotly": ("comparison.page",),
     "onnx": ("exports.onnx", "exports.export_onnx"),
     "ray": ("comparison.engines.ray", "comparison.engines.node"),
     "submitit": ("comparison.engines.slurm", "comparison.engines.node"),
