@@ -36,7 +36,6 @@ from difftori_gym.baselines.methods import METHODS, SIZES, STEPS
 from difftori_gym.comparison import ComparisonSettings, Run, compare, plan_runs
 from difftori_gym.comparison.engines import add_engine_arguments, engine_from
 from difftori_gym.comparison.exporting import export_runs
-from difftori_gym.comparison.folder_lock import FolderHeldError
 from difftori_gym.comparison.progress import ProgressBars
 from difftori_gym.comparison.settings import json_object
 
@@ -194,7 +193,7 @@ def carry_out(
     try:
         with ProgressBars(console) as display:
             failures = compare(settings, runs, display, command, engine)
-    except FolderHeldError as error:
+    except ValueError as error:  # another comparison holds the folder, no cluster answers
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

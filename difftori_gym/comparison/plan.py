@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from difftori_gym.learning import spaces
 _logger = logging.getLogger(__name__)
 
 _EPISODE_STEPS = 1000
+_HORIZONS = (1, 2, 3, 4, 5, 8)
+_LATENT_DIM = 64  # the released code's; the small preset has none
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ def _entries(settings: ComparisonSettings) -> list[Entry]:
         return [Entry(get_method(name, settings.obs).name) for name in settings.methods]
     bases = settings.base or ("bc",)
     methods = [get_method(name, settings.obs, "imitation") for name in settings.methods]
-    entries = [base_entry(name) for name in bases] if any(method.needs_base for method in methods) else []
+    entries = [_base_entry(name) for name in bases] if any(method.needs_base for method in methods) else []
     for method in methods:
         own = [Entry(method.name, base) for base in bases] if method.needs_base else [Entry(method.name)]
         entries += [entry for entry in own if entry not in entries]
     return entries
 
 
-def base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
+def _base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
     """
     :return: entry of a base policy
     :raises ValueError: if its method needs a base itself
@@ -224,3 +226,55 @@ def _check_device(device: str) -> None:
         raise ValueError(f"--device must be auto, cpu or cuda, got {device!r}.") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch finds no CUDA device here. Use --device auto or cpu.")
+
+
+def _start(base: str) -> list[Entry]:
+    """:return: the base policy, and DiffTORI started from it, from zero and at random"""
+    return [
+        _base_entry(base),
+        Entry("difftori", base, "start=base_policy"),
+        Entry("difftori", "", "start=zero", dict(planner_kwargs=dict(init="zero"))),
+        Entry("difftori", "", "start=random", dict(planner_kwargs=dict(init="random"))),
+    ]
+
+
+def _horizon(base: str) -> list[Entry]:
+    """
+    One base policy, with the longest horizon, serves all, which take its first actions. One action is executed per
+    plan, so that horizons differ in nothing else.
+    """
+    one = dict(n_action_steps=1)
+    return [
+        _base_entry(base, dict(one, horizon=max(_HORIZONS))),
+        *(Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in _HORIZONS),
+    ]
+
+
+def _latent(base: str) -> list[Entry]:
+    """:return: the base policy, and DiffTORI with and without a latent"""
+    return [
+        _base_entry(base),
+        Entry("difftori", base, "latent=on", dict(latent_dim=_LATENT_DIM)),
+        Entry("difftori", base, "latent=off", dict(latent_dim=0)),
+    ]
+
+
+#: Entries of an ablation, given the method of the base policy.
+ABLATIONS: dict[str, Callable[[str], list[Entry]]] = {"start": _start, "horizon": _horizon, "latent": _latent}
+
+
+def plan_ablation(name: str, settings: ComparisonSettings) -> list[Run]:
+    """
+    :param name: ``start``, ``horizon`` or ``latent``
+    :param settings: tasks, seeds, demonstrations; its base is used, its methods are not
+    :return: the runs, see :func:`plan_runs`
+    :raises ValueError: on an unknown ablation, several bases, reinforcement learning, and as there
+    """
+    if name not in ABLATIONS:
+        raise ValueError(f"Unknown ablation {name!r}. Choices: {', '.join(ABLATIONS)}.")
+    if not settings.imitates:
+        raise ValueError("an ablation needs --demos NUMBER, --demos-from PATH, or both, got neither.")
+    base, *others = settings.base or ("bc",)
+    if others:
+        raise ValueError(f"an ablation has one --base, got {', '.join((base, *others))}.")
+    return plan_runs(settings, ABLATIONS[name](base))

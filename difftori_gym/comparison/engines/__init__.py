@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
 
@@ -24,6 +25,7 @@ _ONLY_FOR = {"address": "ray", "cpus_per_run": "ray", "gpus_per_run": "ray", "st
 class EngineOptions:
     """
     :param jobs: local: processes side by side
+    :param out: ray, slurm: folder of the results
     :param address: ray: ``auto`` or ``HOST:PORT`` of a cluster, None to start one on this machine
     :param cpus_per_run: ray: processors that a run takes, default 1
     :param gpus_per_run: ray: GPUs that a run takes, or a part of one, default 0
@@ -32,6 +34,7 @@ class EngineOptions:
     """
 
     jobs: int = 1
+    out: Path = Path()
     address: str | None = None
     cpus_per_run: float | None = None
     gpus_per_run: float | None = None
@@ -56,11 +59,18 @@ def make_engine(name: str, options: EngineOptions) -> Engine:
         from difftori_gym.comparison.engines.local import LocalEngine
 
         return LocalEngine(options.jobs)
-    raise ValueError(f"--engine {name} is not there yet.")
+    if name == "ray":
+        from difftori_gym.comparison.engines.ray import RayEngine
+
+        cpus = 1.0 if options.cpus_per_run is None else options.cpus_per_run
+        return RayEngine(options.out, options.address, cpus, options.gpus_per_run or 0.0, options.storage)
+    from difftori_gym.comparison.engines.slurm import SlurmEngine
+
+    return SlurmEngine(options.out, options.slurm)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """:param parser: of a program that has ``--jobs``"""
+    """:param parser: of a program that has ``--jobs`` and ``--out``"""
     add = parser.add_argument_group("where runs run").add_argument
     add("--engine", default="local", help=f"one of {', '.join(ENGINES)}, default: local")
     add("--address", help="ray: auto or HOST:PORT of a cluster; default: one is started on this machine")
@@ -72,7 +82,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def engine_from(values: argparse.Namespace) -> Engine:
     """
-    :param values: of a parser with :func:`add_engine_arguments` and ``--jobs``
+    :param values: of a parser with :func:`add_engine_arguments`, ``--jobs`` and ``--out``
     :return: the engine asked for, as of :func:`make_engine`
     """
     slurm = {}
@@ -81,5 +91,5 @@ def engine_from(values: argparse.Namespace) -> Engine:
         if not (key and equals and value):
             raise ValueError(f"--slurm needs KEY=VALUE, such as partition=gpu, got {text!r}.")
         slurm[key] = value
-    names = ("jobs", "address", "cpus_per_run", "gpus_per_run", "storage")
+    names = ("jobs", "out", "address", "cpus_per_run", "gpus_per_run", "storage")
     return make_engine(values.engine, EngineOptions(slurm=slurm, **{name: getattr(values, name) for name in names}))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -61,33 +63,32 @@ class Event:
     told: str = ""
 
 
-class Engine(Protocol):
-    """Where jobs run. Used inside a ``with`` block; at its end no job is left."""
+class Engine(AbstractContextManager["Engine"], ABC):
+    """Where jobs run. Used inside a ``with`` block, which raises ValueError if no job could run; it leaves no job."""
 
-    @property
-    def slots(self) -> int | None:
-        """Jobs worth submitting at once, None for any number."""
-        ...
+    #: Jobs worth submitting at once, None for any number.
+    slots: int | None = None
+    #: Seconds between two looks.
+    look_s = 0.2
 
+    @abstractmethod
     def submit(self, job: Job) -> None:
         """Start a job now or as soon as there is room."""
-        ...
+
+    @abstractmethod
+    def look(self) -> list[Event]:
+        """:return: what happened since the last call, in order"""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Interrupt all jobs, give them three minutes to write their checkpoints, then end them."""
 
     def watch(self, timeout_s: float) -> list[Event]:
         """
-        :param timeout_s: seconds to wait at most when nothing has happened
-        :return: what happened since the last call, in order
+        :param timeout_s: seconds to wait at most while nothing happens
+        :return: as of :meth:`look`
         """
-        ...
-
-    def cancel(self) -> None:
-        """Interrupt all jobs, give them three minutes to write their checkpoints, then end them."""
-        ...
-
-    def __enter__(self) -> Engine:
-        """:raises ValueError: if no job could run, in one line"""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+        deadline = time.monotonic() + timeout_s
+        while not (events := self.look()) and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(self.look_s, left))
+        return events

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from types import TracebackType
+from typing import Any
 
-from difftori_gym.comparison.engines.jobs import Event, Job, Progress
+from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
 from difftori_gym.comparison.engines.process import ProgressFile, end, start
 
-_LOOK_S = 0.05
 
-
-class LocalEngine:
+class LocalEngine(Engine):
     """
     :param jobs: processes side by side
     :raises ValueError: if that is less than 1
     """
+
+    look_s = 0.05
 
     def __init__(self, jobs: int) -> None:
         if jobs < 1:
@@ -25,23 +24,14 @@ class LocalEngine:
         self._running: dict[str, tuple[subprocess.Popen[bytes], ProgressFile]] = {}
         self._events: list[Event] = []
 
-    def __enter__(self) -> LocalEngine:
-        return self
-
     def submit(self, job: Job) -> None:
         """Start a job now."""
         progress = ProgressFile(job.folder)
         self._running[job.name] = start(job.command, job.folder), progress
         self._events.append(Event(job.name, "started"))
 
-    def watch(self, timeout_s: float) -> list[Event]:
+    def look(self) -> list[Event]:
         """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
-        deadline = time.monotonic() + timeout_s
-        while not (events := self._look()) and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(_LOOK_S, left))
-        return events
-
-    def _look(self) -> list[Event]:
         events, self._events = self._events, []
         for name, (process, progress) in list(self._running.items()):
             exit_code = process.poll()
@@ -56,8 +46,6 @@ class LocalEngine:
         """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         end(process for process, _ in self._running.values())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         end((process for process, _ in self._running.values()), grace_s=0.0)
         self._running.clear()

@@ -19,9 +19,11 @@ GRACE_S = 180.0
 # Read by the numeric libraries when they are imported. Several threads per run make runs side by side slower.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
-# Becomes the command after it has asked for SIGKILL (9) at the death of its parent (1: PR_SET_PDEATHSIG).
+# Becomes the command after it has asked for SIGKILL (9) at the death of its parent (1: PR_SET_PDEATHSIG). Before a time
+# limit, Slurm sends SIGUSR2 to all processes of a job; the one that looks after the run answers it.
 _LEASH = """
-import ctypes, os, sys
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(1, 9)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)

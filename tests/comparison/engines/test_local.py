@@ -148,6 +148,7 @@ with LocalEngine(1) as engine:
 def chosen(*arguments: str):
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("results"))
     add_engine_arguments(parser)
     return engine_from(parser.parse_args(arguments))
 
