@@ -61,7 +61,12 @@ PLANNER_LAYERS: Layers = {
 # A quarter less time at the same returns (docs/lab.md): the prior every second time, as in TD3, and the policy gradient
 # through the last iteration.
 DIFFTORI: Hyperparameters = dict(PLANNER, policy_delay=2, planner_kwargs=dict(backward_num_iterations=1))
-DIFFTORI_LAYERS = merged(PLANNER_LAYERS, {key: dict(pg_batch_size=32) for key in ("pixels", "pointcloud")})
+DIFFTORI_LAYERS = merged(
+    PLANNER_LAYERS,
+    # More return per frame, twice as much where forces are among the observations (docs/lab.md).
+    {"dm_control/*": dict(policy_kwargs=dict(norm_obs=True))},
+    {key: dict(pg_batch_size=32, policy_kwargs=dict(norm_obs=False)) for key in ("pixels", "pointcloud")},
+)
 
 # All as published but for the size of the networks, which a CPU trains, and the memory.
 TDMPC2: Hyperparameters = dict(buffer_size=100_000, policy_kwargs=dict(size="small"))
