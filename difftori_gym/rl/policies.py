@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from difftori_gym.models import (
     LatentEncoder,
     LatentModel,
     ObservationNorm,
+    rollout_prior,
 )
 from difftori_gym.rl.captured_plan import captured_plan, records_plans
 from difftori_gym.rl.exploration import executed_action
 from difftori_gym.rl.images import has_images, preprocessed
 from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
-from difftori_gym.trajopt import Solution
+from difftori_gym.trajopt import SampledSolution, Solution
 
 PlanState = tuple[np.ndarray, ...]
 
@@ -148,6 +150,9 @@ class DiffTORIPolicy(BasePolicy):
         self.planner = planner or Planner()
         self.horizon = horizon
         self.exploration_std = exploration_std
+        #: how far actions of a plan may be from the prior's, in each dimension; None for any distance. The algorithm
+        #: moves it, after demonstrations; it is not part of a policy's file
+        self.prior_radius: float | None = None
         self.image_shift = image_shift
         self.slow_targets = has_images(observation_space) if slow_targets is None else slow_targets
         self.layer_norm = layer_norm
@@ -243,6 +248,18 @@ class DiffTORIPolicy(BasePolicy):
         :param generator: randomness; one with a fixed seed if None, so that the plan is a function of its arguments
         :return: the solution; ``values`` is the return the model expects
         """
+        solution = self._solve(observation, previous, generator)
+        return solution if self.prior_radius is None else self._near_prior(solution, observation, self.prior_radius)
+
+    @torch.no_grad()
+    def _near_prior(self, solution: Solution, observation: PyTorchObs, radius: float) -> Solution:
+        """The plan with its actions brought this near to those of the prior; ``values`` stay those of the plan."""
+        prior = rollout_prior(self.model, self.encode(observation), solution.best_actions.shape[1])
+        names = ("actions", "best_actions", *(["mean"] if isinstance(solution, SampledSolution) else []))
+        near = {name: prior + (getattr(solution, name) - prior).clamp(-radius, radius) for name in names}
+        return replace(solution, **near)
+
+    def _solve(self, observation: PyTorchObs, previous: Tensor | None, generator: torch.Generator | None) -> Solution:
         with torch.no_grad():
             if (generator is None or self.planner.optimizer.num_starts == 1) and self._records_plans():
                 key = (self.planner, self.horizon, self.model.episodic, self.training)
