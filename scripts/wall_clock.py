@@ -1,11 +1,11 @@
 """
 When a planner pays: processor seconds to a share of the best return, by task and method, from rows of studies.
 
-    python scripts/wall_clock.py fifteen norm_obs norm_obs_cheap others
+    python scripts/wall_clock.py fifteen norm_obs norm_obs_cheap
 
 Prints a table. The best return of a task is the highest evaluation of any method and seed in these rows; the time is
 that of the first evaluation which reaches the share, averaged over the seeds that do, and is left empty where one does
-not. A method that several of the studies have is taken from the last one.
+not. What several of the studies have is taken from the last one. Tasks that not all methods have are left out.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
     print(f"|---|---|{'---|' * len(methods)}")
     for task in dict.fromkeys(task for task, _ in curves):
         mine = {method: curves[task, method] for method in methods if (task, method) in curves}
-        if len(mine) < 2:
-            continue  # nothing to compare with
+        if len(mine) < len(methods):
+            continue
         best = max(value for seeds in mine.values() for curve in seeds.values() for value, _ in curve)
         cells = []
         for method in methods:
