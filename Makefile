@@ -54,7 +54,7 @@ COVERAGE_CORE := $(shell "$(PYTHON)" -c 'import sys; print("sysmon" if sys.versi
 endif
 export COVERAGE_CORE
 
-.PHONY: help venv system compare test test-numpy2 lint typecheck docs bench constraints clean
+.PHONY: help venv system browser compare test test-numpy2 lint typecheck docs bench constraints clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -63,6 +63,9 @@ venv: system $(STAMP)
 
 system:
 	@sh scripts/system_packages.sh
+
+browser:
+	@sh scripts/system_packages.sh browser
 
 # torch first: the set-up of theseus-ai imports it.
 $(STAMP): pyproject.toml constraints.txt
@@ -80,7 +83,7 @@ compare: venv
 	OMP_NUM_THREADS=1 $(BIN)/python examples/compare.py --methods $(METHODS) --tasks $(TASKS) --seeds $(SEEDS) \
 		--frames $(FRAMES) --obs $(OBS) --jobs $(JOBS) --out $(OUT) $(COMPARE_ARGS)
 
-test: lint typecheck docs test-numpy2
+test: browser lint typecheck docs test-numpy2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) $(COVERAGE) $(TEST_ARGS)
 
 # Part of the tests, when part of them is asked for, needs no second environment.

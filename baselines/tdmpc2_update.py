@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..learning.running_means import RunningMeans
+from ..rl.demonstrated_batch import DemonstratedBatch
 from ..rl.images import augmented
 from ..rl.losses import LossCoefficients, ModelLoss, Returns, n_step_returns
 from ..rl.sequence_buffer import SequenceBatch, flatten_time
-from ..rl.update import UpdateSettings, descend
+from ..rl.update import UpdateSettings, descend, with_cloning, with_encoder_cloning
 from .tdmpc2_networks import TDMPC2Model, TwoHotCritic
 from .tdmpc2_policies import TDMPC2Policy
 
@@ -193,19 +194,21 @@ class TDMPC2Updater:
             noise=self._noise(batch.rewards.shape),
             members=two_of(policy.n_critics),
         )
-        loss = model_loss(policy.model, policy.encoder(observations), batch, next_z, values, settings.coefficients)
+        z0 = policy.encoder(observations)
+        loss = model_loss(policy.model, z0, batch, next_z, values, settings.coefficients)
+        loss = with_encoder_cloning(policy.model, loss, z0, batch)
         norm = descend(policy.optimizer, self._parameters, loss.total, settings.max_grad_norm)
         for name in ("reward", "value", "consistency", "termination"):
             self.means.add(f"{name}_loss", getattr(loss, name))
         self.means.add("value_target", values.mean())
         self.means.add("model_grad_norm", norm)
         if n_updates % settings.policy_delay == 0:
-            self._update_prior(loss, batch.weights)
+            self._update_prior(loss, batch)
         if n_updates % settings.target_update_interval == 0:
             self._update_targets()
         return loss.td_error
 
-    def _update_prior(self, rollout: ModelLoss, weights: Tensor) -> None:
+    def _update_prior(self, rollout: ModelLoss, batch: SequenceBatch) -> None:
         policy, settings = self.policy, self.settings
         model, shape = policy.model, rollout.mask.shape
         z = rollout.latents.flatten(0, 1)
@@ -216,12 +219,14 @@ class TDMPC2Updater:
             values,
             drawn.entropy.view(shape),
             rollout.mask,
-            weights,
+            batch.weights,
             scale=policy.value_scale.value,
             entropy_coef=settings.entropy_coef,
             action_dim=model.action_dim,
             rho=settings.coefficients.rho,
         )
+        if isinstance(batch, DemonstratedBatch):
+            loss = with_cloning(model, loss, rollout, batch, settings, self.means)
         descend(policy.pi_optimizer, self._prior_parameters, loss, settings.max_grad_norm)
         self.means.add("pi_loss", loss.detach())
         self.means.add("pi_entropy", drawn.entropy.detach().mean())

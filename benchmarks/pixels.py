@@ -48,7 +48,7 @@ def pixels() -> gym.Env[Any, np.ndarray]:
 
 def difftori(env: gym.Env[Any, np.ndarray], batch_size: int, horizon: int, slow_targets: bool) -> DiffTORI:
     """After one update at full horizon, so that no network is still at its starting point."""
-    settings = METHODS["difftori"].hyperparameters(TASK, obs="pixels")
+    settings = METHODS["rl"]["difftori"].hyperparameters(TASK, obs="pixels")
     settings.update(batch_size=batch_size, horizon=horizon, buffer_size=500, learning_starts=30, schedule_steps=0)
     settings["policy_kwargs"] = {**settings["policy_kwargs"], "slow_targets": slow_targets}
     model = DiffTORI("CnnPolicy", env, seed=0, device="cpu", **settings).learn(30)

@@ -84,7 +84,7 @@ def load_case(run: Path, num_states: int) -> Case:
     :param num_states: N
     :return: the newest model in it, with states of its own episodes
     """
-    arguments = json.loads((run / "args.json").read_text(encoding="utf-8"))
+    arguments = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
     model = DiffTORI.load(max(run.glob("checkpoint-*")) / "model.zip", device="cpu")
     env = make_env(f"{arguments['suite']}/{arguments['task']}", seed=0)
     observations, done = [], True

@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from compare import add_imitation_arguments, carry_out, imitating, parse_overrides
+from compare import add_imitation_arguments, carry_out
 
-from difftori_gym.comparison import Failure
-from difftori_gym.comparison.imitation import ABLATIONS, plan_ablation
-from difftori_gym.comparison.progress import ProgressBars
+from difftori_gym.comparison import ABLATIONS, plan_ablation
+from difftori_gym.comparison.engines import add_engine_arguments
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -34,7 +30,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("ablation", choices=list(ABLATIONS), help="what is varied")
-    add("--task", nargs="+", required=True, help="metaworld/TASK, or another with a scripted expert")
+    add("--task", dest="tasks", nargs="+", required=True, help="metaworld/TASK, or another with a scripted expert")
     add("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     add("--obs", default="state", help="state, pixels or pointcloud, default: state")
     add("--jobs", type=int, default=1, help="runs side by side, one thread each, default: 1")
@@ -44,6 +40,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--video", action=argparse.BooleanOptionalAction, default=False, help="film the policies")
     add("--set", nargs="+", action="extend", default=[], metavar="METHOD.KEY=VALUE", help="hyper-parameters, as json")
     add_imitation_arguments(parser.add_argument_group("imitation"))
+    add_engine_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -52,19 +49,9 @@ def main(arguments: list[str]) -> int:
     :param arguments: command line without the program
     :return: exit code
     """
-    values: dict[str, Any] = vars(parse_arguments(arguments))
-
-    def prepare() -> Callable[[ProgressBars, str], list[Failure]]:
-        overrides, ablation = parse_overrides(values.pop("set")), values.pop("ablation")
-        values.update(overrides=overrides, methods=("difftori",), tasks=values.pop("task"))
-        values.update({name: tuple(values[name]) for name in ("tasks", "seeds", "base", "leave_out") if name in values})
-        if len(values.get("base", ("bc",))) != 1:
-            raise ValueError(f"an ablation has one --base, got {', '.join(values['base'])}.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # environments are built once for checks
-            return imitating(values, lambda settings: plan_ablation(ablation, settings))
-
-    return carry_out("ablations", arguments, values["out"], prepare)
+    values = parse_arguments(arguments)
+    values.methods = ["difftori"]
+    return carry_out("ablations", arguments, values, lambda settings: plan_ablation(values.ablation, settings))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
 from difftori_gym.comparison.settings import json_object
@@ -41,7 +40,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder of the data set, in Minari's layout")
     add("--seed", type=int, default=0, help="seed of the first attempt, the next count on; default: 0")
     add("--policy", type=Path, default=None, help="file of a trained model, in place of the scripted expert")
-    add("--algorithm", default=None, help=f"method that saved it: one of {', '.join({**METHODS, **IMITATION_METHODS})}")
+    add(
+        "--algorithm",
+        default=None,
+        help=f"method that saved it: one of {', '.join({**METHODS['rl'], **METHODS['imitation']})}",
+    )
     add("--keep-failures", action="store_true", help="keep unsuccessful episodes too")
     add("--max-attempts", type=int, default=None, help="default: ten for each missing episode")
     add("--max-steps", type=int, default=None, help="steps of an episode, default: 200 in MetaWorld")

@@ -26,18 +26,16 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from difftori_gym.baselines.imitation_methods import SIZES, STEPS
-from difftori_gym.baselines.methods import METHODS
-from difftori_gym.comparison import ComparisonSettings, Failure, compare, plan_runs
+from difftori_gym.baselines.methods import METHODS, SIZES, STEPS
+from difftori_gym.comparison import ComparisonSettings, Run, compare, plan_runs
+from difftori_gym.comparison.engines import add_engine_arguments, engine_from
 from difftori_gym.comparison.exporting import export_runs
-from difftori_gym.comparison.folder_lock import FolderHeldError
-from difftori_gym.comparison.imitation import ImitationSettings, compare_imitation, plan_imitation
-from difftori_gym.comparison.imitation.plan import Work
 from difftori_gym.comparison.progress import ProgressBars
 from difftori_gym.comparison.settings import json_object
 
@@ -51,7 +49,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--methods", nargs="+", required=True, help=f"one or more of {', '.join(METHODS)}; for imitation see below")
+    add(
+        "--methods",
+        nargs="+",
+        required=True,
+        help=f"one or more of {', '.join(METHODS['rl'])}; for imitation see below",
+    )
     add(
         "--tasks",
         nargs="+",
@@ -94,6 +97,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="frames per agent step, default: the tasks' presets",
     )
     add_imitation_arguments(parser.add_argument_group("imitation"))
+    add_engine_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -141,72 +145,55 @@ def parse_overrides(texts: list[str]) -> dict[str, dict[str, Any]]:
     return overrides
 
 
-def plan(values: dict[str, Any]) -> Callable[[ProgressBars, str], list[Failure]]:
+def plan(
+    values: argparse.Namespace, plan_all: Callable[[ComparisonSettings], list[Run]]
+) -> tuple[ComparisonSettings, list[Run]]:
     """
     Check the request.
 
     :param values: of the command line
-    :return: what carries it out, given a display and the command line
+    :param plan_all: finds the runs
+    :return: what is compared, and the runs
     :raises ValueError: if it cannot be carried out
     :raises ImportError: if a suite is not installed
     """
-    imitation = "demos" in values or "demos_from" in values
-    of_imitation = ("leave_out", "base", "steps", "size", "sample", "env_kwargs")
-    others = ("frames", "n_envs", "obs_kwargs", "action_repeat") if imitation else of_imitation
-    for name in others:
-        if name in values:
-            kind = "reinforcement learning, not with --demos" if imitation else "imitation: give --demos NUMBER, too"
-            raise ValueError(f"--{name.replace('_', '-')} is for {kind}.")
-    if not imitation and "frames" not in values:
-        raise ValueError("expected --frames NUMBER for reinforcement learning or --demos NUMBER for imitation.")
-    several = ("methods", "tasks", "seeds", "base", "leave_out")
-    values.update({name: tuple(values[name]) for name in several if name in values})
+    names = {field.name for field in fields(ComparisonSettings)}
+    given = {name: value for name, value in vars(values).items() if name in names}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = ComparisonSettings(**given, overrides=parse_overrides(values.set))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # environments are built once for checks; runs warn in their own output
-        if imitation:
-            return imitating(values, plan_imitation)
-        settings = ComparisonSettings(**values)
-        runs = plan_runs(settings)
-    return lambda display, command: compare(settings, runs, display, command)
-
-
-def imitating(
-    values: dict[str, Any], plan_all: Callable[[ImitationSettings], list[Work]]
-) -> Callable[[ProgressBars, str], list[Failure]]:
-    """
-    :param values: fields of the settings
-    :param plan_all: finds the runs
-    :return: as :func:`plan`
-    """
-    settings = ImitationSettings(**{"demos": None, **values})
-    runs = plan_all(settings)
-    return lambda display, command: compare_imitation(settings, runs, display, command)
+        warnings.simplefilter("ignore")  # environments are built for checks; runs warn in their own output
+        return settings, plan_all(settings)
 
 
 def carry_out(
-    program: str, arguments: list[str], out: Path, prepare: Callable[[], Callable[[ProgressBars, str], list[Failure]]]
+    program: str,
+    arguments: list[str],
+    values: argparse.Namespace,
+    plan_all: Callable[[ComparisonSettings], list[Run]] = plan_runs,
 ) -> int:
     """
     :param program: name of the example, for messages
     :param arguments: command line without the program
-    :param out: folder of the results
-    :param prepare: checks the request and returns what carries it out
+    :param values: the same, parsed
+    :param plan_all: finds the runs
     :return: exit code
     """
     console = Console(stderr=True)
     if not console.is_terminal:  # a log file has no use for bars
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         logging.getLogger("difftori_gym").setLevel(logging.INFO)
+    command = shlex.join(["python", f"examples/{program}.py", *arguments])
     try:
-        carry = prepare()
+        settings, runs = plan(values, plan_all)
+        engine = engine_from(values)
     except (ValueError, ImportError, RuntimeError) as error:  # the last where nothing can be drawn
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    command = shlex.join(["python", f"examples/{program}.py", *arguments])
     try:
         with ProgressBars(console) as display:
-            failures = carry(display, command)
-    except FolderHeldError as error:
+            failures = compare(settings, runs, display, command, engine)
+    except ValueError as error:  # another comparison holds the folder, no cluster answers
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -214,9 +201,9 @@ def carry_out(
         return 130
     for failure in failures:
         print(f"{program}: {failure.name} died\n{failure.traceback}", file=sys.stderr)
-    for name in ("report.md", "curves.png", "success.png"):
-        if (out / name).exists():
-            print(out / name)
+    for name in ("curves.png", "success.png", "report.md", "report.html"):
+        if (settings.out / name).exists():
+            print(settings.out / name)
     return 1 if failures else 0
 
 
@@ -225,16 +212,10 @@ def main(arguments: list[str]) -> int:
     :param arguments: command line without the program
     :return: exit code
     """
-    values = vars(parse_arguments(arguments))
-    exporting = values.pop("export")
-
-    def prepare() -> Callable[[ProgressBars, str], list[Failure]]:
-        values["overrides"] = parse_overrides(values.pop("set"))
-        return plan(values)
-
-    code = carry_out("compare", arguments, values["out"], prepare)
-    if exporting and code in (0, 1):
-        for told in export_runs(values["out"]):
+    values = parse_arguments(arguments)
+    code = carry_out("compare", arguments, values)
+    if values.export and code in (0, 1):
+        for told in export_runs(values.out):
             if isinstance(told, Path):
                 print(told)
             else:

@@ -1,7 +1,7 @@
 """
 Film a saved model.
 
-    python examples/record_video.py --model results/demo/runs/difftori-cartpole-swingup-seed0 \
+    python examples/record_video.py --model results/demo/runs/difftori-cartpole-swingup-state-seed0 \
         --env dm_control/cartpole-swingup --out film.mp4 --n-envs 4 --overlay plan
     python examples/record_video.py --policy walker-walk
 

@@ -25,6 +25,8 @@ from studies.plan import Cell, Study, read_plan
 from studies.queue import Places, Queue, is_held
 from studies.rows import check_rows, finished, made_rows
 
+from difftori_gym.comparison.engines import add_engine_arguments
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,6 +48,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     run.add_argument("--min-free-gb", type=float, default=2.0, help="start nothing with less space, default: 2")
     run.add_argument("--import", dest="import_from", type=Path, metavar="FOLDER", help="first take over an export")
     run.add_argument("--export", dest="export_to", type=Path, metavar="FOLDER", help="in the end write one")
+    add_engine_arguments(run)
     status = verbs.add_parser("status", help="what is done, running, died, open")
     drawing = verbs.add_parser("draw", help="figures into docs/figures, tables into docs/results.md")
     for verb in (run, status, drawing):
@@ -79,7 +82,8 @@ def run(values: argparse.Namespace, studies: Sequence[Study], places: Places) ->
         import_from(values.import_from, studies, places)
     for cell in (cell for study in studies for cell in study.cells() if values.retry):
         places.died(cell).unlink(missing_ok=True)
-    queue = Queue(lambda: read_studies(values), places, jobs=values.jobs, min_free_gb=values.min_free_gb)
+    limits = dict(jobs=values.jobs, min_free_gb=values.min_free_gb)
+    queue = Queue(lambda: read_studies(values), places, **limits, arguments=engine_arguments(values))
     until = values.until if values.hours is None else time.time() + 3600 * values.hours
     kinds = signal.SIGTERM, signal.SIGINT
     before = [signal.signal(kind, lambda number, frame: queue.end()) for kind in kinds]
@@ -91,6 +95,15 @@ def run(values: argparse.Namespace, studies: Sequence[Study], places: Places) ->
     if values.export_to is not None:
         export_to(values.export_to, studies, places)
     return 0 if went_well else 1
+
+
+def engine_arguments(values: argparse.Namespace) -> list[str]:
+    """:return: for compare.py, beyond the cell; nothing for the default, which alone older commits know"""
+    words = []
+    for name in ("engine", "address", "cpus_per_run", "gpus_per_run", "storage"):
+        if (value := getattr(values, name)) not in (None, "local"):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words + (["--slurm", *values.slurm] if values.slurm else [])
 
 
 def print_status(studies: Sequence[Study], places: Places) -> None:

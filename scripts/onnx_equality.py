@@ -1,7 +1,7 @@
 """
 How far the actions of an ONNX file are from torch's, on a rollout of a trained model.
 
-    python scripts/onnx_equality.py results/demo/runs/difftori-cartpole-swingup-seed0 --steps 1000 --episodes 3
+    python scripts/onnx_equality.py results/demo/runs/difftori-cartpole-swingup-state-seed0 --steps 1000 --episodes 3
 
 Beside it stands how far torch's actions for an observation in a batch of three are from those for it alone: both differ
 by rounding only. Then the same episodes are run with torch and with the file.

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from difftori_gym import make_vec_env
-from difftori_gym.card.text import Run, card_text
+from difftori_gym.card.text import Run as Evaluated
+from difftori_gym.card.text import card_text
 from difftori_gym.card.trained import Subject, find_trained
+from difftori_gym.comparison.run_record import Run
 from difftori_gym.evaluation import evaluate
 from difftori_gym.exports import export, load_export, read_export
 
@@ -44,10 +46,10 @@ def write_policy(run: Path, out: Path, episodes: int) -> tuple[str, dict[str, An
     env = make_vec_env(trained.env, 1, **environment)
     evaluation = evaluate(policy, env, n_episodes=episodes, seed=FIRST_SEED)
     env.close()
-    made = Run(trained.env, environment, FIRST_SEED, evaluation)
+    made = Evaluated(trained.env, environment, FIRST_SEED, evaluation)
     text = card_text(Subject(policy, read_export(path)), made, {}, f"python scripts/policies.py {run}")
-    made_by = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    text += f"\nTrained at commit {made_by['sessions'][-1]['commit']} by\n\n    {made_by['command']}\n"
+    commit = json.loads((run / "sessions.json").read_text(encoding="utf-8"))["sessions"][-1]["commit"]
+    text += f"\nTrained at commit {commit} by\n\n    {Run.read(run / 'run.json').command()}\n"
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     mean, std = float(evaluation.mean_return), float(evaluation.returns.std())
     about = dict(env=trained.env, action_repeat=environment["action_repeat"], agent_steps=model.num_timesteps)

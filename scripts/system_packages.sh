@@ -5,7 +5,9 @@
 # fails: without them everything but films and ManiSkill runs, and the Makefile itself says when
 # Python lacks its venv module.
 #
-# usage: scripts/system_packages.sh
+# With "browser" also installs the one that the tests open a report in.
+#
+# usage: scripts/system_packages.sh [browser]
 
 [ "$(uname -s)" = Linux ] || exit 0
 PATH="$PATH:/usr/sbin:/sbin"
@@ -32,6 +34,9 @@ fi
 if python3 -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
     python3 -c 'import ensurepip' 2>/dev/null || optional="python3-venv $optional"
 fi
+
+# Its driver brings the browser along. Where there is no such package the tests say so and skip it.
+[ "$1" != browser ] || command -v chromedriver >/dev/null 2>&1 || optional="$optional chromium-driver"
 
 name_them() {
     echo "note: films need the system packages$missing ($1); install them with your package manager, everything else runs without." >&2

@@ -103,7 +103,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "yaml": ("zoo",),
     "matplotlib": ("comparison", "card"),
     "pandas": ("comparison",),
+    "plotly": ("comparison.page",),
     "onnx": ("exports.onnx", "exports.export_onnx"),
+    "ray": ("comparison.engines.ray", "comparison.engines.node"),
+    "submitit": ("comparison.engines.slurm", "comparison.engines.node"),
+    "fsspec": ("comparison.engines.storage",),
 }
 # trajopt is torch and the standard library.
 NOT_IN_TRAJOPT = {"gymnasium", "numpy", "scipy", "stable_baselines3"}

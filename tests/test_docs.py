@@ -88,6 +88,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     def few_pictures(*args, max_steps=None, **kwargs):
         return film(*args, max_steps=min(max_steps or PICTURES, PICTURES), **kwargs)
 
+    pretrain = difftori_gym.DiffTORI._pretrain
+    monkeypatch.setattr(difftori_gym.DiffTORI, "_pretrain", lambda self, steps: pretrain(self, min(steps, STEPS)))
     monkeypatch.setattr(BaseAlgorithm, "_setup_learn", few_steps)
     monkeypatch.setattr(difftori_gym, "record_video", few_pictures)
 

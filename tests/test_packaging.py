@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"difftori_gym": "difftori_gym", "wrappers": "difftori_gym.wrappers", "baselines": "difftori_gym.baselines"}
-OPTIONAL = ("dm_control", "imageio", "matplotlib", "mujoco", "pandas", "shimmy", "theseus")
+OPTIONAL = ("dm_control", "imageio", "matplotlib", "mujoco", "pandas", "plotly", "shimmy", "theseus")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_file(wheel):
     packed = set(zipfile.ZipFile(wheel).namelist())
     for folder, package in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".csv", ".typed"}:
+            if path.suffix in {".css", ".csv", ".html", ".js", ".py", ".typed"}:
                 assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}" in packed
     assert "difftori_gym/py.typed" in packed
     assert not [name for name in packed if name.startswith(("wrappers/", "baselines/", "tests/"))]

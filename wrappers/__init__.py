@@ -11,7 +11,7 @@ from .point_cloud_observation import PointCloudObservation
 from .seed_first_reset import SeedFirstReset
 from .single_env import SingleEnv
 from .state_observation import StateObservation
-from .success import EpisodeSuccess, told_success
+from .success import EpisodeSuccess, SuccessReward, told_success
 from .tensor_vec_env import TensorVecEnv
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SeedFirstReset",
     "SingleEnv",
     "StateObservation",
+    "SuccessReward",
     "TensorObs",
     "TensorStep",
     "TensorVecEnv",

@@ -32,6 +32,9 @@ class SingleEnv(gym.Env[Any, np.ndarray]):
         self.action_space = batch.action_space
         self.render_mode = batch.render_mode
         self.metadata = batch.metadata
+        for name in ("action_repeat", "control_mode"):  # as learners ask a VecEnv for them
+            if hasattr(batch, name):
+                setattr(self, name, getattr(batch, name))
         self._success = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -44,7 +47,7 @@ class SingleEnv(gym.Env[Any, np.ndarray]):
         info: dict[str, Any] = {"frames": int(step.frames[0])}
         if step.success is not None:
             self._success = self._success or bool(step.success[0])
-            info["is_success"] = self._success
+            info |= {"success": bool(step.success[0]), "is_success": self._success}
         observation = self._host(step.final_observations)
         return observation, float(step.rewards[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 

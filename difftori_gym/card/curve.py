@@ -41,8 +41,8 @@ def read_curve(path: Path) -> Curve:
     if path.suffix == ".npz":
         return _evaluations(path)
     names, lines = _read_csv(path)
-    if {"agent_steps", "episode_return"} <= set(names):
-        steps, returns = _numbers(names, lines, ("agent_steps", "episode_return"), path).T
+    if {"steps", "episode_return"} <= set(names):
+        steps, returns = _numbers(names, lines, ("steps", "episode_return"), path).T
         return _curve(steps, returns, "evaluation", path)
     if {"r", "l"} <= set(names):
         returns, lengths = _numbers(names, lines, ("r", "l"), path).T

@@ -16,7 +16,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from difftori_gym.baselines import BC, BCRNN, IBC, MIP, TDMPC, TDMPC2, DiffusionPolicy, DrQv2, FlowMatching, Residual
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.checkpointing.checkpoint import list_checkpoints
 from difftori_gym.envs import parse_task, task_action_repeat
@@ -33,8 +32,8 @@ LEARNERS: dict[str, type[BaseAlgorithm]] = {
     )
 }
 #: Names on a command line: methods of compare.py, those of imitation that no other has, and classes.
-NAMES = tuple({**METHODS, **IMITATION_METHODS, **LEARNERS})
-_SETTINGS = "args.json"
+NAMES = tuple({**METHODS["rl"], **METHODS["imitation"], **LEARNERS})
+_SETTINGS = "run.json"
 _MODEL = "model.zip"
 
 
@@ -91,8 +90,9 @@ def _read_run(path: Path) -> dict[str, Any]:
                 raise ValueError(
                     f"{folder / _SETTINGS} cannot be read: {error}. Name a model in it instead."
                 ) from error
-            if isinstance(content, dict) and {"suite", "task", "method"} <= set(content):
-                return content
+            settings = content.get("settings") if isinstance(content, dict) else None
+            if isinstance(settings, dict) and {"suite", "task", "method"} <= set(settings):
+                return settings
     return {}
 
 
@@ -107,10 +107,6 @@ def _environment(run: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     if not run:
         return None, {}
     found = {"obs": run["obs"], **run.get("env_kwargs", {})}
-    if "frames" in run:  # reinforcement learning
-        found |= {"obs_kwargs": run.get("obs_kwargs", {}), "action_repeat": run["action_repeat"]}
-        if run.get("episode_steps") is not None:
-            found["max_episode_steps"] = run["episode_steps"]
     return f"{run['suite']}/{run['task']}".removeprefix("gymnasium/"), found
 
 
@@ -118,10 +114,10 @@ def _learner(path: Path, name: str | None, run: dict[str, Any]) -> type[BaseAlgo
     name = name or run.get("method") or _saved_by(path)
     if name in LEARNERS:
         return LEARNERS[name]
-    if name in IMITATION_METHODS and ("steps" in run or name not in METHODS):
-        return IMITATION_METHODS[name].learner()
-    if name in METHODS:
-        return METHODS[name].learner()
+    if name in METHODS["imitation"] and (run.get("kind") == "imitation" or name not in METHODS["rl"]):
+        return METHODS["imitation"][name].learner()
+    if name in METHODS["rl"]:
+        return METHODS["rl"][name].learner()
     if name is None or name == _saved_by(path):
         raise ValueError(
             f"{path}: nothing here knows what this model is, got {name!r}: name it with --method (of a card: --algo), "

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from difftori_gym.collection.experts import Expert
 from difftori_gym.collection.recording import EpisodeRecorder
-from difftori_gym.envs import Observation, make_env, parse_task
+from difftori_gym.envs import Observation, make_env, parse_task, task_action_repeat
 from difftori_gym.il import MinariWriter
 
 # Frames of a MetaWorld demonstration in DP3 and in the paper.
@@ -98,7 +98,9 @@ def collect(
         What was collected before stays
     """
     task = parse_task(settings.env_id)
-    env = EpisodeRecorder(make_env(settings.env_id, obs=settings.obs, **{**expert.env_kwargs, **settings.env_kwargs}))
+    env_kwargs = {**expert.env_kwargs, **settings.env_kwargs}
+    env = EpisodeRecorder(make_env(settings.env_id, obs=settings.obs, **env_kwargs))
+    repeat = env_kwargs.get("action_repeat")
     try:
         assert isinstance(env.action_space, spaces.Box)
         writer = MinariWriter(
@@ -109,6 +111,8 @@ def collect(
             obs=settings.obs,
             algorithm_name=expert.name,
             append=settings.append,
+            action_repeat=task_action_repeat(task) if repeat is None else repeat,
+            control_mode=str(getattr(env.unwrapped, "control_mode", "")),
         )
         report = CollectionReport(len(writer), 0, 0)
         limit = settings.max_attempts or 10 * max(settings.episodes - len(writer), 0)

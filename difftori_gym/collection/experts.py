@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.collection.recording import EpisodeRecorder
 from difftori_gym.envs import maniskill_experts, metaworld, robosuite_experts
@@ -85,9 +84,11 @@ def _loaded(path: Path, learners: list[type[BaseAlgorithm]]) -> BaseAlgorithm:
 
 def _model_expert(path: Path, algorithm: str | None) -> Expert:
     name = algorithm or ""
-    known = [registry[name].learner() for registry in (METHODS, IMITATION_METHODS) if name in registry]
+    known = [registry[name].learner() for registry in METHODS.values() if name in registry]
     if not known:
-        raise ValueError(f"Unknown algorithm {algorithm!r}. Choices: {', '.join({**METHODS, **IMITATION_METHODS})}.")
+        raise ValueError(
+            f"Unknown algorithm {algorithm!r}. Choices: {', '.join({**METHODS['rl'], **METHODS['imitation']})}."
+        )
     if not path.is_file():
         raise ValueError(f"{path}: expected a saved model, found none.")
     model = _loaded(path, known)

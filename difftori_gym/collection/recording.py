@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from difftori_gym.il import Episode
 from difftori_gym.observations import map_obs
-from difftori_gym.wrappers.success import latched_success
+from difftori_gym.wrappers.success import latched_success, step_success
 
 
 class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
@@ -33,6 +33,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._observations: list[Any] = []
         self._actions: list[np.ndarray] = []
         self._rewards: list[float] = []
+        self._successes: list[bool | None] = []
         self._terminated = self._truncated = False
         #: whether the task was solved in this episode; None when the environment does not tell
         self.success: bool | None = None
@@ -42,6 +43,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         observation, info = self.env.reset(seed=seed, options=options)
         self._seed = seed
         self._observations, self._actions, self._rewards = [map_obs(np.array, observation)], [], []
+        self._successes = []
         self._terminated = self._truncated = False
         self.success = None
         return observation, info
@@ -62,6 +64,7 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._observations.append(map_obs(np.array, observation))  # which the environment will not write into
         self._actions.append(executed)
         self._rewards.append(float(reward))
+        self._successes.append(step_success(info))
         self._terminated, self._truncated = bool(terminated), bool(truncated)
         self.success = latched_success(self.success, info)
         return observation, reward, terminated, truncated, info
@@ -89,4 +92,5 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             truncated=self._truncated or not self._terminated,
             success=self.success,
             seed=self._seed,
+            successes=None if None in self._successes else np.array(self._successes, dtype=bool),
         )

@@ -1,7 +1,9 @@
-"""Methods x tasks x seeds, side by side: the engine behind ``examples/compare.py``."""
+"""Methods x tasks x seeds, side by side: what ``examples/compare.py`` is made of."""
 
 from difftori_gym.comparison.compare import compare
+from difftori_gym.comparison.plan import ABLATIONS, plan_ablation, plan_runs
+from difftori_gym.comparison.run_record import Run
 from difftori_gym.comparison.runner import Failure
-from difftori_gym.comparison.settings import ComparisonSettings, RunSettings, plan_runs
+from difftori_gym.comparison.settings import ComparisonSettings
 
-__all__ = ["ComparisonSettings", "Failure", "RunSettings", "compare", "plan_runs"]
+__all__ = ["ABLATIONS", "ComparisonSettings", "Failure", "Run", "compare", "plan_ablation", "plan_runs"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from difftori_gym.card.trained import Trained, find_trained
+from difftori_gym.comparison.run_record import read_runs
 from difftori_gym.envs import make_vec_env
 from difftori_gym.exports import export_onnx
 from difftori_gym.video.film import steps_a_second
@@ -21,8 +22,10 @@ def export_runs(out: Path) -> Iterator[Path | str]:
     :return: the files, and what stood in the way of others, the same reason once
     """
     told: set[str] = set()
-    for settings in sorted(out.glob("runs/*/args.json")):
-        folder = settings.parent
+    for run in read_runs(out).values():
+        folder = out / "runs" / run.name
+        if run.kind == "collect":
+            continue
         try:
             trained = find_trained(folder)
             yield export_onnx(trained.load("cpu"), folder / FILE, control_hz=_rate(trained))

@@ -15,22 +15,13 @@ _Row = TypeVar("_Row")
 
 
 def write_text(path: Path, text: str) -> None:
-    """
-    Write a file in one step, so that a reader or a killed process never meets half of it.
-
-    :param path: file to write or replace
-    :param text: its content
-    """
+    """Write or replace a file in one step, so that a reader or a killed process never meets half of it."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """
-    :param path: file with a json object
-    :return: the object
-    :raises ValueError: if it holds something else
-    """
+    """:raises ValueError: if the file holds no json object"""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # neither JSON nor text
@@ -41,13 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """
-    Write a table in one step.
-
-    :param path: csv file
-    :param columns: names of its columns
-    :param rows: values of each row, in the order of the columns
-    """
+    """Write a csv file in one step; the values of each row are in the order of the columns."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

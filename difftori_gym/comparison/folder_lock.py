@@ -8,7 +8,6 @@ import platform
 import time
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 try:
@@ -66,9 +65,7 @@ class FolderLock:
             json.dump({"process": os.getpid(), "machine": platform.node(), "since": self._since}, self._file)
             self._file.flush()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             self._file.seek(0)
             self._file.truncate()  # the file stays: one that is removed could be locked twice

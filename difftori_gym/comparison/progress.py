@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from difftori_gym.comparison import workload
-from difftori_gym.comparison.workload import Run
+from difftori_gym.comparison import engines
+from difftori_gym.comparison.run_record import Run
 
 
 class ProgressBars:
@@ -35,31 +33,24 @@ class ProgressBars:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
     def start(self, run: Run) -> None:
-        """:param run: a run that starts"""
+        """:param run: a run that starts, also again"""
+        if run.name in self._ids:
+            self._bars.remove_task(self._ids[run.name])
         self._ids[run.name] = self._bars.add_task(
             run.name, total=run.amount, stage="start", unit=run.unit, score_name=run.score_name, score="-"
         )
 
-    def update(self, run: Run, progress: workload.Progress) -> None:
-        """
-        :param run: a run
-        :param progress: where it is
-        """
+    def update(self, run: Run, progress: engines.Progress) -> None:
+        """:param progress: where the run is"""
         score = "-" if progress.score is None else f"{progress.score:.1f}"
         self._bars.update(self._ids[run.name], completed=progress.done, stage=progress.stage, score=score)
 
     def stop(self, run: Run, outcome: str) -> None:
-        """
-        :param run: a run that is over
-        :param outcome: ``done``, ``failed`` or ``already there``
-        """
-        bar = self._ids.pop(run.name, None)
-        if bar is not None:
-            self._bars.remove_task(bar)
+        """:param outcome: of a run that is over: ``done``, ``failed`` or ``already there``"""
+        if run.name in self._ids:
+            self._bars.remove_task(self._ids.pop(run.name))
         self._console.print(f"{run.name}: {outcome}", highlight=False)

@@ -1,97 +1,65 @@
-"""Where a run came from: what was asked, what did it, and the command that repeats it."""
+"""Where a run came from: what worked on it, when, and on which machine."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
-import shlex
+import os
+import platform
 import subprocess
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from difftori_gym.comparison.files import read_json, write_text
-from difftori_gym.comparison.machine import describe_machine, package_versions
-from difftori_gym.comparison.settings import RunSettings
 
-_FILE = "run.json"
+_FILE = "sessions.json"
+_PACKAGES: tuple[str, ...] = ("difftori-gym", "torch", "stable-baselines3", "gymnasium", "numpy", "mujoco")
+_PACKAGES += ("dm-control", "shimmy", "theseus-ai")
 
 
-@dataclass(frozen=True)
-class Session:
+def note_session(folder: Path, from_step: int = 0, begins_anew: str = "") -> None:
     """
-    One process that worked on a run.
+    Add this process to ``sessions.json``, which lists every process that worked on a run: when it started, in UTC, with
+    which commit of the package, on which machine, with which versions.
 
-    :param started: when, in UTC
-    :param from_step: agent steps that the run had then
+    :param folder: folder of the run
+    :param from_step: steps that the learner had then
     :param begins_anew: why the episodes of its checkpoint could not go on, empty if they went on or there were none
-    :param commit: git commit of the package, ``+changes`` if files differ from it; None if it is not in a repository
-    :param machine: what it ran on
-    :param versions: of packages that numbers depend on
     """
-
-    started: str
-    from_step: int
-    begins_anew: str
-    commit: str | None
-    machine: str
-    versions: dict[str, str]
-
-    @classmethod
-    def now(cls, from_step: int = 0, begins_anew: str = "") -> Session:
-        """
-        :param from_step: see the class
-        :param begins_anew: see the class
-        :return: this process
-        """
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return cls(started, from_step, begins_anew, git_commit(), describe_machine(), package_versions())
+    path = folder / _FILE
+    session: dict[str, Any] = dict(
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"), from_step=from_step
+    )
+    session |= dict(begins_anew=begins_anew, commit=git_commit(), machine=describe_machine())
+    session["versions"] = package_versions()
+    earlier = read_json(path)["sessions"] if path.exists() else []
+    write_text(path, json.dumps({"sessions": [*earlier, session]}, indent=2))
 
 
-def note_session(directory: Path, arguments: str, command: str, session: Session) -> None:
-    """
-    Write ``run.json``: arguments, the command that repeats the run, and every process that worked on it.
-
-    :param directory: folder of the run
-    :param arguments: its arguments, as json
-    :param command: command line that makes the same run
-    :param session: the process that begins to work on it
-    """
-    path = directory / _FILE
-    earlier: list[Any] = read_json(path)["sessions"] if path.exists() else []
-    content = {
-        "command": command,
-        "arguments": json.loads(arguments),
-        "sessions": [*earlier, asdict(session)],
-    }
-    write_text(path, json.dumps(content, indent=2))
+def package_versions() -> dict[str, str]:
+    """:return: versions of the packages that numbers depend on; those that are not installed are left out"""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
-def repeating_command(settings: RunSettings) -> str:
-    """
-    :param settings: a run
-    :return: command line that makes the same run, every hyper-parameter written out
-    """
-    overrides = [f"{settings.method}.{key}={json.dumps(value)}" for key, value in settings.hyperparameters.items()]
-    words = [
-        *("python", "examples/compare.py"),
-        *("--methods", settings.method),
-        *("--tasks", str(settings.task_id)),
-        *("--seeds", str(settings.seed)),
-        *("--frames", str(settings.frames)),
-        *("--obs", settings.obs),
-        *(("--obs-kwargs", json.dumps(settings.obs_kwargs)) if settings.obs_kwargs else ()),
-        *("--action-repeat", str(settings.action_repeat)),
-        *(("--episode-steps", str(settings.episode_steps)) if settings.episode_steps is not None else ()),
-        *("--n-envs", str(settings.n_envs)),
-        *("--eval-freq", str(settings.eval_freq)),
-        *("--eval-episodes", str(settings.eval_episodes)),
-        *("--device", settings.device),
-        "--video" if settings.video else "--no-video",
-        *("--out", "results/repeated"),
-        *(["--set", *overrides] if overrides else []),
-    ]
-    return shlex.join(words)
+def describe_machine() -> str:
+    """:return: processor, number of cores, system, and graphics card if torch sees one"""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    parts = [processor, f"{os.cpu_count()} cores", platform.platform()]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
 
 
 def git_commit() -> str | None:

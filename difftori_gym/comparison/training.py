@@ -1,285 +1,181 @@
-"""Train, evaluate and film one run in the current process."""
+"""Do one run in the current process: train it from its newest checkpoint, evaluate it, film it."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import time
+import json
+import shutil
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 
 from difftori_gym.baselines.methods import get_method
-from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint, save_checkpoint
+from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
-from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
-from difftori_gym.comparison.files import write_text
-from difftori_gym.comparison.provenance import Session, note_session, repeating_command
-from difftori_gym.comparison.results import ResultRow, collect_results, read_results, write_results
-from difftori_gym.comparison.settings import RunSettings
-from difftori_gym.comparison.statistics import dead_starts
-from difftori_gym.comparison.summary import (
-    RunSummary,
-    measure_plan_ms,
-    measure_update_ms,
-    read_summary,
-    write_summary,
-)
-from difftori_gym.comparison.workload import Begun, Progress, Report, Stopwatch, Workload
+from difftori_gym.comparison.callback import Clock, Report, Training
+from difftori_gym.comparison.demonstrations import collect_demonstrations, num_collected, read_demonstrations
+from difftori_gym.comparison.files import read_json, write_text
+from difftori_gym.comparison.measurements import plan_ms, update_ms
+from difftori_gym.comparison.provenance import note_session
+from difftori_gym.comparison.results import read_rows
+from difftori_gym.comparison.run_record import Run
 from difftori_gym.envs import make_vec_env
-from difftori_gym.evaluation import evaluate
+from difftori_gym.il.validation import check_same_spaces
+from difftori_gym.learning.spaces import check_action_space
 from difftori_gym.video import record_video
 
-# Far from the seeds of training: run seeds are small numbers, and the i-th environment adds i.
-_EVALUATION_SEED = 1_000_000
+_MODEL = "model.zip"
+_FINISHED = "finished.json"
+#: Each environment that draws images or clouds has a drawing context of its own.
+_EVAL_ENVS = {"state": 10, "pixels": 5, "pointcloud": 5}
 
-# The display needs no more; a message per step would slow a fast learner down.
-_SECONDS_BETWEEN_REPORTS = 0.5
 
-
-def evaluation_seed(seed: int) -> int:
+@dataclass(frozen=True)
+class Finished:
     """
-    :param seed: seed of a run
-    :return: seed of the first episode of each of its evaluations, the same for every method
-    """
-    return _EVALUATION_SEED + 1000 * seed
+    What is left of a run that is over.
 
-
-class _Run(BaseCallback):
-    """
-    Evaluate and save at regular frames, and keep the clock of training. SIGTERM ends training with a checkpoint.
-
-    :param settings: the run
-    :param directory: its folder
-    :param eval_env: environments of the evaluation
-    :param state: how far an earlier process came
-    :param report: told about progress
+    :param amount: how much was trained
+    :param plan_ms: median milliseconds of ``predict`` for one observation; in imitation the table has it
+    :param update_ms: median milliseconds of a gradient update, None for on-policy and imitation learners
+    :param film_error: why there is no film, None when there is one or none was asked for
     """
 
-    def __init__(self, settings: RunSettings, directory: Path, eval_env: VecEnv, state: Begun, report: Report) -> None:
-        super().__init__()
-        self.settings = settings
-        self.directory = directory
-        self.eval_env = eval_env
-        self.clock = Stopwatch(state)
-        self.report = report
-        frames = state.agent_steps * settings.action_repeat
-        # What was evaluated after the checkpoint will be trained, and evaluated, again.
-        self.rows = [row for row in read_results(directory / "results.csv") if row.frames <= frames]
-        self._ending = HeldSignals([signal.SIGTERM])
-        self._reported = 0.0
-        self._rollout_start = state.agent_steps
-        self._unsaved, self._due, self._whole_step = False, False, True
-
-    @property
-    def frames(self) -> int:
-        """Environment frames trained so far."""
-        return self.model.num_timesteps * self.settings.action_repeat
-
-    def _on_training_start(self) -> None:
-        self._ending.hold(self.model)
-        self.clock.start()
-
-    def _on_rollout_start(self) -> None:
-        self._rollout_start, self._whole_step = self.model.num_timesteps, True
-        if self._due:
-            self.evaluate()
-        ends = self._ending.received
-        # Not at the evaluation: only between two rollouts a run can be continued as if it had never stopped.
-        if self._unsaved or (ends is not None and self.model.num_timesteps > 0):
-            self.clock.stop()
-            self.save()
-            self.clock.start()
-        if ends is not None:
-            self._ending.release()
-            raise TrainingInterrupted(f"{ends.name} ended {self.settings.name} after {self.frames} frames.")
-
-    def _on_rollout_end(self) -> None:
-        self._whole_step = True
-
-    def _on_step(self) -> bool:
-        self._whole_step = False
-        if self.model.num_timesteps >= self.settings.agent_steps:
-            return self._rollout_is_whole()
-        if self.frames // self.settings.eval_freq > self.rows[-1].frames // self.settings.eval_freq:
-            # Off-policy learners after the update of this step, as at the end of a run; rollouts of others are long.
-            if isinstance(self.model, OnPolicyAlgorithm):
-                self.evaluate()
-            self._due = not isinstance(self.model, OnPolicyAlgorithm)
-        elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
-            self.tell("train")
-        return True
-
-    def _on_training_end(self) -> None:
-        if self.frames > self.rows[-1].frames:
-            self.evaluate()
-        if self._unsaved:
-            self.save()
-        self._ending.release()
-
-    def _rollout_is_whole(self) -> bool:
-        """:return: whether the learner has just collected what it needs for its last update"""
-        collected = self.model.num_timesteps - self._rollout_start
-        if isinstance(self.model, OnPolicyAlgorithm):
-            return collected >= self.model.n_steps * self.model.n_envs
-        frequency = getattr(self.model, "train_freq", None)
-        if not isinstance(frequency, TrainFreq) or frequency.unit is not TrainFrequencyUnit.STEP:
-            return False
-        return collected >= frequency.frequency * self.model.n_envs
-
-    def evaluate(self) -> None:
-        """Stop the clock, evaluate, write the table; a checkpoint is due."""
-        self.clock.stop()
-        self._due = False
-        self.tell("evaluate")
-        settings = self.settings
-        evaluation = evaluate(
-            self.model, self.eval_env, n_episodes=settings.eval_episodes, seed=evaluation_seed(settings.seed)
-        )
-        row = ResultRow(
-            suite=settings.suite,
-            task=settings.task,
-            obs=settings.obs,
-            method=settings.method,
-            seed=settings.seed,
-            frames=self.frames,
-            agent_steps=self.model.num_timesteps,
-            wall_s=self.clock.wall_s,
-            episode_return=evaluation.mean_return,
-            success=evaluation.success_rate,
-            cpu_s=self.clock.cpu_s,
-            dead_starts=dead_starts(evaluation.returns),
-        )
-        self.rows = [other for other in self.rows if other.frames < row.frames] + [row]
-        write_results(self.directory / "results.csv", self.rows)
-        self._unsaved = self.model.num_timesteps > 0  # a run that did not get further starts anew
-        self.tell("train")
-        self.clock.start()
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        clock = self.clock
-        save_checkpoint(self.directory, self.model, wall_s=clock.wall_s, cpu_s=clock.cpu_s, whole_step=self._whole_step)
-        self._unsaved = False
-
-    def tell(self, stage: str) -> None:
-        """
-        :param stage: what the run does now
-        """
-        self._reported = time.perf_counter()
-        episode_return = self.rows[-1].episode_return if self.rows else None
-        self.report(Progress(stage, self.frames, len(self.rows), episode_return))
+    amount: int
+    plan_ms: float | None
+    update_ms: float | None
+    film_error: str | None
 
 
-def train_run(
-    settings: RunSettings, directory: Path, report: Report, one_at_a_time: AbstractContextManager[object]
-) -> None:
-    """
-    Do what is left of a run: training from its newest checkpoint, evaluations, film, measurements.
-
-    :param settings: the run
-    :param directory: its folder, made when missing
-    :param report: told about progress
-    :param one_at_a_time: held while the film is made: some graphics drivers hang with several processes
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    discard_unfinished(directory)
-    write_text(directory / "args.json", settings.to_json())
-    task = str(settings.task_id)
-    keywords = settings.environment()
-    env = make_vec_env(task, settings.n_envs, seed=settings.seed, **keywords)
-    eval_env = make_vec_env(task, min(settings.eval_episodes, 10), **keywords)
-    model, state = _model(settings, directory, env)
-    run = _Run(settings, directory, eval_env, state, report)
-    run.init_callback(model)
-    if not run.rows:
-        run.evaluate()
-    left = settings.agent_steps - model.num_timesteps
-    if left > 0:
-        with contextlib.closing(configure(str(directory / f"log-{model.num_timesteps:09d}"), ["csv"])) as logger:
-            model.set_logger(logger)
-            model.learn(left, callback=run, reset_num_timesteps=False)
-    run.tell("film")
-    with one_at_a_time:
-        film_error = _film(settings, directory, model) if settings.video else None
-    run.tell("measure")
-    summary = RunSummary(
-        frames=run.frames,
-        plan_ms=measure_plan_ms(model, env),
-        update_ms=measure_update_ms(model),
-        film_error=film_error,
-    )
-    write_summary(directory, summary)
-    env.close()
-    eval_env.close()
+def read_finished(folder: Path) -> Finished | None:
+    """:return: what is left of a run, None when it is not over"""
+    path = folder / _FINISHED
+    return Finished(**read_json(path)) if path.exists() else None
 
 
-def _model(settings: RunSettings, directory: Path, env: VecEnv) -> tuple[BaseAlgorithm, Begun]:
-    """
-    :param settings: the run
-    :param directory: its folder
-    :param env: training environments
-    :return: the learner, new or from the newest checkpoint, and how far it is
-    """
-    method = get_method(settings.method, settings.obs)
-    checkpoint = newest_checkpoint(directory)
-    if checkpoint is None:
-        note_session(directory, settings.to_json(), repeating_command(settings), Session.now())
-        model = method.build(env, seed=settings.seed, device=settings.device, hyperparameters=settings.hyperparameters)
-        return model, Begun()
-    restored = load_checkpoint(checkpoint, method.learner(), env, device=settings.device)
-    begun = Begun(restored.record.agent_steps, restored.record.wall_s, restored.record.cpu_s)
-    note_session(
-        directory, settings.to_json(), repeating_command(settings), Session.now(begun.agent_steps, restored.begins_anew)
-    )
-    return restored.model, begun
-
-
-def is_finished(run: RunSettings, out: Path) -> bool:
-    """
-    :param run: a run
-    :param out: folder of the results
-    :return: whether it is trained for long enough, and filmed if it shall and can be
-    """
-    directory = out / "runs" / run.name
-    summary = read_summary(directory)
-    if summary is None or summary.frames < run.frames:
+def is_finished(run: Run, out: Path) -> bool:
+    """:return: whether a run is trained for long enough, and filmed if it can be, or all demonstrations are there"""
+    if run.kind == "collect":
+        return num_collected(run.demonstrations_path(out)) >= run.amount
+    finished = read_finished(out / "runs" / run.name)
+    if finished is None or finished.amount < run.amount:
         return False
-    return not run.video or summary.film_error is not None or film_path(directory, run).exists()
+    return not run.video or finished.film_error is not None or film_path(out, run).exists()
 
 
-#: Runs of reinforcement learning.
-TRAINING = Workload(execute=train_run, is_finished=is_finished, collect=collect_results)
-
-
-def film_path(directory: Path, settings: RunSettings) -> Path:
+def film_path(out: Path, run: Run) -> Path:
     """
-    :param directory: folder of the run, ``OUT/runs/NAME``
-    :param settings: the run
-    :return: its film, ``OUT/videos/NAME.mp4``
+    :param out: folder of the results
+    :param run: a run
+    :return: its film
     """
-    return directory.parent.parent / "videos" / f"{settings.name}.mp4"
+    return out / "videos" / f"{run.name}.mp4"
 
 
-def _film(settings: RunSettings, directory: Path, model: BaseAlgorithm) -> str | None:
+def do_run(run: Run, folder: Path, report: Report, film_turn: AbstractContextManager[object]) -> None:
     """
-    Film one episode, the first of the evaluation.
+    Do what is left of a run.
 
-    :param settings: the run
-    :param directory: its folder
-    :param model: the trained learner
-    :return: None, or why there is no film: without OpenGL the run is still whole
+    :param run: the run
+    :param folder: its folder, ``OUT/runs/NAME``
+    :param report: told about progress
+    :param film_turn: held while a film is made: some graphics drivers hang with several processes
+    :raises ValueError: if its environment has no bounded actions, or its demonstrations do not fit
     """
+    out, learns_alone = folder.parent.parent, run.kind == "rl"
+    discard_unfinished(folder)
+    run.write(folder)
+    if run.kind == "collect":
+        collect_demonstrations(run, out, report)
+        return
+    earlier = read_finished(folder)
+    env = _make_env(run, run.n_envs, seed=run.seed) if learns_alone else None
+    most = 10 if learns_alone else _EVAL_ENVS[run.obs]
+    eval_env = _make_env(run, min(run.eval_episodes, most))
+    demonstrations = None if learns_alone else read_demonstrations(run, out, eval_env.action_space)
+    model, clock = _model(run, folder, env or demonstrations)
+    if demonstrations is not None:
+        what, spaces = str(run.demonstrations_path(out)), (eval_env.observation_space, eval_env.action_space)
+        check_same_spaces(*spaces, model.policy, what=what, whose=str(run.task_id))
+    training = Training(run, folder, eval_env, clock, report, len(demonstrations or ()))
+    training.init_callback(model)
+    if learns_alone and not training.rows:
+        training.evaluate()
+    if (left := run.steps - model.num_timesteps) > 0:
+        with contextlib.closing(configure(str(folder / f"log-{model.num_timesteps:09d}"), ["csv"])) as logger:
+            model.set_logger(logger)
+            model.learn(left, callback=training, reset_num_timesteps=False)
+    if training.amount > training.evaluated:  # an earlier process was killed in the last evaluation
+        training.evaluate()
+    if demonstrations is not None:
+        _keep_model_alone(model, folder)
+    training.tell("film")
+    with film_turn:
+        film_error = _film(run, out, model) if run.video else None
+    times: tuple[float | None, float | None] = (None, None)
+    if earlier is not None and earlier.amount == training.amount:
+        times = (earlier.plan_ms, earlier.update_ms)
+    elif env is not None:
+        training.tell("measure")
+        times = (plan_ms(model, env, carry=True), update_ms(model))
+    write_text(folder / _FINISHED, json.dumps(asdict(Finished(training.amount, *times, film_error)), indent=2))
+    for each in (env, eval_env):
+        if each is not None:
+            each.close()
+
+
+def _make_env(run: Run, num_envs: int = 1, **keywords: Any) -> VecEnv:
+    env = make_vec_env(str(run.task_id), num_envs, obs=run.obs, **run.env_kwargs, **keywords)  # type: ignore[arg-type]
+    check_action_space(env.action_space, f"A comparison on {run.task_id}")
+    return env
+
+
+def _model(run: Run, folder: Path, source: Any) -> tuple[Any, Clock]:
+    """
+    :param source: training environments, or demonstrations
+    :return: the learner, new or from the newest checkpoint, and what earlier processes took
+    """
+    assert run.kind != "collect"
+    method = get_method(run.method, run.obs, run.kind)
+    if (folder / _MODEL).exists():  # imitation that was trained to its end
+        trained, rows = method.learner().load(folder / _MODEL, device=run.device), read_rows(folder / "results.csv")
+        return trained, Clock(trained.num_timesteps, *((rows[-1].wall_s, rows[-1].cpu_s) if rows else ()))
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is not None:
+        what = {"env" if run.kind == "rl" else "demonstrations": source}
+        restored = load_checkpoint(checkpoint, method.learner(), device=run.device, **what)
+        record = restored.record
+        note_session(folder, record.agent_steps, restored.begins_anew)
+        return restored.model, Clock(record.agent_steps, record.wall_s, record.cpu_s)
+    note_session(folder)
+    base = None
+    if run.base_run:
+        learner = get_method(run.base, run.obs, run.kind).learner()
+        base = learner.load(folder.parent / run.base_run / _MODEL, device=run.device)
+    keywords: dict[str, Any] = dict(seed=run.seed, device=run.device, hyperparameters=run.hyperparameters)
+    return method.build(source, base_policy=base, **keywords), Clock()
+
+
+def _keep_model_alone(model: BaseAlgorithm, folder: Path) -> None:
+    """Save the model so that a killed process leaves no half of it; nothing continues it."""
+    unfinished = folder / f"unfinished-{_MODEL}"
+    model.save(unfinished)
+    unfinished.replace(folder / _MODEL)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _film(run: Run, out: Path, model: BaseAlgorithm) -> str | None:
+    """Film the first episode of the evaluation; tells why there is no film: without OpenGL the run is still whole."""
     try:
-        env = make_vec_env(str(settings.task_id), render_mode="rgb_array", **settings.environment())
-        record_video(model, env, film_path(directory, settings), seed=evaluation_seed(settings.seed))
+        env = _make_env(run, render_mode="rgb_array")
+        record_video(model, env, film_path(out, run), seed=run.evaluation_seed, deterministic=not run.sample)
         env.close()
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         return f"{error}"
     return None

@@ -39,6 +39,7 @@ class ManiSkillBatch(BatchedEnv):
                 "Choose a task with one robot."
             )
         self.source, self.view, self.action_repeat = source, view, action_repeat
+        self.control_mode = str(base.control_mode)
         first = view(source.reset(seed=_any_seeds(base.num_envs))[0])
         super().__init__(
             base.num_envs,

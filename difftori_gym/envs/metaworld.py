@@ -129,7 +129,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             )
         self.render_mode = render_mode
         self._image_size = (height, width)
-        self._max_episode_steps = max_episode_steps
+        self.max_episode_steps = max_episode_steps
         self._source = _with_free_goals(_classes()[task]())
         if seed is not None:
             self._source.seed(seed)
@@ -179,7 +179,7 @@ class MetaWorldTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         observation, reward, _, truncated, info = self._source.step(np.asarray(action, dtype=np.float64))
         self._steps += 1
-        truncated = bool(truncated) or self._steps >= self._max_episode_steps
+        truncated = bool(truncated) or self._steps >= self.max_episode_steps
         return self._observe(observation), float(reward), False, truncated, info
 
     def _simulation(self) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from stable_baselines3.common.monitor import Monitor
@@ -36,6 +36,7 @@ from difftori_gym.wrappers import (
     NamedEnv,
     SeedFirstReset,
     SingleEnv,
+    SuccessReward,
     TensorVecEnv,
 )
 from difftori_gym.wrappers.seed_first_reset import checked_seed
@@ -44,6 +45,8 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (DMControl(), MetaWorld(), Robosuite(), Playground(), ManiSkill(), PushT(), Gymnasium())
 }
+
+Reward = Literal["environment", "success"]
 
 GROUP = "paper"
 """In place of a task: all that the paper reports."""
@@ -140,6 +143,7 @@ def make_env(
     action_repeat: int | None = None,
     frame_stack: int | None = None,
     obs_kwargs: dict[str, Any] | None = None,
+    reward: Reward = "environment",
     render_mode: str | None = None,
     **env_kwargs: Any,
 ) -> gym.Env[Any, Any]:
@@ -157,6 +161,8 @@ def make_env(
     :param frame_stack: number of last observations seen together, at least 1; None: the preset, 3 for images
     :param obs_kwargs: other settings of the observation in place of the task's preset, such as ``size``, ``camera``
         and ``state`` of images, ``num_points``, ``cameras``, ``crop_low``, ``crop_high`` and ``color`` of clouds
+    :param reward: the ``environment``'s own, or ``success`` alone: 1 for each agent step that leads to where the task
+        is solved, 0 for every other (:class:`~difftori_gym.wrappers.SuccessReward`)
     :param render_mode: Gymnasium render mode, ``rgb_array`` for films
     :param env_kwargs: arguments of the suite, such as ``width`` and ``height`` of rendered images, ``fast_render``;
         those of ``gymnasium.make`` in Gymnasium
@@ -166,6 +172,7 @@ def make_env(
     """
     seed = checked_seed(seed)
     task = parse_task(id)
+    _check_reward(reward, task)
     suite = SUITES[task.suite]
     own: dict[str, Any] = dict(obs=obs, obs_kwargs=obs_kwargs, render_mode=render_mode, **env_kwargs)
     env: gym.Env[Any, Any]
@@ -182,12 +189,23 @@ def make_env(
         own = dict(render_mode=render_mode, **env_kwargs)
     with suite.explain_missing():
         env = suite.make(task.task, seed=seed, **own)
-    env = EpisodeSuccess(ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat))
+    env = ActionRepeat(env, task_action_repeat(task) if action_repeat is None else action_repeat)
+    env = EpisodeSuccess(SuccessReward(env) if reward == "success" else env)
     if preset is not None:
         env = observe(env, preset)
     elif frame_stack not in (None, 1):
         env = stack_frames(env, frame_stack)
     return env if seed is None else SeedFirstReset(env, seed)
+
+
+def _check_reward(reward: str, task: TaskId) -> None:
+    if reward not in get_args(Reward):
+        raise ValueError(f"Unknown reward {reward!r}. Choices: {', '.join(get_args(Reward))}.")
+    if reward == "success" and SUITES[task.suite].batched:
+        raise ValueError(
+            f"{task} steps in batched tensors, expected reward='environment', got 'success': ManiSkill has "
+            "reward_mode='sparse' of its own."
+        )
 
 
 def _make_monitored(id: str, name: str, **kwargs: Any) -> Monitor:
@@ -203,6 +221,7 @@ def make_vec_env(
     action_repeat: int | None = None,
     frame_stack: int | None = None,
     obs_kwargs: dict[str, Any] | None = None,
+    reward: Reward = "environment",
     render_mode: str | None = None,
     vec_env_cls: Callable[..., VecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
@@ -229,6 +248,7 @@ def make_vec_env(
         raise ValueError(f"make_vec_env needs n_envs >= 1, got {n_envs}.")
     seed = checked_seed(seed)
     task = parse_task(id)  # an unknown name is told here, not from inside a child process
+    _check_reward(reward, task)
     suite = SUITES[task.suite]
     settings: dict[str, Any] = dict(
         obs=obs,
@@ -246,7 +266,9 @@ def make_vec_env(
         adjusted(_preset(task, obs), frame_stack, obs_kwargs, obs)
     names = [f"environment {index} ({task})" for index in range(n_envs)]
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        functools.partial(_make_monitored, id, name, seed=None if seed is None else seed + index, **settings)
+        functools.partial(
+            _make_monitored, id, name, seed=None if seed is None else seed + index, reward=reward, **settings
+        )
         for index, name in enumerate(names)
     ]
     if vec_env_cls is SubprocVecEnv:

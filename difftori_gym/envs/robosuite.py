@@ -157,7 +157,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             raise ValueError(f"robosuite/{task} needs max_episode_steps >= 1, got {max_episode_steps}.")
         self.render_mode = render_mode
         self._image_size = (height, width)
-        self._max_episode_steps = max_episode_steps or settings.horizon
+        self.max_episode_steps = max_episode_steps or settings.horizon
         self._source = _build(settings, seed=seed, reward_shaping=reward_shaping, **suite_kwargs)
         self.cameras = MujocoCameras(self._simulation, fast=fast_render, hidden_groups=(_COLLISION_GROUP,))
         self._camera = self.cameras.index(settings.cameras[0] if camera is None else camera)
@@ -194,7 +194,7 @@ class RobosuiteTask(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._last, reward, _, info = self._source.step(np.asarray(action, dtype=np.float64))
         self._steps += 1
         info = {**info, "success": bool(self._source._check_success())}
-        return self._observation(), float(reward), False, self._steps >= self._max_episode_steps, info
+        return self._observation(), float(reward), False, self._steps >= self.max_episode_steps, info
 
     def _simulation(self) -> tuple[Any, Any]:
         sim = self._source.sim  # a new one after every reset with ``hard_reset=True``

@@ -140,6 +140,16 @@ def read_export(path: PathLike) -> Export:
     )
 
 
+def check_free_plans(policy: BasePolicy) -> None:
+    """:raises ValueError: if plans are held near the prior, which no file knows"""
+    radius = getattr(policy, "prior_radius", None)
+    if radius is not None:
+        raise ValueError(
+            f"export expects plans that nothing holds, got some within {radius:.3g} of the prior after learn_from: "
+            "train on until schedule_steps are behind, or set policy.prior_radius = None."
+        )
+
+
 def _training_networks(cls: type[BasePolicy]) -> tuple[str, ...]:
     """Names of the networks that a policy does not act with."""
     return getattr(cls, "training_networks", ())
@@ -153,6 +163,7 @@ def _acting(names: Iterable[str], cls: type[BasePolicy]) -> set[str]:
 def _write(
     path: PathLike, policy: BasePolicy, acting_only: bool, algorithm: str | None, num_timesteps: int | None
 ) -> Path:
+    check_free_plans(policy)
     path = Path(path)
     path = path if path.suffix else path.with_suffix(SUFFIX)
     about = dict(algorithm=algorithm, num_timesteps=num_timesteps, versions=_versions())

@@ -9,6 +9,8 @@ from pathlib import Path
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
+from difftori_gym.exports.export import check_free_plans
+
 SUFFIX = ".onnx"
 
 
@@ -34,6 +36,7 @@ def export_onnx(
         raise ValueError(f"export_onnx writes a description under {path} itself, give the file another ending: .onnx.")
     if control_hz is not None and not (math.isfinite(control_hz) and control_hz > 0):
         raise ValueError(f"export_onnx needs a positive number of actions a second as control_hz, got {control_hz!r}.")
+    check_free_plans(model.policy if isinstance(model, BaseAlgorithm) else model)
     try:
         import onnx  # noqa: F401
     except ImportError as error:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from difftori_gym.il.demonstrations import Demonstrations
 from difftori_gym.il.networks import TrainingBatch
 from difftori_gym.il.policies import ImitationPolicy
-from difftori_gym.il.validation import check_same_spaces
 from difftori_gym.il.windows import WindowBatch
+from difftori_gym.learning.spaces import SeenSpaces, check_same_spaces, has_channels_last
 from difftori_gym.models import shifted_images
-from difftori_gym.observations import TensorObs, batch_size_of, entries, map_obs, space_from_entries
+from difftori_gym.observations import TensorObs, batch_size_of, map_obs
 
 CACHE_BATCH = 256
 
@@ -38,11 +35,11 @@ class WindowDataset:
         cache_base_actions: bool,
     ) -> None:
         self._demonstrations, self._policy, self._generator = demonstrations, policy, generator
-        self._transpose = map_obs(_needs_transposing, demonstrations.observation_space)
+        self._transpose = map_obs(has_channels_last, demonstrations.observation_space)
         check_same_spaces(
             policy.observation_space,
             policy.action_space,
-            _AsSeen(demonstrations),
+            SeenSpaces(demonstrations),
             what="demonstrations",
             whose="the environment",
         )
@@ -117,20 +114,3 @@ class WindowDataset:
 
 
 _NOTHING = torch.empty(0)
-
-
-class _AsSeen:
-    """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
-
-    def __init__(self, demonstrations: Demonstrations) -> None:
-        seen = map_obs(
-            lambda entry: VecTransposeImage.transpose_space(entry) if _needs_transposing(entry) else entry,
-            demonstrations.observation_space,
-        )
-        self.observation_space = space_from_entries(entries(seen))
-        self.action_space = demonstrations.action_space
-
-
-def _needs_transposing(entry: Any) -> bool:
-    """Whether it is the space of an image with the channels last."""
-    return is_image_space(entry) and not is_image_space_channels_first(entry)

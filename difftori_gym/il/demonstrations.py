@@ -23,6 +23,8 @@ class Demonstrations:
     :param env_id: the environment's name for ``make_env``, such as ``metaworld/sweep-into``, "" if not known
     :param obs: kind of observation for ``make_env``: ``state``, ``pixels`` or ``pointcloud``, "" if not known
     :param source: the file or place they are from, for error messages
+    :param action_repeat: environment frames per action, None if not known
+    :param control_mode: what the actions control, in the suite's words such as ``pd_ee_delta_pose``, "" if not known
     :raises ValueError: naming source and episode: if there is no episode; if keys, shapes or types of observations or
         actions do not fit the spaces; if a number is not finite; if an action lies outside the box
     """
@@ -33,6 +35,8 @@ class Demonstrations:
     env_id: str = ""
     obs: str = ""
     source: str = "demonstrations"
+    action_repeat: int | None = None
+    control_mode: str = ""
 
     def __post_init__(self) -> None:
         check_spaces(self.observation_space, self.action_space, self.source)

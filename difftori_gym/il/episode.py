@@ -26,6 +26,7 @@ class Episode:
     :param success: whether the task was solved; None when that is not known
     :param seed: seed of the reset it began with; None when that is not known
     :param name: what its file calls it, for error messages
+    :param successes: whether the task was solved where each action led ``[T]``; None when that is not known
     :raises ValueError: if there is no action, or the lengths do not fit each other
     """
 
@@ -37,6 +38,7 @@ class Episode:
     success: bool | None = None
     seed: int | None = None
     name: str = ""
+    successes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         length = len(self)
@@ -45,6 +47,10 @@ class Episode:
         if self.rewards.shape != (length,):
             raise ValueError(
                 f"expected rewards of shape ({length},) beside {length} actions, got {self.rewards.shape}."
+            )
+        if self.successes is not None and self.successes.shape != (length,):
+            raise ValueError(
+                f"expected successes of shape ({length},) beside {length} actions, got {self.successes.shape}."
             )
         found = entries(self.observations)
         if not found:

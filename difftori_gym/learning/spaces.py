@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import CombinedExtractor
+from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import nn
 
-from difftori_gym.observations import entries, under
+from difftori_gym.observations import entries, map_obs, space_from_entries, under
 
 NO_BOUND = 1e10
 """MuJoCo's "no limit". Bounds from here to the greatest float stand for none, and cannot be scaled to [-1, 1]."""
@@ -79,6 +81,56 @@ def check_extractor(extractor: type, space: spaces.Space[Any], learner: str) -> 
             )
 
 
+def check_same_spaces(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], other: Any, *, what: str, whose: str
+) -> None:
+    """
+    A ``ValueError`` if a key, a shape, a type or an action bound of ``other``, called ``what``, is not as in ``whose``
+    spaces.
+    """
+    expected, got = _layout(observation_space), _layout(other.observation_space)
+    if expected.keys() != got.keys():
+        raise ValueError(
+            f"{what}: expected the observation keys {sorted(expected)} of {whose}, got {sorted(got)}: record and run "
+            "with the same observations."
+        )
+    for key, layout in expected.items():
+        if layout != got[key]:
+            raise ValueError(
+                f"{what}: expected observations{under(key or None)} of shape and type {layout} as in {whose}, "
+                f"got {got[key]}: record and run with the same observations."
+            )
+    same = (
+        isinstance(action_space, spaces.Box)
+        and isinstance(other.action_space, spaces.Box)
+        and action_space.shape == other.action_space.shape
+        and np.allclose(action_space.low, other.action_space.low)
+        and np.allclose(action_space.high, other.action_space.high)
+    )
+    if not same:
+        raise ValueError(
+            f"{what}: expected the action space {action_space} of {whose}, got {other.action_space}: actions are "
+            "scaled by these bounds, so they must agree."
+        )
+
+
+class SeenSpaces:
+    """The spaces of demonstrations as Stable-Baselines3 shows them, images with the channels first."""
+
+    def __init__(self, demonstrations: Any) -> None:
+        seen = map_obs(
+            lambda entry: VecTransposeImage.transpose_space(entry) if has_channels_last(entry) else entry,
+            demonstrations.observation_space,
+        )
+        self.observation_space = space_from_entries(entries(seen))
+        self.action_space = demonstrations.action_space
+
+
+def has_channels_last(entry: Any) -> bool:
+    """:return: whether it is the space of an image with the channels last"""
+    return is_image_space(entry) and not is_image_space_channels_first(entry)
+
+
 def one_line(space: spaces.Space[Any]) -> str:
     """:return: a space as an error names it; numpy breaks lines in arrays"""
     return " ".join(str(space).split())
@@ -102,3 +154,8 @@ def _remedy(space: spaces.Space[Any], only_boxes: bool) -> str:
     if isinstance(space, (spaces.Dict, spaces.Tuple)) and space.is_np_flattenable:
         return flatten
     return "turn it into numbers of a fixed shape, a Box, in a gymnasium.ObservationWrapper."
+
+
+def _layout(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...] | None, str]]:
+    """Shape and kind of every entry; types of one kind, as float32 and float64, may be mixed."""
+    return {key or "": (entry.shape, np.dtype(entry.dtype).kind) for key, entry in entries(space).items()}

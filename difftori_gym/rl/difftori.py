@@ -21,6 +21,7 @@ from difftori_gym.learning.memory_errors import out_of_memory_explained
 from difftori_gym.learning.transfers import LateResults
 from difftori_gym.rl.captured_update import CapturedUpdater
 from difftori_gym.rl.exploration import CorrelatedNoise, Exploration, NoiseModes, PlanningSchedule, RewardedSteps
+from difftori_gym.rl.from_demonstrations import FromDemonstrations
 from difftori_gym.rl.losses import LossCoefficients
 from difftori_gym.rl.planning import Planner
 from difftori_gym.rl.policies import CnnPolicy, DiffTORIPolicy, MlpPolicy, MultiInputPolicy, PlanState
@@ -33,7 +34,7 @@ _OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3
 _PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False, horizon_initial=1)
 
 
-class DiffTORI(TensorCollection):
+class DiffTORI(FromDemonstrations):
     """
     Differentiable trajectory optimisation as a policy (Wan et al. 2024, arXiv 2402.05421).
 
@@ -115,7 +116,7 @@ class DiffTORI(TensorCollection):
         "target_update_interval",
         *records,
     }
-    resume_attributes = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater.means.sums")
+    resume_attributes = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater.means.sums", "_shown")
 
     def __init__(
         self,
@@ -286,11 +287,10 @@ class DiffTORI(TensorCollection):
         """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""
         step = self._schedule_step
         progress = self.schedule.progress(self._rewarded_steps.count if self.exploration.after_reward else step)
-        self.policy.horizon, self.policy.exploration_std, self.policy.exploration = (
-            self.schedule.horizon_at(step),
-            self.exploration.std_at(progress),
-            self.exploration,
-        )
+        self.policy.horizon = self.schedule.horizon_at(step)
+        self.policy.exploration_std = self.exploration.std_at(progress)
+        self.policy.exploration = self.exploration
+        self.policy.prior_radius = self._prior_radius(step)
 
     def _setup_learn(
         self,
@@ -319,7 +319,10 @@ class DiffTORI(TensorCollection):
         assert isinstance(self.action_space, spaces.Box)
         assert self._last_obs is not None
         noise = self._correlated_noise(learning_starts, (n_envs, *self.action_space.shape))
-        if self.num_timesteps < learning_starts:
+        if self._acts_as_cloned(learning_starts):
+            cloned = self._cloned_action(self.policy.obs_to_tensor(self._last_obs)[0], noise)
+            scaled = cloned.cpu().numpy().reshape(-1, *self.action_space.shape)
+        elif self.num_timesteps < learning_starts:
             random = np.array([self.action_space.sample() for _ in range(n_envs)])
             scaled = self.policy.scale_action(random) if noise is None else noise.clip(-1, 1)
         else:
@@ -358,14 +361,13 @@ class DiffTORI(TensorCollection):
         :param gradient_steps: number of updates
         :param batch_size: windows per update
         """
-        assert isinstance(self.replay_buffer, SequenceSampling)
         self.policy.set_training_mode(True)
         self._update_learning_rate([getattr(self.policy, name) for name in self.optimizers])
         if self.exploration.catch_up and self._n_updates == 0:
             gradient_steps += self.num_timesteps
-        priorities = LateResults(self.replay_buffer.update_priorities)  # on a GPU one update late
+        priorities = LateResults(self._update_priorities)  # on a GPU one update late
         for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample_sequences(batch_size, self.horizon, env=self._vec_normalize_env)
+            batch = self._sample_windows(batch_size)
             self._n_updates += 1
             with out_of_memory_explained(batch_size=batch_size, pg_batch_size=self.update_settings.pg_batch_size):
                 priorities.put(batch.indices, self._updater.update(batch, self._n_updates))

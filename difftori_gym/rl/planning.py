@@ -120,6 +120,15 @@ def carried_plan(solution: Solution) -> Tensor:
     return solution.mean if isinstance(solution, SampledSolution) else solution.best_actions
 
 
+def near_prior(solution: Solution, model: LatentModel, z: Tensor, radius: float) -> Solution:
+    """The plan with its actions brought this near to those of the prior; ``values`` stay those of the plan."""
+    prior = rollout_prior(model, z, solution.best_actions.shape[1])
+    names = ("actions", "best_actions", *(["mean"] if isinstance(solution, SampledSolution) else []))
+    return replace(
+        solution, **{name: prior + (getattr(solution, name) - prior).clamp(-radius, radius) for name in names}
+    )
+
+
 def join_solutions(rows: Sequence[Solution]) -> Solution:
     """:return: the solution of all samples of these solutions, which are of one solver"""
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}

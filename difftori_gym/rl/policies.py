@@ -20,7 +20,6 @@ from difftori_gym.learning.finite import check_finite_observation
 from difftori_gym.learning.spaces import check_action_space, check_extractor, check_observation_space
 from difftori_gym.models import (
     CombinedEncoder,
-    EnsembleCritic,
     ImageEncoder,
     LatentEncoder,
     LatentModel,
@@ -30,7 +29,8 @@ from difftori_gym.models import (
 from difftori_gym.rl.captured_plan import captured_plan, records_plans
 from difftori_gym.rl.exploration import Exploration, drawn_action, executed_action
 from difftori_gym.rl.images import has_images, preprocessed
-from difftori_gym.rl.planning import Planner, carried_plan, join_solutions
+from difftori_gym.rl.planning import Planner, carried_plan, join_solutions, near_prior
+from difftori_gym.rl.raw_critic import RawCritic
 from difftori_gym.trajopt import Solution
 
 PlanState = tuple[np.ndarray, ...]
@@ -51,28 +51,6 @@ def sizes_of_heads(net_arch: list[int] | dict[str, list[int]] | None) -> dict[st
     if net_arch is None:
         return sizes
     return {**{head: list(net_arch) for head in sizes}, "encoder": list(net_arch[:1])}
-
-
-class RawCritic(nn.Module):
-    """Q-tilde of the paper: values on the raw observation, with a feature extractor of their own."""
-
-    def __init__(
-        self,
-        features_extractor: BaseFeaturesExtractor,
-        action_dim: int,
-        arch: list[int],
-        n_critics: int,
-        activation_fn: type[nn.Module],
-        layer_norm: bool = False,
-    ) -> None:
-        super().__init__()
-        self.features_extractor = features_extractor
-        size = features_extractor.features_dim
-        self.critic = EnsembleCritic(n_critics, size, action_dim, arch, activation_fn, layer_norm)
-
-    def forward(self, observation: PyTorchObs, action: Tensor) -> Tensor:
-        """:return: values ``[n_critics, B]`` of a preprocessed observation and actions ``[B, A]`` in [-1, 1]"""
-        return self.critic(self.features_extractor(observation), action)
 
 
 class DiffTORIPolicy(BasePolicy):
@@ -153,7 +131,10 @@ class DiffTORIPolicy(BasePolicy):
         self.planner = planner or Planner()
         self.horizon = horizon
         self.exploration_std = exploration_std
-        self.exploration: Exploration | None = None  # an algorithm's, which knows more than the deviation
+        # What an algorithm knows beside the deviation, and how far from the prior's its plans may be in each dimension
+        # (None: any distance): neither is part of a policy's file.
+        self.exploration: Exploration | None = None
+        self.prior_radius: float | None = None
         self.image_shift = image_shift
         self.slow_targets = has_images(observation_space) if slow_targets is None else slow_targets
         self.layer_norm = layer_norm
@@ -249,6 +230,13 @@ class DiffTORIPolicy(BasePolicy):
         :param generator: randomness; one with a fixed seed if None, so that the plan is a function of its arguments
         :return: the solution; ``values`` is the return the model expects
         """
+        solution = self._solve(observation, previous, generator)
+        if self.prior_radius is None:
+            return solution
+        with torch.no_grad():
+            return near_prior(solution, self.model, self.encode(observation), self.prior_radius)
+
+    def _solve(self, observation: PyTorchObs, previous: Tensor | None, generator: torch.Generator | None) -> Solution:
         with torch.no_grad():
             if (generator is None or self.planner.optimizer.num_starts == 1) and self._records_plans():
                 key = (self.planner, self.horizon, self.model.episodic, self.training)

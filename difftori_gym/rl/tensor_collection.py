@@ -86,6 +86,8 @@ class TensorCollection(OffPolicyLearner):
     _schedule_step: int
     _step_is_stored: bool
     _move_schedules: Any
+    _acts_as_cloned: Any
+    _cloned_action: Any
 
     _tensor_plan: Tensor | None = None
 
@@ -144,7 +146,9 @@ class TensorCollection(OffPolicyLearner):
         action_shape: tuple[int, ...] = self.action_space.shape or ()
         drawn = self._correlated_noise(learning_starts, (n_envs, *action_shape))
         noise = None if drawn is None else self._upload(drawn).flatten(1)
-        if self.num_timesteps < learning_starts:
+        if self._acts_as_cloned(learning_starts):
+            scaled = self._cloned_action(observations, drawn)
+        elif self.num_timesteps < learning_starts:
             size = (n_envs, int(np.prod(action_shape)))
             scaled = 2.0 * torch.rand(size, device=self.device) - 1.0 if noise is None else noise.clamp(-1.0, 1.0)
         else:

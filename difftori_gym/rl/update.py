@@ -10,7 +10,9 @@ from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
 from difftori_gym.learning.running_means import RunningMeans
+from difftori_gym.models import LatentModel
 from difftori_gym.observations import TensorObs, map_obs
+from difftori_gym.rl.demonstrated_batch import DemonstratedBatch, cloning_loss
 from difftori_gym.rl.images import augmented
 from difftori_gym.rl.losses import (
     LossCoefficients,
@@ -35,6 +37,8 @@ class UpdateSettings:
     :param coefficients: weights of the model loss
     :param discount: per-step discount
     :param noise_std: smoothing noise on the prior's actions in targets
+    :param clone_coef: weight of cloning demonstrations in the prior's loss, where a batch has some
+    :param pretrains: the prior clones only, and there is no policy-gradient loss
     :raises ValueError: for a setting outside its range
     """
 
@@ -51,6 +55,8 @@ class UpdateSettings:
     pg_freq: int = 5
     pg_batch_size: int = 64
     pg_max_grad_ratio: float | None = 0.1
+    clone_coef: float = 4.0
+    pretrains: bool = False
 
     def __post_init__(self) -> None:
         for name in ("policy_delay", "target_update_interval", "pg_freq", "pg_batch_size"):
@@ -109,6 +115,8 @@ class Updater:
             prior = prior_loss(
                 policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
             )
+            if isinstance(batch, DemonstratedBatch):
+                prior = with_cloning(policy.model, prior, loss, batch, settings, self.means)
             self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
         if uses_pg:
             self._update_raw_critic(batch, observations, next_z, returns)
@@ -126,7 +134,7 @@ class Updater:
         settings = self.settings
         due = [settings.pg_freq, settings.policy_delay, settings.target_update_interval]
         plans, moves_prior, moves_targets = (n_updates % every == 0 for every in due)
-        return settings.pg_coef > 0 and plans, moves_prior, moves_targets
+        return settings.pg_coef > 0 and plans and not settings.pretrains, moves_prior, moves_targets
 
     def _model_loss(
         self,
@@ -140,9 +148,10 @@ class Updater:
         with torch.no_grad():
             next_z_target = next_z if policy.slow_targets else policy.encoder_target(next_observations).view_as(next_z)
         values = td_target(policy.model, policy.critic_target, next_z, returns, noise=self._noise(batch.rewards.shape))
+        z0 = policy.encoder(observations)
         loss = model_loss(
             policy.model,
-            policy.encoder(observations),
+            z0,
             batch.actions,
             next_z_target,
             batch.rewards,
@@ -156,7 +165,7 @@ class Updater:
         for name in ("reward", "value", "consistency", "termination"):
             self.means.add(f"{name}_loss", getattr(loss, name))
         self.means.add("value_target", values.mean())
-        return loss
+        return with_encoder_cloning(policy.model, loss, z0, batch)
 
     def _add_policy_gradient(self, gradients: list[Tensor], norm: Tensor, observations: TensorObs) -> None:
         """Add the gradient of the policy-gradient loss, clipped relative to ``norm``, to ``gradients`` in place."""
@@ -208,6 +217,41 @@ class Updater:
         reference = self._prior_parameters[0]
         noise = torch.randn(*shape, self.policy.model.action_dim, dtype=reference.dtype, device=reference.device)
         return (self.settings.noise_std * noise).clamp(-0.3, 0.3)  # TD-MPC's clip
+
+
+def with_encoder_cloning(model: LatentModel, loss: ModelLoss, z0: Tensor, batch: SequenceBatch) -> ModelLoss:
+    """
+    :param loss: of the model
+    :param z0: encoded first observations ``[B, Z]``, with their graph
+    :param batch: windows
+    :return: the loss, and what keeps in the encoder what demonstrated actions depend on, if there are any
+    """
+    if not isinstance(batch, DemonstratedBatch):
+        return loss
+    return replace(loss, total=loss.total + cloning_loss(model, z0[:, None], batch, rho=1.0))
+
+
+def with_cloning(
+    model: LatentModel,
+    prior: Tensor,
+    rollout: ModelLoss,
+    batch: DemonstratedBatch,
+    settings: UpdateSettings,
+    means: RunningMeans,
+) -> Tensor:
+    """
+    :param prior: loss of the policy prior by values ``[]``
+    :param rollout: holds the latent states of the windows
+    :param means: what is told of the updates
+    :return: that loss and cloning, which is weighed by the size of the values, as in TD3+BC; in pretraining cloning
+        alone
+    """
+    clone = cloning_loss(model, rollout.latents[:, :-1], batch, rho=settings.coefficients.rho)
+    means.add("clone_loss", clone.detach())
+    if settings.pretrains:
+        return clone
+    # 1 more, so that values near zero do not switch it off.
+    return prior + settings.clone_coef * (1.0 + prior.detach().abs()) * clone
 
 
 def descend(

@@ -40,7 +40,7 @@ TASKS = (
 
 def hyperparameters(name: str) -> dict[str, dict[str, Any]]:
     """:return: what the RL Zoo is told of a method for each task; ``default`` is for all others"""
-    method = METHODS[name]
+    method = METHODS["rl"][name]
     if "state" not in method.obs:
         pixels = {"policy": "CnnPolicy", "env_kwargs": {"obs": "pixels"}, **method.hyperparameters("", obs="pixels")}
         return {"default": {"n_timesteps": 50_000, **pixels}}

@@ -33,7 +33,7 @@ def register() -> None:
     algorithms: dict[str, type[BaseAlgorithm]] = ALGOS
     converters: dict[str, Any] = HYPERPARAMS_CONVERTER
     for name in ALGORITHMS:
-        algorithms[name] = METHODS[name].learner()
+        algorithms[name] = METHODS["rl"][name].learner()
         HYPERPARAMS_SAMPLER[name] = _SAMPLERS[name]
         converters[name] = convert
 

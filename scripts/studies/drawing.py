@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.figures import method_color
 from difftori_gym.comparison.published import PublishedCurve, published_curves, published_means
@@ -51,9 +50,9 @@ def methods_of(study: Study) -> list[str]:
 def label(study: Study, method: str) -> str:
     """:return: a method's name in figures and tables"""
     if study.frames is not None:
-        return METHODS[method].label
+        return METHODS["rl"][method].label
     name, _, base = method.partition("+")
-    return IMITATION_METHODS[name].label + (f" (+{IMITATION_METHODS[base].label})" if base else "")
+    return METHODS["imitation"][name].label + (f" (+{METHODS['imitation'][base].label})" if base else "")
 
 
 def _color(study: Study, method: str) -> str:

@@ -15,8 +15,7 @@ try:
 except ImportError:  # Python 3.10: a requirement of pytest and mypy there
     import tomli as tomllib
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS, get_imitation_method
-from difftori_gym.baselines.methods import get_method
+from difftori_gym.baselines.methods import METHODS, get_method
 from difftori_gym.envs import TaskId, parse_tasks
 
 #: Methods whose code is not ours: their rows stay valid at another commit.
@@ -199,9 +198,9 @@ def _check_method(method: str, entry: dict[str, Any]) -> None:
     """:raises ValueError: if there is no such method"""
     name, plus, base = method.partition("+")
     if "steps" in entry:
-        get_imitation_method(name)
-        if plus and base not in IMITATION_METHODS:
-            raise ValueError(f"Unknown base {base!r}. Methods: {', '.join(IMITATION_METHODS)}.")
+        get_method(name, kind="imitation")
+        if plus and base not in METHODS["imitation"]:
+            raise ValueError(f"Unknown base {base!r}. Methods: {', '.join(METHODS['imitation'])}.")
     else:
         get_method(method, entry.get("obs", "state"))
 

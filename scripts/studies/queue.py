@@ -90,13 +90,21 @@ class Queue:
     :param places: where everything lies
     :param jobs: cells side by side
     :param min_free_gb: no cell is started with less space on the disk
+    :param arguments: of compare.py, beyond those of the cells
     """
 
     def __init__(
-        self, plan: Callable[[], Sequence[Study]], places: Places, *, jobs: int = 1, min_free_gb: float = 2.0
+        self,
+        plan: Callable[[], Sequence[Study]],
+        places: Places,
+        *,
+        jobs: int = 1,
+        min_free_gb: float = 2.0,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.plan, self.cells = plan, list[Cell]()
         self.places, self.jobs, self.min_free_gb = places, jobs, min_free_gb
+        self.arguments = list(arguments)
         self._left: set[str] = set()  # studies that were refused and cells that were interrupted, by name
         self._ends = False
 
@@ -182,6 +190,7 @@ class Queue:
             return None
         variables = {**os.environ, **dict.fromkeys(_LIMITS, "1"), "PYTHONPATH": str(tree)}
         command = [sys.executable, str(tree / "examples" / "compare.py"), *cell.arguments(places.out(cell))]
+        command += self.arguments
         log = places.log(cell)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as output:

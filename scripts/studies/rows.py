@@ -130,25 +130,23 @@ def made_rows(cell: Cell, out: Path, commit: str) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    made = _of_imitation if cell.study.frames is None else _of_reinforcement
-    rows = [Row(commit=commit[:12], settings=cell.settings, **made(record)) for record in records]
+    rows = [Row(commit=commit[:12], settings=cell.settings, **_made(record)) for record in records]
     return [row for row in rows if row.key == cell.key]
 
 
-def _of_reinforcement(record: dict[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {name: record[name] for name in ("suite", "task", "obs", "method")}
-    values |= {name: int(record[name]) for name in ("seed", "frames", "agent_steps", "dead_starts")}
-    values |= {name: float(record[name]) for name in ("episode_return", "wall_s", "cpu_s")}
-    return {**values, "success": float(record["success"]) if record["success"] else None}
-
-
-def _of_imitation(record: dict[str, str]) -> dict[str, Any]:
+def _made(record: dict[str, str]) -> dict[str, Any]:
+    """What a line of results.csv tells, that of an older commit, which had a table for each kind of learning, too."""
     values: dict[str, Any] = {name: record[name] for name in ("suite", "task", "obs")}
-    values["method"] = record["method"] + (f"+{record['base']}" if record["base"] else "")
-    values |= {"seed": int(record["seed"]), "frames": 0, "agent_steps": int(record["steps"])}
+    values["method"] = record["method"] + (f"+{record['base']}" if record.get("base") else "")
+    values |= {"seed": int(record["seed"]), "frames": int(record.get("frames", 0))}
+    values["agent_steps"] = int(record.get("agent_steps") or record["steps"])
+    values["episode_return"] = float(record.get("episode_return") or record["mean_return"])
     values |= {name: float(record[name]) for name in ("wall_s", "cpu_s")}
-    share = int(record["successes"]) / int(record["episodes"]) if record["successes"] else None
-    return {**values, "episode_return": float(record["mean_return"]), "success": share, "dead_starts": None}
+    share = record.get("success")
+    if record.get("successes"):
+        share = str(int(record["successes"]) / int(record["episodes"]))
+    values["success"] = float(share) if share else None
+    return {**values, "dead_starts": int(record["dead_starts"]) if record.get("dead_starts") else None}
 
 
 def check_rows(studies: Sequence[Study], data: Path) -> None:

@@ -181,4 +181,4 @@ def test_presets_for_pixels_build(name):
     assert model.policy_class is type(model).policy_aliases["CnnPolicy"]
     if name != "drqv2":
         assert model.batch_size == 64
-        assert METHODS[name].hyperparameters("dm_control/cartpole-swingup")["batch_size"] == 128
+        assert METHODS["rl"][name].hyperparameters("dm_control/cartpole-swingup")["batch_size"] == 128

@@ -7,7 +7,7 @@ from gymnasium import Env, spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from difftori_gym.baselines.methods import METHODS
+from difftori_gym.baselines.methods import METHODS, Method, get_method
 from difftori_gym.models import CombinedEncoder, ImageEncoder
 from difftori_gym.rl.frame_replay import DictFrameReplayBuffer, FrameReplay, FrameReplayBuffer
 
@@ -34,7 +34,7 @@ SMALL = {
 }
 SMALL["difftori_nopg"] = SMALL["difftori"]
 SMALL = {name: {"policy_kwargs": {"net_arch": [8]}, **values} for name, values in SMALL.items()}
-COMBINATIONS = [(name, obs) for name, method in METHODS.items() for obs in method.obs if obs != "state"]
+COMBINATIONS = [(name, obs) for name, method in METHODS["rl"].items() for obs in method.obs if obs != "state"]
 
 
 class Scene(Env):
@@ -74,7 +74,7 @@ class Scene(Env):
 
 def build(name, obs):
     env = DummyVecEnv([lambda: Monitor(Scene(obs))])
-    method = METHODS[name]
+    method = METHODS["rl"][name]
     hyperparameters = {**method.hyperparameters("gymnasium/Scene-v0", obs=obs), **SMALL[name], **method.fixed}
     if "buffer_size" in method.hyperparameter_names():
         hyperparameters["buffer_size"] = 200
@@ -95,7 +95,7 @@ class SceneAndPosition(Scene):
 
 @pytest.mark.parametrize("name", ["difftori", "tdmpc", "sac"])
 def test_it_learns_from_pixels_beside_a_state(name):
-    method = METHODS[name]
+    method = METHODS["rl"][name]
     preset = method.hyperparameters("gymnasium/Scene-v0", obs="pixels")
     networks = {**preset.get("policy_kwargs", {}), "net_arch": [8]}
     hyperparameters = {**preset, **SMALL[name], "policy_kwargs": networks, "buffer_size": 200}
@@ -131,7 +131,7 @@ def test_what_the_table_says():
         "tqc",
         "ppo",
     ]
-    assert METHODS["drqv2"].obs == ("pixels",)
+    assert METHODS["rl"]["drqv2"].obs == ("pixels",)
 
 
 @pytest.mark.parametrize(("obs", "memory"), [("pixels", FrameReplayBuffer), ("pointcloud", DictFrameReplayBuffer)])
@@ -140,7 +140,7 @@ def test_a_saved_model_of_stable_baselines3_comes_back(tmp_path, obs, memory):
     model.learn(20)
     model.save(tmp_path / "model.zip")
     model.save_replay_buffer(tmp_path / "replay.pkl")
-    loaded = METHODS["sac"].learner().load(tmp_path / "model.zip", env=model.get_env(), device="cpu")
+    loaded = METHODS["rl"]["sac"].learner().load(tmp_path / "model.zip", env=model.get_env(), device="cpu")
     loaded.load_replay_buffer(tmp_path / "replay.pkl")
     assert type(loaded.replay_buffer) is memory
     observation = model.get_env().reset()
@@ -152,6 +152,37 @@ def test_a_saved_model_of_stable_baselines3_comes_back(tmp_path, obs, memory):
 def test_the_users_own_encoder_stays():
     env = DummyVecEnv([lambda: Monitor(Scene("pixels"))])
     given = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 7}}, "buffer_size": 50}
-    model = METHODS["sac"].build(env, seed=0, device="cpu", hyperparameters=given)
+    model = METHODS["rl"]["sac"].build(env, seed=0, device="cpu", hyperparameters=given)
     assert model.actor.features_extractor.features_dim == 7
     assert "features_extractor_class" not in given["policy_kwargs"]
+
+
+def test_later_layers_win_and_dictionaries_inside_are_merged():
+    layers = {
+        "small pixels": dict(n_steps=7),
+        "small": dict(n_steps=6, n_epochs=6),
+        "pixels": dict(n_epochs=5, batch_size=5, policy_kwargs=dict(net_arch=[5])),
+        "suite/task": dict(batch_size=4, gamma=0.4),
+        "suite/*": dict(gamma=0.3, gae_lambda=0.3),
+    }
+    default = dict(gae_lambda=0.2, policy_kwargs=dict(net_arch=[2], log_std_init=0.0))
+    method = Method("ppo", "PPO", METHODS["rl"]["ppo"].learner, default, layers, fixed=dict(ent_coef=0.0))
+    overrides = dict(policy_kwargs=dict(log_std_init=1.0))
+    assert method.hyperparameters("suite/task", overrides, "pixels", "small") == dict(
+        gae_lambda=0.3,
+        gamma=0.4,
+        batch_size=5,
+        n_epochs=6,
+        n_steps=7,
+        policy_kwargs=dict(net_arch=[5], log_std_init=1.0),
+        ent_coef=0.0,
+    )
+    assert method.hyperparameters("other/task") == {**default, "ent_coef": 0.0}
+
+
+def test_one_name_stands_for_a_method_of_each_kind():
+    assert [get_method("difftori", kind=kind).learner().__name__ for kind in METHODS] == [
+        "DiffTORI",
+        "DiffTORIImitation",
+    ]
+    assert all(method.kind == kind for kind, methods in METHODS.items() for method in methods.values())

@@ -110,7 +110,7 @@ def test_curves_of_every_kind(trained, tmp_path):
     np.savez(tmp_path / "evaluations.npz", timesteps=[10, 20], results=[[1.0, 3.0], [4.0, 6.0]])
     np.testing.assert_array_equal(read_curve(tmp_path / "evaluations.npz").returns, [2.0, 5.0])
     results = tmp_path / "results.csv"
-    results.write_text("suite,agent_steps,episode_return\nx,5,1.5\n")
+    results.write_text("suite,steps,episode_return\nx,5,1.5\n")
     np.testing.assert_array_equal(read_curve(results).steps, [5])
     results.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="expected Monitor's csv"):

@@ -103,17 +103,22 @@ def falling(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """A learner, what it learns from (None: demonstrations), whether it needs a base policy, and its policy."""
+    """
+    A learner, what it learns from (None: demonstrations), whether it needs a base policy, its policy, and whether it
+    begins with demonstrations.
+    """
 
     learner: type[Any]
     make_env: Callable[[], Any] | None
     settings: dict[str, Any]
     base: bool = False
     policy: str = "MlpPolicy"
+    begins: bool = False
 
     def new(self) -> Any:
         if self.make_env is not None:
-            return self.learner(self.policy, self.make_env(), **copy.deepcopy(self.settings))
+            model = self.learner(self.policy, self.make_env(), **copy.deepcopy(self.settings))
+            return model.learn_from(pendulum_demonstrations(), 6) if self.begins else model
         settings = copy.deepcopy(self.settings)
         demonstrations = pendulum_demonstrations()
         if self.base:
@@ -151,8 +156,11 @@ RUNS: dict[str, Run] = {
     "difftori-cartpole": Run(DiffTORI, lambda: cartpoles(1), {**DIFFTORI, "train_freq": 3}),
     "difftori-cartpole-two": Run(DiffTORI, lambda: cartpoles(2), DIFFTORI),
     "difftori-pixels": Run(DiffTORI, lambda: pictures(1), DIFFTORI, policy="CnnPolicy"),
+    "difftori-begins": Run(DiffTORI, lambda: pendulums(1), DIFFTORI, begins=True),
+    "difftori-begins-two": Run(DiffTORI, lambda: pendulums(2), {**DIFFTORI, **WARM}, begins=True),
     "drqv2-pixels-two": Run(DrQv2, lambda: pictures(2), DRQ, policy="CnnPolicy"),
     "tdmpc": Run(TDMPC, lambda: pendulums(1), TDMPC_SMALL),
+    "tdmpc-begins": Run(TDMPC, lambda: pendulums(1), TDMPC_SMALL, begins=True),
     "tdmpc-cartpole-two": Run(TDMPC, lambda: cartpoles(2), TDMPC_SMALL),
     "tdmpc2-two": Run(TDMPC2, lambda: pendulums(2), TDMPC2_SMALL),
     "sac": Run(SAC, lambda: pendulums(2), OFF_POLICY),

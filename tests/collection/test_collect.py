@@ -37,6 +37,7 @@ def test_what_is_stored_is_what_happens_again(reach, tmp_path):
     assert report == CollectionReport(episodes=2, attempts=2, successes=2)
     demonstrations = read_minari(tmp_path / "reach")
     assert (demonstrations.env_id, demonstrations.obs, demonstrations.seeds) == ("metaworld/reach", "state", (3, 4))
+    assert demonstrations.action_repeat == 1
     env = make_env("metaworld/reach")
     assert demonstrations.observation_space == env.observation_space
     assert demonstrations.action_space == env.action_space
@@ -48,6 +49,7 @@ def test_what_is_stored_is_what_happens_again(reach, tmp_path):
             observation, reward, _, _, info = env.step(action)
             np.testing.assert_array_equal(episode.observations[t + 1], observation)
             assert episode.rewards[t] == reward
+            assert episode.successes[t] == info["success"]
             assert info["is_success"] == (t >= len(episode) - 3)  # cut two steps later
     env.close()
 

@@ -16,8 +16,8 @@ from stable_baselines3 import SAC
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare.py"
 PENDULUM = ["--tasks", "Pendulum-v1", "--eval-episodes", "2"]
 QUICK_SAC = ["--set", "sac.learning_starts=50", "sac.batch_size=16", 'sac.policy_kwargs={"net_arch": [16]}']
-COLUMNS = ["suite", "task", "obs", "method", "seed", "frames", "agent_steps", "wall_s", "episode_return", "success"]
-COLUMNS += ["cpu_s", "dead_starts"]
+COLUMNS = ["suite", "task", "obs", "demos", "method", "base", "variant", "seed", "frames", "steps", "wall_s", "cpu_s"]
+COLUMNS += ["episodes", "episode_return", "successes", "dead_starts", "plan_ms", "n_action_steps"]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_a_comparison_leaves_table_figure_report_and_continues(main, tmp_path, c
         for seed in (0, 1):
             assert frames_of(out, method, seed) == [0, 100, 200]
     for row in table:
-        assert row["agent_steps"] == row["frames"]  # no action repeat here
+        assert row["steps"] == row["frames"]  # no action repeat here
         assert -2000 < float(row["episode_return"]) < 0
-        assert row["success"] == ""
+        assert row["successes"] == ""
         assert (float(row["wall_s"]) > 0) == (row["frames"] != "0")
     assert (out / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     report = (out / "report.md").read_text()
@@ -96,12 +96,12 @@ def test_a_run_that_dies_is_reported_and_the_others_finish(main, tmp_path, capsy
     command = ["--methods", "sac", "ppo", *PENDULUM, "--frames", "60", "--no-video", "--out", str(out)]
     assert main([*command, "--set", "sac.learning_starts=10", "sac.batch_size=-3"]) == 1
     said = capsys.readouterr().err
-    assert "sac-Pendulum-v1-seed0 died" in said
+    assert "sac-Pendulum-v1-state-seed0 died" in said
     assert "negative dimensions are not allowed" in said
     assert frames_of(out, "ppo", 0)[-1] == 60
-    trace = (out / "runs" / "sac-Pendulum-v1-seed0" / "traceback.txt").read_text()
+    trace = (out / "runs" / "sac-Pendulum-v1-state-seed0" / "traceback.txt").read_text()
     assert "Traceback (most recent call last)" in trace
-    assert "### sac-Pendulum-v1-seed0" in (out / "report.md").read_text()
+    assert "### sac-Pendulum-v1-state-seed0" in (out / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_killed_comparison_leaves_readable_files_and_goes_on(main, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    run = out / "runs" / "sac-Pendulum-v1-seed0"
+    run = out / "runs" / "sac-Pendulum-v1-state-seed0"
     deadline = time.time() + 120
     while not list(run.glob("checkpoint-*/state.json")) and time.time() < deadline:
         time.sleep(0.05)
@@ -158,18 +158,17 @@ def test_a_killed_run_is_named_and_the_same_command_goes_on(main, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    run = out / "runs" / "sac-Pendulum-v1-seed0"
+    run = out / "runs" / "sac-Pendulum-v1-state-seed0"
     deadline = time.time() + 300
     while not list(run.glob("checkpoint-*/state.json")) and time.time() < deadline:
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    # Beside the run there is a process of multiprocessing's own, which tracks its semaphores.
-    (child,) = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert b"difftori_gym.comparison.run" in Path(f"/proc/{child}/cmdline").read_bytes()
     os.kill(int(child), signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert "sac-Pendulum-v1-seed0 died" in said
-    assert "The process of sac-Pendulum-v1-seed0 (gymnasium/Pendulum-v1) was killed by SIGKILL" in said
+    assert "sac-Pendulum-v1-state-seed0 died" in said
+    assert "The process of sac-Pendulum-v1-state-seed0 (gymnasium/Pendulum-v1) was killed by SIGKILL" in said
     assert "was killed by SIGKILL" in (out / "report.md").read_text()
 
     (checkpoint,) = [path.parent for path in run.glob("checkpoint-*/state.json")]
@@ -196,11 +195,11 @@ def test_films_show_the_final_policies(main, tmp_path):
     command = ["--methods", "ppo", "--tasks", "dm_control/cartpole-swingup", "--frames", "400", "--eval-freq", "400"]
     assert main([*command, "--action-repeat", "8", "--eval-episodes", "1", "--out", str(out)]) == 0
     assert frames_of(out, "ppo", 0) == [0, 400]
-    assert rows(out)[-1]["agent_steps"] == "50"
-    frames = list(iio.imiter(out / "videos" / "ppo-cartpole-swingup-seed0.mp4"))
+    assert rows(out)[-1]["steps"] == "50"
+    frames = list(iio.imiter(out / "videos" / "ppo-cartpole-swingup-state-seed0.mp4"))
     assert len(frames) == 126  # one image before each agent step, and one of the end
     report = (out / "report.md").read_text()
-    assert "videos/ppo-cartpole-swingup-seed0.mp4" in report
+    assert "videos/ppo-cartpole-swingup-state-seed0.mp4" in report
     assert "Action repeat differs from the task's preset: 8." in report
 
 

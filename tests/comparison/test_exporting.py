@@ -7,8 +7,8 @@ import pytest
 from stable_baselines3 import SAC
 
 from difftori_gym import DiffTORI
+from difftori_gym.comparison import Run
 from difftori_gym.comparison.exporting import export_runs
-from difftori_gym.comparison.settings import RunSettings
 
 pytest.importorskip("onnx")
 
@@ -23,10 +23,11 @@ def out(tmp_path_factory):
         "sac": SAC("MlpPolicy", "Pendulum-v1"),
     }
     for method, seed in (("difftori", 0), ("difftori", 1), ("sac", 0), ("sac", 1), ("difftori", 2)):
-        run = RunSettings("gymnasium", "Pendulum-v1", "state", method, seed, 100, 2, 1, 100, 1, {}, episode_steps=200)
+        task = dict(kind="rl", suite="gymnasium", task="Pendulum-v1", obs="state", amount=100)
+        environment = dict(action_repeat=2, obs_kwargs={}, max_episode_steps=200)
+        run = Run(**task, method=method, seed=seed, env_kwargs=environment)
         folder = out / "runs" / run.name
-        folder.mkdir(parents=True)
-        (folder / "args.json").write_text(run.to_json())
+        run.write(folder)
         if seed < 2:
             models[method].save(folder / "model.zip")
     return out
@@ -34,7 +35,7 @@ def out(tmp_path_factory):
 
 def test_every_planner_has_a_file_and_a_reason_is_told_once(out):
     *told, missing = list(export_runs(out))
-    first, second = (out / "runs" / f"difftori-Pendulum-v1-seed{seed}" / "policy.onnx" for seed in (0, 1))
+    first, second = (out / "runs" / f"difftori-Pendulum-v1-state-seed{seed}" / "policy.onnx" for seed in (0, 1))
     assert told[:2] == [first, second]
     assert first.exists()
     # Its render_fps of 30, two frames an action.

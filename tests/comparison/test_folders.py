@@ -19,8 +19,8 @@ from gymnasium import spaces
 
 from difftori_gym.comparison import ComparisonSettings, plan_runs
 from difftori_gym.comparison.folder_lock import FolderHeldError, FolderLock
-from difftori_gym.comparison.results import read_results
-from difftori_gym.comparison.training import is_finished, train_run
+from difftori_gym.comparison.results import read_rows
+from difftori_gym.comparison.training import do_run, is_finished, read_finished
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare.py"
 QUICK = ["--set", "sac.learning_starts=50", "sac.batch_size=16", 'sac.policy_kwargs={"net_arch": [16]}']
@@ -61,17 +61,17 @@ def asked(out, **changes):
 
 def test_an_environment_without_an_end_has_a_limit_that_is_said(tmp_path, caplog):
     pytest.importorskip("imageio")
-    assert asked(tmp_path).episode_steps == 1000
+    assert asked(tmp_path).env_kwargs["max_episode_steps"] == 1000
     assert (
         "gymnasium/Endless-v0 has no time limit: its episodes are cut after 1000 steps (--episode-steps)" in caplog.text
     )
     caplog.clear()
     run = asked(tmp_path, episode_steps=7)
     assert caplog.text == ""
-    train_run(run, tmp_path / "runs" / run.name, lambda progress: None, nullcontext())
-    assert [row.episode_return for row in read_results(tmp_path / "runs" / run.name / "results.csv")][-1] == 7.0
+    do_run(run, tmp_path / "runs" / run.name, lambda progress: None, nullcontext())
+    assert [row.episode_return for row in read_rows(tmp_path / "runs" / run.name / "results.csv")][-1] == 7.0
     assert [path.name for path in (tmp_path / "videos").iterdir()] == [f"{run.name}.mp4"]
-    assert asked(tmp_path / "other", tasks=("Pendulum-v1",)).episode_steps is None
+    assert "max_episode_steps" not in asked(tmp_path / "other", tasks=("Pendulum-v1",)).env_kwargs
 
 
 def test_a_run_that_could_not_be_filmed_is_over(tmp_path, monkeypatch):
@@ -80,11 +80,15 @@ def test_a_run_that_could_not_be_filmed_is_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr("difftori_gym.comparison.training.record_video", no_opengl)
     run = asked(tmp_path, episode_steps=5)
-    train_run(run, tmp_path / "runs" / run.name, lambda progress: None, nullcontext())
-    summary = json.loads((tmp_path / "runs" / run.name / "summary.json").read_text())
-    assert summary["film_error"] == "no OpenGL here"
+    do_run(run, tmp_path / "runs" / run.name, lambda progress: None, nullcontext())
+    finished = read_finished(tmp_path / "runs" / run.name)
+    assert finished.film_error == "no OpenGL here"
     assert is_finished(run, tmp_path)
-    assert not is_finished(replace(run, frames=40), tmp_path)
+    assert not is_finished(replace(run, amount=40), tmp_path)
+    # Nor is what was measured once measured again, which would train.
+    monkeypatch.setattr("difftori_gym.comparison.training.update_ms", pytest.fail)
+    do_run(run, tmp_path / "runs" / run.name, lambda progress: None, nullcontext())
+    assert read_finished(tmp_path / "runs" / run.name) == finished
 
 
 def test_a_folder_is_held_once_and_given_back(tmp_path):

@@ -12,11 +12,10 @@ from gymnasium import spaces
 
 h5py = pytest.importorskip("h5py")
 
-from difftori_gym.comparison.imitation import ImitationSettings, plan_imitation  # noqa: E402
-from difftori_gym.comparison.imitation.demonstrations import read_demonstrations  # noqa: E402
-from difftori_gym.comparison.imitation.results import read_rows  # noqa: E402
-from difftori_gym.comparison.imitation.settings import repeating_command  # noqa: E402
-from difftori_gym.comparison.imitation.training import train_imitation  # noqa: E402
+from difftori_gym.comparison import ComparisonSettings, plan_runs  # noqa: E402
+from difftori_gym.comparison.demonstrations import read_demonstrations  # noqa: E402
+from difftori_gym.comparison.results import read_rows  # noqa: E402
+from difftori_gym.comparison.training import do_run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "gymnasium/Pendulum-v1"
@@ -40,7 +39,7 @@ def recording(tmp_path):
 def planned(tmp_path, path, **changes):
     asked = dict(methods=("bc",), tasks=(TASK,), seeds=(0,), out=tmp_path, demos=None, demos_from=path, steps=2)
     asked |= dict(size="small", eval_episodes=1, episode_steps=5, video=False, leave_out=("traj_1",))
-    (run,) = plan_imitation(ImitationSettings(**{**asked, **changes}))
+    (run,) = plan_runs(ComparisonSettings(**{**asked, **changes}))
     return run
 
 
@@ -50,7 +49,7 @@ def test_a_policy_learns_from_the_episodes_that_are_left_in_the_bounds_of_the_en
     assert [episode.name for episode in demonstrations.episodes] == ["traj_0", "traj_2"]
     assert demonstrations.action_space == TORQUES
     folder = tmp_path / "runs" / run.name
-    train_imitation(run, folder, lambda progress: None, contextlib.nullcontext())
+    do_run(run, folder, lambda progress: None, contextlib.nullcontext())
     (row,) = read_rows(folder / "results.csv")
     assert (row.demos, row.steps) == (2, 2)
 
@@ -76,7 +75,7 @@ def test_the_program_passes_the_names_on_and_the_run_tells_how_it_is_repeated(tm
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     run = planned(tmp_path, recording, leave_out=("traj_1", "traj_2"))
-    _, _, *arguments = shlex.split(repeating_command(run))
+    _, _, *arguments = shlex.split(run.command())
     values = vars(program.parse_arguments(arguments))
     assert values["leave_out"] == ["traj_1", "traj_2"]
     assert values["demos_from"] == recording

@@ -22,16 +22,10 @@ pytest.importorskip("h5py")
 from difftori_gym.baselines import BC  # noqa: E402
 from difftori_gym.checkpointing import TrainingInterrupted  # noqa: E402
 from difftori_gym.collection import CollectionSettings, collect, make_expert  # noqa: E402
-from difftori_gym.comparison.imitation import (  # noqa: E402
-    ImitationSettings,
-    compare_imitation,
-    plan_imitation,
-    training,
-)
-from difftori_gym.comparison.imitation.results import read_rows  # noqa: E402
-from difftori_gym.comparison.imitation.training import is_finished, train_imitation  # noqa: E402
-from difftori_gym.comparison.runner import run_all  # noqa: E402
-from difftori_gym.comparison.workload import Workload  # noqa: E402
+from difftori_gym.comparison import ComparisonSettings, callback, compare, plan_runs, runner  # noqa: E402
+from difftori_gym.comparison.engines import Event  # noqa: E402
+from difftori_gym.comparison.results import read_rows, write_rows  # noqa: E402
+from difftori_gym.comparison.training import do_run, is_finished  # noqa: E402
 from difftori_gym.envs import parse_task  # noqa: E402
 from difftori_gym.il import DiffTORIImitation, read_minari  # noqa: E402
 
@@ -55,15 +49,15 @@ def asked(tmp_path, demos, **changes):
     quick = dict(steps=20, size="small", eval_episodes=3, episode_steps=25, video=False)
     alone = changes.get("methods") == ("bc",)
     overrides = {"bc": TINY["bc"]} if alone else TINY
-    return ImitationSettings(**{**fields, **quick, **changes}, overrides=overrides)
+    return ComparisonSettings(**{**fields, **quick, **changes}, overrides=overrides)
 
 
 def do(run, out, report=lambda progress: None):
-    train_imitation(run, out / "runs" / run.name, report, contextlib.nullcontext())
+    do_run(run, out / "runs" / run.name, report, contextlib.nullcontext())
 
 
 def test_an_interrupted_run_goes_on_and_shares_its_base(tmp_path, demos):
-    base, run = plan_imitation(asked(tmp_path, demos, eval_freq=10))
+    base, run = plan_runs(asked(tmp_path, demos, eval_freq=10))
     do(base, tmp_path)
     assert is_finished(base, tmp_path)
     seen = []
@@ -100,25 +94,25 @@ def test_an_interrupted_run_goes_on_and_shares_its_base(tmp_path, demos):
 
 
 def test_sigterm_leaves_a_checkpoint_and_no_half_of_one(tmp_path, demos, monkeypatch):
-    monkeypatch.setattr(training, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(callback, "_SECONDS_BETWEEN_REPORTS", 0.0)
     results = []
     for name in ("whole", "ended"):
-        (run,) = plan_imitation(asked(tmp_path / name, demos, methods=("bc",), eval_freq=10))
+        (run,) = plan_runs(asked(tmp_path / name, demos, methods=("bc",), eval_freq=10))
         folder = tmp_path / name / "runs" / run.name
         if name == "ended":
-            with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 14 steps"):
+            with pytest.raises(TrainingInterrupted, match=r"SIGTERM ended .* after 13 gradient steps"):
                 do(run, tmp_path / name, lambda told: told.done == 13 and os.kill(os.getpid(), signal.SIGTERM))
-            assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000000014"]
+            assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000000013"]
             (folder / ".unfinished-1-checkpoint").mkdir()  # of a process that was killed while it wrote
             (folder / ".unfinished-1-checkpoint" / "model.zip").write_bytes(b"half")
         do(run, tmp_path / name)
-        results.append([(row.steps, row.successes, row.mean_return) for row in read_rows(folder / "results.csv")])
+        results.append([(row.steps, row.successes, row.episode_return) for row in read_rows(folder / "results.csv")])
         assert list(folder.glob(".unfinished-*")) == []
     assert results[0] == results[1]
 
 
 def test_seeds_of_the_evaluation_are_held_out(tmp_path, demos):
-    (run,) = plan_imitation(asked(tmp_path, demos, methods=("bc",), steps=1, eval_episodes=1))
+    (run,) = plan_runs(asked(tmp_path, demos, methods=("bc",), steps=1, eval_episodes=1))
     metadata = demos.parent / "drawer-close"
     collect(
         CollectionSettings(TASK, metadata, 1, seed=1_000_000, max_steps=20, keep_failures=True),
@@ -148,25 +142,30 @@ class Shown:
         self.stopped[run.name] = outcome
 
 
-def fail_base(run, directory, report, one_at_a_time):
-    if run.method == "bc":
-        raise RuntimeError("the base died")
+class DyingBases:
+    """An engine that ends every job at once; those of base policies died."""
+
+    slots = 2
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, job):
+        self.jobs.append(job)
+
+    def watch(self, timeout_s):
+        done, self.jobs = self.jobs, []
+        for job in done:
+            if job.name.startswith("bc-"):
+                (job.folder / "traceback.txt").write_text("RuntimeError: the base died")
+        return [Event(job.name, "ended", exit_code=int(job.name.startswith("bc-"))) for job in done]
 
 
-def never(run, out):
-    return False
-
-
-def nothing(out):
-    return []
-
-
-@pytest.mark.slow
 def test_what_needs_a_run_that_died_is_given_up(tmp_path, demos):
-    runs = plan_imitation(asked(tmp_path, demos, methods=("diffusion", "difftori")))
+    runs = plan_runs(asked(tmp_path, demos, methods=("diffusion", "difftori")))
     assert [run.method for run in runs] == ["bc", "diffusion", "difftori"]
     display = Shown()
-    failures = run_all(runs, tmp_path, 2, display, Workload(fail_base, never, nothing))
+    failures = runner.run_all(runs, tmp_path, DyingBases(), display)
     assert [failure.name for failure in failures] == [runs[0].name, runs[2].name]
     assert "RuntimeError: the base died" in failures[0].traceback
     assert failures[1].traceback == f"It needs {runs[0].name}, which died."
@@ -196,7 +195,7 @@ def test_the_command_collects_trains_reports_and_continues(tmp_path, capsys):
     rows = read_rows(out / "results.csv")
     assert [(row.entry, row.steps, row.episodes) for row in rows] == [("bc", 10, 2), ("difftori+bc", 10, 2)]
     assert all(0 <= row.successes <= 2 for row in rows)
-    assert all(np.isfinite(row.mean_return) for row in rows)
+    assert all(np.isfinite(row.episode_return) for row in rows)
     report = (out / "report.md").read_text()
     for text in ("metaworld/drawer-close (state, 1 demonstrations)", "| DiffTORI (+BC) | 1 | 2 |", "## Differences"):
         assert text in report
@@ -225,7 +224,7 @@ def test_the_command_collects_trains_reports_and_continues(tmp_path, capsys):
             ["start", "--task", TASK, "--demos", "1", "--base", "bc", "ibc"],
             "ablations: an ablation has one",
         ),
-        ("ablations", ["latent", "--task", TASK], "ablations: Imitation needs --demos NUMBER, --demos-from PATH"),
+        ("ablations", ["latent", "--task", TASK], "ablations: expected --frames NUMBER"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_is_one_line(tmp_path, capsys, program, arguments, message):
@@ -238,10 +237,10 @@ def test_a_request_that_cannot_be_carried_out_is_one_line(tmp_path, capsys, prog
 
 def test_a_task_that_tells_no_success_is_still_reported(tmp_path, demos):
     settings = asked(tmp_path, demos, methods=("bc",), steps=2, eval_episodes=1)
-    (run,) = plan_imitation(settings)
+    (run,) = plan_runs(settings)
     do(run, tmp_path)
     path = tmp_path / "runs" / run.name / "results.csv"
     (row,) = read_rows(path)
-    path.write_text(path.read_text().replace(f",1,{row.successes},", ",1,,"))
-    assert compare_imitation(settings, [run], Shown()) == []
+    write_rows(path, [replace(row, successes=None)])
+    assert compare(settings, [run], Shown()) == []
     assert "| BC | 1 | 1 | - | - |" in (tmp_path / "report.md").read_text()

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from difftori_gym.baselines.imitation_methods import IMITATION_METHODS, merged
-from difftori_gym.comparison.imitation import ImitationSettings, plan_ablation, plan_imitation
-from difftori_gym.comparison.imitation.differences import overall_section
-from difftori_gym.comparison.imitation.published import OUR_ENTRY, published_successes
-from difftori_gym.comparison.imitation.results import ImitationRow, newest, read_rows, write_rows
-from difftori_gym.comparison.imitation.settings import ImitationRun
-from difftori_gym.comparison.statistics import wilson
+from difftori_gym.baselines.methods import METHODS
+from difftori_gym.baselines.presets import merged
+from difftori_gym.comparison import ComparisonSettings, Run, plan_ablation, plan_runs
+from difftori_gym.comparison.published import OUR_ENTRY, published_successes
+from difftori_gym.comparison.report import _differences_table, _overall_section
+from difftori_gym.comparison.results import Row, group_rows, read_rows, write_rows
+from difftori_gym.comparison.statistics import differences, wilson
 from difftori_gym.il import CosineSchedule, Demonstrations, Episode
 
 pytest.importorskip("metaworld")
 
 
 def settings(tmp_path, **changes):
-    asked = dict(methods=("difftori",), tasks=("metaworld/reach",), seeds=(0,), out=tmp_path)
-    return ImitationSettings(**{**asked, **changes})
+    asked = dict(methods=("difftori",), tasks=("metaworld/reach",), seeds=(0,), out=tmp_path, demos=10)
+    return ComparisonSettings(**{**asked, **changes})
 
 
 def row(entry, seed, successes, task="reach", **changes):
@@ -30,13 +30,13 @@ def row(entry, seed, successes, task="reach", **changes):
     fields = dict(
         suite="metaworld", task=task, obs="state", demos=10, variant="", steps=100, wall_s=1.5, cpu_s=1.5, episodes=20
     )
-    own = dict(method=method, base=base, seed=seed, successes=successes)
-    return ImitationRow(**{**fields, **own, "mean_return": -3.25, "plan_ms": 4.5, "n_action_steps": 3, **changes})
+    own = dict(method=method, base=base, seed=seed, successes=successes, frames=0, dead_starts=None)
+    return Row(**{**fields, **own, "episode_return": -3.25, "plan_ms": 4.5, "n_action_steps": 3, **changes})
 
 
 def test_base_policies_come_first_and_are_shared(tmp_path):
     asked = settings(tmp_path, methods=("bcrnn", "residual", "difftori", "bc"), base=("bc", "diffusion"), seeds=(0, 1))
-    collection, *runs = plan_imitation(asked)
+    collection, *runs = plan_runs(asked)
     assert collection.name == "collect-reach-state"
     entries = ["bc", "diffusion", "bcrnn", "residual+bc", "residual+diffusion", "difftori+bc", "difftori+diffusion"]
     assert [run.name for run in runs] == [
@@ -49,16 +49,15 @@ def test_base_policies_come_first_and_are_shared(tmp_path):
     )
     assert by_name["bc-reach-state-demos10-seed0"].needs == ("collect-reach-state",)
     assert {run.env_kwargs["max_episode_steps"] for run in runs} == {200}
-    assert {run.steps for run in runs} == {50_000}
+    assert {run.amount for run in runs} == {50_000}
     for run in runs:
-        path = tmp_path / "args.json"
-        path.write_text(run.to_json())
-        assert ImitationRun.read(path) == ImitationRun(**json.loads(run.to_json()))
+        run.write(tmp_path)
+        assert Run.read(tmp_path / "run.json") == run
 
 
 def test_flow_matching_and_mip_are_methods_and_bases(tmp_path):
     asked = settings(tmp_path, methods=("flow", "residual", "difftori"), base=("mip", "flow"), size="small")
-    runs = plan_imitation(asked)[1:]
+    runs = plan_runs(asked)[1:]
     entries = ["mip", "flow", "residual+mip", "residual+flow", "difftori+mip", "difftori+flow"]
     assert [run.entry for run in runs] == entries
     assert [run.base_run for run in runs[2:]] == [f"{base}-reach-state-demos10-seed0" for base in ("mip", "flow")] * 2
@@ -67,23 +66,21 @@ def test_flow_matching_and_mip_are_methods_and_bases(tmp_path):
 
 def test_one_word_stands_for_the_papers_tasks(tmp_path):
     asked = settings(tmp_path, methods=("diffusion", "difftori"), base=("diffusion",), tasks=("metaworld/paper",))
-    planned = plan_imitation(replace(asked, obs="pointcloud", seeds=(0, 1, 2)))
-    runs = [run for run in planned if isinstance(run, ImitationRun)]
+    planned = plan_runs(replace(asked, obs="pointcloud", seeds=(0, 1, 2)))
+    runs = [run for run in planned if run.kind == "imitation"]
     assert len({run.task for run in runs}) == len(planned) - len(runs) == 22
     assert len(runs) == 22 * 2 * 3
     assert {run.obs for run in runs} == {"pointcloud"}
 
 
 def test_other_settings_of_an_existing_run_are_refused(tmp_path):
-    _, base, run = plan_imitation(settings(tmp_path))
-    folder = tmp_path / "runs" / run.name
-    folder.mkdir(parents=True)
-    (folder / "args.json").write_text(run.to_json())
-    assert plan_imitation(settings(tmp_path, video=False))[1].name == base.name
+    _, base, run = plan_runs(settings(tmp_path))
+    run.write(tmp_path / "runs" / run.name)
+    assert plan_runs(settings(tmp_path, video=False))[1].name == base.name
     with pytest.raises(ValueError, match=r"planner_kwargs was None, now ..max_iterations.: 3."):
-        plan_imitation(settings(tmp_path, overrides={"difftori": {"planner_kwargs": {"max_iterations": 3}}}))
-    with pytest.raises(ValueError, match=r"size was .published., now .small.; steps was 50000, now 7; cosine"):
-        plan_imitation(settings(tmp_path, steps=7, size="small"))
+        plan_runs(settings(tmp_path, overrides={"difftori": {"planner_kwargs": {"max_iterations": 3}}}))
+    with pytest.raises(ValueError, match=r"steps was 50000, now 7; cosine.*; size was .published., now .small."):
+        plan_runs(settings(tmp_path, steps=7, size="small"))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +99,7 @@ def test_other_settings_of_an_existing_run_are_refused(tmp_path):
             "--set names 'ibc', which is not among the methods bc, difftori",
         ),
         (dict(demos=0), "--demos must be at least 1, got 0"),
-        (dict(demos=None), "Imitation needs --demos NUMBER, --demos-from PATH, or both"),
+        (dict(demos=None), "expected --frames NUMBER for reinforcement learning or --demos NUMBER for imitation"),
         (dict(leave_out=("demo_3",)), "--leave-out names episodes of --demos-from PATH, got no such path"),
         (
             dict(demos_from="two", leave_out=("demo_3",), tasks=("metaworld/reach", "metaworld/push")),
@@ -115,7 +112,7 @@ def test_what_cannot_be_done_is_refused(tmp_path, changes, message):
     if "demos_from" in changes:
         changes = {**changes, "demos_from": tmp_path / changes["demos_from"]}
     with pytest.raises(ValueError, match=re.escape(message)):
-        plan_imitation(settings(tmp_path, **changes))
+        plan_runs(settings(tmp_path, **changes))
 
 
 def test_ablations_vary_one_thing(tmp_path):
@@ -137,10 +134,10 @@ def test_ablations_vary_one_thing(tmp_path):
 
 @pytest.mark.parametrize("size", ["published", "small"])
 @pytest.mark.parametrize("kind", ["state", "pixels", "pointcloud"])
-@pytest.mark.parametrize("name", list(IMITATION_METHODS))
+@pytest.mark.parametrize("name", list(METHODS["imitation"]))
 def test_presets_are_accepted_by_the_learners(name, kind, size):
-    method = IMITATION_METHODS[name]
-    keywords = method.hyperparameters(kind, size)
+    method = METHODS["imitation"][name]
+    keywords = method.hyperparameters("metaworld/reach", obs=kind, size=size)
     assert json.loads(json.dumps(keywords)) == keywords  # they are stored so
     space = {
         "state": spaces.Box(-1, 1, (39,), np.float32),
@@ -159,8 +156,8 @@ def test_presets_are_accepted_by_the_learners(name, kind, size):
             pytest.importorskip("diffusers")
         base = None
         if method.needs_base:
-            small = IMITATION_METHODS["bc"].hyperparameters(kind, "small", {"policy_kwargs": {"net_arch": [8]}})
-            base = IMITATION_METHODS["bc"].build(
+            small = METHODS["imitation"]["bc"].hyperparameters("", {"policy_kwargs": {"net_arch": [8]}}, kind, "small")
+            base = METHODS["imitation"]["bc"].build(
                 demonstrations, base_policy=None, seed=0, device="cpu", hyperparameters=small
             )
         if unet and size == "published":
@@ -200,7 +197,7 @@ def test_published_rates_are_found():
     assert len(published_successes("pusht", "PushT")) == 8
     assert {row.method for row in published_successes("maniskill", "PickCube")} == {"BC", "Residual+BC", "DiffTORI+BC"}
     assert published_successes("metaworld", "reach") == []
-    assert all(entry.split("+")[0] in IMITATION_METHODS for entry in OUR_ENTRY.values())
+    assert all(entry.split("+")[0] in METHODS["imitation"] for entry in OUR_ENTRY.values())
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
@@ -222,8 +219,9 @@ def test_differences_are_paired_by_task_and_seed():
             rows.append(row("difftori+bc", seed, 5 + shift + seed, task))
     rows.append(row("bc", 0, 0, steps=10))  # an earlier evaluation
     rows.append(row("bc", 2, 20))  # a seed that the others do not have
-    text = "\n".join(overall_section(newest(rows)))
-    assert "| DiffTORI (+BC) | BC | 2 | 4 | 15.0 [15.0, 15.0] |" in text
-    assert "| DiffTORI (+BC) | Residual (+BC) | 2 | 4 | 10.0 [10.0, 10.0] |" in text
-    assert "| Residual (+BC) | BC | 2 | 4 | 5.0 [5.0, 5.0] |" in text
+    groups = group_rows(rows)
+    text = "\n".join([*_overall_section(groups), *_differences_table(differences(groups))])
+    assert "| DiffTORI (+BC) | BC | 2 | 4 | 15.0 [15.0, 15.0] | points of success |" in text
+    assert "| DiffTORI (+BC) | Residual (+BC) | 2 | 4 | 10.0 [10.0, 10.0] | points of success |" in text
+    assert "| Residual (+BC) | BC | 2 | 4 | 5.0 [5.0, 5.0] | points of success |" in text
     assert "| BC | 2 | 5 | 46.0 [" in text

@@ -6,9 +6,7 @@ import sys
 import pytest
 
 from difftori_gym.baselines.methods import METHODS
-from difftori_gym.comparison import ComparisonSettings, plan_runs
-from difftori_gym.comparison.provenance import repeating_command
-from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison import ComparisonSettings, Run, plan_runs
 from difftori_gym.envs import make_vec_env
 
 
@@ -20,7 +18,7 @@ def settings(tmp_path, **changes):
 def test_runs_are_methods_times_tasks_times_seeds(tmp_path):
     runs = plan_runs(settings(tmp_path, tasks=("Pendulum-v1", "MountainCarContinuous-v0")))
     assert [run.name for run in runs] == [
-        f"{method}-{task}-seed{seed}"
+        f"{method}-{task}-state-seed{seed}"
         for task in ("Pendulum-v1", "MountainCarContinuous-v0")
         for method in ("sac", "ppo")
         for seed in (0, 1)
@@ -32,25 +30,23 @@ def test_runs_are_methods_times_tasks_times_seeds(tmp_path):
 def test_frames_are_environment_frames(tmp_path):
     pytest.importorskip("dm_control")
     (run,) = plan_runs(settings(tmp_path, methods=("sac",), tasks=("dm_control/ball_in_cup-catch",), seeds=(0,)))
-    assert (run.suite, run.task, run.action_repeat, run.frames, run.agent_steps) == (
+    assert (run.suite, run.task, run.action_repeat, run.amount, run.steps) == (
         "dm_control",
         "cup-catch",
         2,
         1000,
         500,
     )
-    assert run.name == "sac-cup-catch-seed0"
+    assert run.name == "sac-cup-catch-state-seed0"
 
 
 def test_settings_of_the_observation_reach_the_run_and_its_command(tmp_path):
     pytest.importorskip("dm_control")
     asked = dict(methods=("sac",), tasks=("dm_control/cartpole-swingup",), seeds=(0,), obs="pixels")
     (run,) = plan_runs(settings(tmp_path, **asked, obs_kwargs={"size": 48, "grey": True}))
-    assert run.obs_kwargs == {"size": 48, "grey": True}
-    assert """--obs-kwargs '{"size": 48, "grey": true}'""" in repeating_command(run)
-    folder = tmp_path / "runs" / run.name
-    folder.mkdir(parents=True)
-    (folder / "args.json").write_text(run.to_json())
+    assert run.env_kwargs["obs_kwargs"] == {"size": 48, "grey": True}
+    assert """--obs-kwargs '{"size": 48, "grey": true}'""" in run.command()
+    run.write(tmp_path / "runs" / run.name)
     with pytest.raises(ValueError, match=r"obs_kwargs was \{'size': 48, 'grey': True\}, now \{\}"):
         plan_runs(settings(tmp_path, **asked))
     with pytest.raises(ValueError, match="Unknown obs_kwargs 'colour'"):
@@ -61,13 +57,13 @@ def test_another_action_repeat_reaches_the_run_and_its_command(tmp_path):
     asked = dict(methods=("sac",), tasks=("dm_control/cartpole-swingup",), seeds=(0,))
     (preset,) = plan_runs(settings(tmp_path, **asked))
     (run,) = plan_runs(settings(tmp_path, **asked, action_repeat=8))
-    assert (preset.action_repeat, preset.agent_steps) == (4, 250)
-    assert (run.action_repeat, run.agent_steps) == (8, 125)
-    assert "--action-repeat 8" in repeating_command(run)
+    assert (preset.action_repeat, preset.steps) == (4, 250)
+    assert (run.action_repeat, run.steps) == (8, 125)
+    assert "--action-repeat 8" in run.command()
 
 
 def test_a_preset_of_a_suite_holds_for_its_tasks():
-    preset = METHODS["difftori"].hyperparameters
+    preset = METHODS["rl"]["difftori"].hyperparameters
     assert preset("metaworld/reach")["reward_scale"] == preset("metaworld/button-press")["reward_scale"] == 0.1
     assert preset("metaworld/reach", {"reward_scale": 1.0})["reward_scale"] == 1.0
     assert "reward_scale" not in preset("dm_control/walker-walk")
@@ -77,16 +73,16 @@ def test_presets_overrides_and_fixed_values_come_together(tmp_path):
     runs = plan_runs(settings(tmp_path, overrides={"sac": {"learning_rate": 5e-4}}))
     sac, ppo = runs[0].hyperparameters, runs[2].hyperparameters
     assert sac["learning_rate"] == 5e-4
-    assert sac["batch_size"] == METHODS["sac"].default["batch_size"]
+    assert sac["batch_size"] == METHODS["rl"]["sac"].default["batch_size"]
     assert ppo["gamma"] == 0.9  # Pendulum's own line
-    assert METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk")["pg_coef"] == 0.0
+    assert METHODS["rl"]["difftori_nopg"].hyperparameters("dm_control/walker-walk")["pg_coef"] == 0.0
     with pytest.raises(ValueError, match=r"difftori_nopg is defined by pg_coef=0\.0, got 1\.0"):
-        METHODS["difftori_nopg"].hyperparameters("dm_control/walker-walk", {"pg_coef": 1.0})
+        METHODS["rl"]["difftori_nopg"].hyperparameters("dm_control/walker-walk", {"pg_coef": 1.0})
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "ppo"])
 def test_building_a_learner_leaves_its_presets_alone(name):
-    method = METHODS[name]
+    method = METHODS["rl"][name]
     before = copy.deepcopy(method.hyperparameters("dm_control/walker-walk"))
     env = make_vec_env("Pendulum-v1", seed=0)
     model = method.build(env, seed=0, device="cpu", hyperparameters=method.hyperparameters("dm_control/walker-walk"))
@@ -111,6 +107,7 @@ def test_building_a_learner_leaves_its_presets_alone(name):
             {"methods": ("tdmpc",), "overrides": {"tdmpc": {"horizn": 3}}},
             r"tdmpc has no hyper-parameter 'horizn'\. Did .* horizon",
         ),
+        ({"overrides": {"td3": {}}}, "--set names 'td3', which is not among the methods sac, ppo"),
         (
             {"tasks": ("MountainCarContinuous-v0", "Pendulum-v1", "gymnasium/Pendulum-v1")},
             "--tasks needs tasks of different names, got gymnasium/Pendulum-v1, gymnasium/Pendulum-v1",
@@ -147,7 +144,6 @@ def test_a_missing_suite_names_its_install_command(tmp_path, monkeypatch):
         ({"seeds": (1, 1)}, "--seeds needs one or more different values"),
         ({"seeds": ()}, "--seeds needs one or more different values"),
         ({"seeds": (-1,)}, "--seeds must be at least 0, got -1"),
-        ({"overrides": {"td3": {}}}, "--set names 'td3', which is not among the methods sac, ppo"),
     ],
 )
 def test_numbers_out_of_range_are_refused(tmp_path, changes, message):
@@ -155,25 +151,19 @@ def test_numbers_out_of_range_are_refused(tmp_path, changes, message):
         settings(tmp_path, **changes)
 
 
-def remember(out, run):
-    directory = out / "runs" / run.name
-    directory.mkdir(parents=True)
-    (directory / "args.json").write_text(run.to_json())
-
-
 def test_settings_survive_the_disk(tmp_path):
     (run, *_) = plan_runs(settings(tmp_path))
-    remember(tmp_path, run)
-    assert RunSettings.read(tmp_path / "runs" / run.name / "args.json") == run
+    run.write(tmp_path / "runs" / run.name)
+    assert Run.read(tmp_path / "runs" / run.name / "run.json") == run
 
 
 def test_a_folder_is_continued_with_its_own_settings_only(tmp_path):
     (run, *_) = plan_runs(settings(tmp_path))
-    remember(tmp_path, run)
+    run.write(tmp_path / "runs" / run.name)
     more = plan_runs(settings(tmp_path, frames=5000, device="cpu", video=False))
     assert {run.eval_freq for run in more} == {100}  # not a tenth of the new frames
     with pytest.raises(
-        ValueError, match=r"sac-Pendulum-v1-seed0 was made with other settings: batch_size was 256, now 8"
+        ValueError, match=r"sac-Pendulum-v1-state-seed0 was made with other settings: batch_size was 256, now 8"
     ):
         plan_runs(settings(tmp_path, overrides={"sac": {"batch_size": 8}}))
     with pytest.raises(ValueError, match="n_envs was 1, now 2"):
@@ -182,10 +172,10 @@ def test_a_folder_is_continued_with_its_own_settings_only(tmp_path):
         plan_runs(settings(tmp_path, eval_freq=50))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"frames": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"frames": 3}', '{"version": 1, "settings": {"frames": 3}}'])
 def test_a_broken_folder_is_told_by_name(tmp_path, text):
     (run, *_) = plan_runs(settings(tmp_path))
-    remember(tmp_path, run)
-    (tmp_path / "runs" / run.name / "args.json").write_text(text)
-    with pytest.raises(ValueError, match=r"args\.json"):
+    run.write(tmp_path / "runs" / run.name)
+    (tmp_path / "runs" / run.name / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json .*Use another --out"):
         plan_runs(settings(tmp_path))

@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from difftori_gym.envs import SUITES, make_env, parse_task, parse_tasks
+from difftori_gym.envs import SUITES, make_env, make_vec_env, parse_task, parse_tasks
+from difftori_gym.envs.registry import _check_reward
 from difftori_gym.envs.rendering import select_gl_backend
+from difftori_gym.envs.suite import TaskId
 
 select_gl_backend()  # before the first import of MuJoCo
 pytest.importorskip("metaworld")
@@ -71,6 +73,25 @@ def test_the_time_limit_may_be_shorter():
     assert [env.step(env.action_space.sample())[3] for _ in range(3)] == [False, False, True]
     with pytest.raises(ValueError, match="1 <= max_episode_steps <= 500, got 501"):
         make_env("metaworld/reach", max_episode_steps=501)
+
+
+def test_success_alone_may_be_the_reward():
+    env = make_env("metaworld/button-press", seed=0, reward="success", action_repeat=2, max_episode_steps=200)
+    expert = scripted_expert("metaworld/button-press")
+    env.reset()
+    steps = []
+    while not steps or not steps[-1][3]:
+        steps.append(env.step(expert(env.get_wrapper_attr("state"))))
+    assert len(steps) == 100
+    assert [step[1] for step in steps] == [float(step[-1]["success"]) for step in steps]
+    assert {step[1] for step in steps} == {0.0, 1.0}
+    vec_env = make_vec_env("metaworld/reach", 1, reward="success")
+    vec_env.reset()
+    assert vec_env.step(np.zeros((1, 4)))[1][0] == 0.0
+    with pytest.raises(ValueError, match=r"Unknown reward 'sparse'. Choices: environment, success"):
+        make_env("metaworld/reach", reward="sparse")
+    with pytest.raises(ValueError, match=r"ManiSkill has reward_mode='sparse' of its own"):
+        _check_reward("success", TaskId("maniskill", "PickCube"))
 
 
 def test_goals_come_from_the_seed_and_change_with_every_episode():

@@ -11,8 +11,7 @@ from stable_baselines3 import PPO
 
 from difftori_gym.baselines import BC, DrQv2
 from difftori_gym.card.__main__ import main as write_a_card
-from difftori_gym.comparison.imitation.settings import ImitationRun
-from difftori_gym.comparison.settings import RunSettings
+from difftori_gym.comparison import Run
 from difftori_gym.envs import make_vec_env
 from difftori_gym.evaluation import evaluate
 from difftori_gym.exports import load_export, read_export
@@ -89,40 +88,24 @@ def test_a_run_tells_what_its_model_sees(main, tmp_path):
     (tmp_path / "checkpoint-000000100").mkdir()
     model.save(tmp_path / "checkpoint-000000100" / "model.zip")
     (tmp_path / "checkpoint-000000100" / "state.json").write_text("{}")
-    run = RunSettings(
-        "gymnasium",
-        "Pendulum-v1",
-        method="ppo",
-        seed=0,
-        frames=100,
-        action_repeat=2,
-        n_envs=1,
-        eval_freq=50,
-        eval_episodes=1,
-        hyperparameters={},
-        **kwargs,
-    )
-    (tmp_path / "args.json").write_text(run.to_json())
+    environment = dict(obs_kwargs=kwargs["obs_kwargs"], action_repeat=2)
+    task = dict(suite="gymnasium", task="Pendulum-v1", obs="pixels")
+    Run(kind="rl", **task, method="ppo", amount=100, env_kwargs=environment).write(tmp_path)
     out = tmp_path / "film.gif"
     assert main(["--model", str(tmp_path), "--env", "Pendulum-v1", "--out", str(out)]) == 0
     assert len(iio.imread(out)) == 101  # 200 frames, every second one is seen
 
 
 def save_run(folder, run, model):
-    folder.mkdir()
-    (folder / "args.json").write_text(run.to_json())
+    run.write(folder)
     model.save(folder / "model.zip")
 
 
 @pytest.fixture(scope="module")
 def imitated(tmp_path_factory):
-    """Folder of an imitation run of compare.py: args.json and model.zip, with a base policy of its own."""
-    run = ImitationRun(
-        *("gymnasium", "Pendulum-v1", "state"),
-        **dict(method="difftori", base="bc", variant="", seed=0, demos=1, demonstrations="", steps=1, eval_freq=1),
-        **dict(eval_episodes=1, env_kwargs={"action_repeat": 4}, sample=False, size="small"),
-        hyperparameters={},
-    )
+    """Folder of an imitation run of compare.py: run.json and model.zip, with a base policy of its own."""
+    task = dict(suite="gymnasium", task="Pendulum-v1", obs="state", env_kwargs={"action_repeat": 4})
+    run = Run(kind="imitation", **task, method="difftori", base="bc", demos=1, amount=1, size="small")
     env = make_vec_env("Pendulum-v1")
     episode = Episode(np.zeros((9, 3)), np.zeros((8, 1)), np.zeros(8), terminated=False, truncated=True)
     demonstrations = Demonstrations((episode,), env.observation_space, env.action_space)
@@ -199,11 +182,11 @@ def test_a_card_of_a_learner_of_stable_baselines3(saved, tmp_path):
 def test_settings_that_cannot_be_read_are_no_reason_to_delete(main, saved, tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "args.json").write_text("{")
+    (folder / "run.json").write_text("{")
     (folder / "model.zip").write_bytes((saved / "checkpoint-000000100" / "model.zip").read_bytes())
     assert main(["--model", str(folder), "--env", "Pendulum-v1", "--out", str(tmp_path / "film.gif")]) == 2
     said = capsys.readouterr().err
-    assert "args.json cannot be read" in said
+    assert "run.json cannot be read" in said
     assert "emove" not in said
 
 

@@ -16,10 +16,9 @@ import torch
 
 from difftori_gym.baselines import BC
 from difftori_gym.checkpointing import TrainingInterrupted
-from difftori_gym.comparison import training
+from difftori_gym.comparison import Run, callback, plan_runs
 from difftori_gym.comparison.provenance import git_commit
-from difftori_gym.comparison.settings import plan_runs
-from difftori_gym.comparison.training import train_run
+from difftori_gym.comparison.training import do_run
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,19 +45,15 @@ def arguments(method, out, frames, n_envs):
             "--seeds", "3", "--device", "cpu", "--set", *changed]  # fmt: skip
 
 
-def settings_of(compare, words):
-    values = vars(compare.parse_arguments(words))
-    overrides = compare.parse_overrides(values.pop("set"))
-    del values["export"]  # what is written when all have run
-    values.update({name: tuple(values[name]) for name in ("methods", "tasks", "seeds")})
-    return plan_runs(compare.ComparisonSettings(**values, overrides=overrides))
+def planned(compare, words):
+    return compare.plan(compare.parse_arguments(words), plan_runs)[1]
 
 
 def here(compare, method, out, *, frames=480, n_envs=1, report=lambda progress: None):
     """The run in this process; its table without times."""
-    (run,) = settings_of(compare, arguments(method, out, frames, n_envs))
+    (run,) = planned(compare, arguments(method, out, frames, n_envs))
     directory = out / "runs" / run.name
-    train_run(run, directory, report, contextlib.nullcontext())
+    do_run(run, directory, report, contextlib.nullcontext())
     return rows(directory / "results.csv")
 
 
@@ -84,7 +79,7 @@ def test_several_environments_in_one_piece_or_two(compare, method, tmp_path):
     here(compare, method, tmp_path / "pieces", n_envs=2, frames=320)
     pieces = here(compare, method, tmp_path / "pieces", n_envs=2, frames=480)
     assert pieces == whole
-    (record,) = tmp_path.glob("pieces/runs/*/run.json")
+    (record,) = tmp_path.glob("pieces/runs/*/sessions.json")
     sessions = json.loads(record.read_text())["sessions"]
     assert [(session["from_step"], session["begins_anew"]) for session in sessions] == [(0, ""), (80, "")]
 
@@ -93,7 +88,7 @@ def test_several_environments_in_one_piece_or_two(compare, method, tmp_path):
 def test_sigterm_between_two_evaluations_leaves_a_checkpoint_and_no_trace_in_the_table(
     compare, method, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(training, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(callback, "_SECONDS_BETWEEN_REPORTS", 0.0)
     whole = here(compare, method, tmp_path / "whole")
 
     def end(progress):
@@ -110,15 +105,14 @@ def test_a_run_says_where_it_came_from_and_how_it_is_repeated(compare, tmp_path)
     here(compare, "difftori", tmp_path, frames=40)
     (record,) = tmp_path.glob("runs/*/run.json")
     content = json.loads(record.read_text())
-    assert content["arguments"] == json.loads((record.parent / "args.json").read_text())
-    (session,) = content["sessions"]
+    (session,) = json.loads((record.parent / "sessions.json").read_text())["sessions"]
     assert {"python", "torch", "stable-baselines3", "numpy"} <= set(session["versions"])
     assert "cores" in session["machine"]
     assert session["commit"] == git_commit()
     program, script, *words = shlex.split(content["command"])
     assert (program, script) == ("python", "examples/compare.py")
-    (repeated,) = settings_of(compare, words)
-    assert json.loads(repeated.to_json()) == content["arguments"]
+    (repeated,) = planned(compare, words)
+    assert repeated == Run.read(record)
 
 
 def test_the_commit_is_that_of_the_repository():

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from studies import drawing
 from studies.plan import read_plan
 from studies.queue import Places, Queue
-from studies.rows import COLUMNS, Row, add_rows, read_rows
+from studies.rows import COLUMNS, Row, _made, add_rows, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = "suite,task,obs,method,seed,frames,agent_steps,episode_return,success,wall_s,cpu_s,commit,settings"
@@ -102,7 +102,7 @@ def test_a_queue_that_is_killed_twice_and_shared_has_the_rows_of_an_undisturbed_
     (mine / "trees").symlink_to(work / "calm" / "trees")
 
     first = start(plan, mine)
-    run = mine / "cells/tiny/sac-Pendulum-v1-seed0/runs/sac-Pendulum-v1-seed0"
+    run = mine / "cells/tiny/sac-Pendulum-v1-seed0/runs/sac-Pendulum-v1-state-seed0"
     wait_for(lambda: list(run.glob("checkpoint-*/state.json")))
     first.send_signal(signal.SIGTERM)  # asked to end: a checkpoint, or the cell had just ended
     assert first.wait(timeout=240) == 0
@@ -161,11 +161,51 @@ def test_a_cell_that_dies_is_named_and_the_others_go_on(tmp_path, start, capsys)
     away = tmp_path / "away"
     assert start(plan, tmp_path / "work", "--hours", "0", "--export", str(away)).wait(timeout=100) == 0
     assert (away / "trees" / head()[:12] / "examples" / "compare.py").exists()
-    assert list(away.glob("cells/tiny/sac-*/runs/*/args.json"))
+    assert list(away.glob("cells/tiny/sac-*/runs/*/run.json"))
     there = write_plan(tmp_path / "there", frames=100, sac=bad)
     assert start(there, tmp_path / "elsewhere", "--hours", "0", "--import", str(away)).wait(timeout=100) == 0
     assert table(tmp_path / "there" / "tiny.csv") == table(tmp_path / "data" / "tiny.csv")
-    assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/args.json"))
+    assert list((tmp_path / "elsewhere").glob("cells/tiny/sac-*/runs/*/run.json"))
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (  # of commits before there was one table
+            dict(method="sac", frames="80", agent_steps="40", success="0.2500", dead_starts="1"),
+            dict(method="sac", frames=80, agent_steps=40, success=0.25, dead_starts=1),
+        ),
+        (
+            dict(method="difftori", base="bc", steps="40", episodes="8", successes="2", mean_return="-3.5"),
+            dict(method="difftori+bc", frames=0, agent_steps=40, success=0.25, dead_starts=None),
+        ),
+        (
+            dict(method="sac", base="", frames="80", steps="40", episodes="8", successes="", dead_starts="1"),
+            dict(method="sac", frames=80, agent_steps=40, success=None, dead_starts=1),
+        ),
+        (
+            dict(method="difftori", base="bc", frames="0", steps="40", episodes="8", successes="2", dead_starts=""),
+            dict(method="difftori+bc", frames=0, agent_steps=40, success=0.25, dead_starts=None),
+        ),
+    ],
+)
+def test_tables_of_older_commits_are_read_too(record, expected):
+    task = dict(suite="metaworld", task="reach", obs="state")
+    score = {} if "mean_return" in record else {"episode_return": "-3.5"}
+    made = _made({**task, "seed": "3", "wall_s": "1.5", "cpu_s": "1.25", **score, **record})
+    assert made == {**task, "seed": 3, "wall_s": 1.5, "cpu_s": 1.25, "episode_return": -3.5, **expected}
+
+
+def test_engines_reach_the_cells():
+    def told(*words):
+        return evidence.engine_arguments(evidence.parse_arguments(["run", *words]))
+
+    assert told() == []
+    assert told("--engine", "ray", "--cpus-per-run", "2") == ["--engine", "ray", "--cpus-per-run", "2.0"]
+    assert told("--engine", "slurm", "--slurm", "partition=a", "time=5") == [
+        *("--engine", "slurm"),
+        *("--slurm", "partition=a", "time=5"),
+    ]
 
 
 def refused(capsys, plan, work, *arguments):

@@ -55,7 +55,7 @@ def test_the_files_are_the_presets(name):
     text = hyperparameters_file(name).read_text(encoding="utf-8")
     assert text == as_yaml(name), "run `python -m difftori_gym.zoo hyperparameters`"
     for id, found in yaml.safe_load(text).items():
-        assert found.keys() - METHODS[name].hyperparameter_names() <= {
+        assert found.keys() - METHODS["rl"][name].hyperparameter_names() <= {
             "n_timesteps",
             "n_envs",
             "policy",
@@ -87,7 +87,7 @@ def test_searched_settings_are_arguments_of_the_learners():
 
     for name in ALGORITHMS:
         suggested = _SAMPLERS[name](Lowest(), 1, 1, {})
-        assert set(suggested) <= METHODS[name].hyperparameter_names()
+        assert set(suggested) <= METHODS["rl"][name].hyperparameter_names()
 
 
 def test_options_and_unknown_commands():

@@ -83,13 +83,15 @@ def read_maniskill(
         observation_space = infer_space(observations, first, "Choose other obs_keys.")
         storage = ObservationStorage(observation_space, rows, memory_map)
         episodes = tuple(_read_episode(file[name], name, records[name], obs_keys, storage, path) for name in names)
-    env_id = str((description.get("env_info") or {}).get("env_id") or "")
+    env_info = description.get("env_info") or {}
+    env_id = str(env_info.get("env_id") or "")
     return Demonstrations(
         episodes,
         observation_space,
         infer_action_space(episodes, str(path), "read_maniskill") if action_space is None else action_space,
         env_id=f"maniskill/{env_id.removesuffix('-v1')}" if env_id.endswith("-v1") else "",
         source=str(path),
+        control_mode=str((env_info.get("env_kwargs") or {}).get("control_mode") or ""),
     )
 
 
@@ -178,5 +180,6 @@ def _read_episode(
             success=None if solved is None else bool(solved.any()),
             seed=None if seed is None else int(np.asarray(seed).reshape(-1)[0]),
             name=name,
+            successes=None if solved is None else solved.astype(bool),
         )
         return storage.append(episode, where)

@@ -69,6 +69,8 @@ def read_minari(
         env_id=str(metadata.get("env_id") or _id_of_spec(metadata)),
         obs=str(metadata.get("obs", "")),
         source=where,
+        action_repeat=metadata.get("action_repeat"),
+        control_mode=str(metadata.get("control_mode") or ""),
     )
 
 
@@ -141,29 +143,37 @@ def _read_episode(group: Group, name: str, space: spaces.Space, storage: Observa
             }
         )
         ends = [read_array(group, name, where) for name in ("terminations", "truncations")]
+        successes, length = _successes(group), len(group["actions"])
         episode = Episode(
             observations=observations,
             actions=read_array(group, "actions", where),
             rewards=read_array(group, "rewards", where),
             terminated=bool(ends[0][-1:].any()),
             truncated=bool(ends[1][-1:].any()),
-            success=_success(group),
+            success=_success(group, successes),
             seed=seed_of(group),
             name=_title(name),
+            # A writer that counts the reset as a step tells one more.
+            successes=None if successes is None or len(successes) < length else successes[-length:],
         )
         return storage.append(episode, where)
 
 
-def _success(group: Group) -> bool | None:
-    """The attribute that we write, or whether ``infos`` tell it of any step; None if neither is there."""
-    told = group.attrs.get("success")
-    infos = group.get("infos")
-    for key in ("is_success", "success"):
-        # Minari has stored infos as groups, and as one array of texts.
-        if told is None and hasattr(infos, "keys") and hasattr(infos.get(key), "shape"):
-            steps = np.asarray(infos[key][()])
-            told = (steps > 0).any() if steps.dtype.kind in "biuf" else None
+def _success(group: Group, successes: np.ndarray | None) -> bool | None:
+    """The attribute that we write, or whether any step was a success; None if neither is told."""
+    told = group.attrs.get("success", None if successes is None else successes.any())
     return None if told is None else bool(told)
+
+
+def _successes(group: Group) -> np.ndarray | None:
+    """What ``infos`` tell of the steps, None if they do not: Minari has stored them as one array of texts."""
+    infos = group.get("infos")
+    for key in ("success", "is_success"):
+        if hasattr(infos, "keys") and hasattr(infos.get(key), "shape"):
+            steps = np.asarray(infos[key][()])
+            if steps.dtype.kind in "biuf":
+                return (steps > 0).reshape(len(steps), -1).any(axis=1)
+    return None
 
 
 def _read_observation(group: Group, name: str, space: spaces.Space, where: str) -> np.ndarray:

@@ -42,6 +42,8 @@ class MinariWriter:
     :param obs: kind of observation for ``make_env``
     :param algorithm_name: who acted, such as ``metaworld scripted policy``
     :param append: go on with a dataset that is there already
+    :param action_repeat: environment frames per action, None if not known
+    :param control_mode: what the actions control, "" if not known
     :raises ValueError: if there is a dataset and ``append`` is not set, or it is of other spaces, another
         environment or another kind of observation
     """
@@ -56,6 +58,8 @@ class MinariWriter:
         obs: str = "",
         algorithm_name: str = "",
         append: bool = False,
+        action_repeat: int | None = None,
+        control_mode: str = "",
     ) -> None:
         self.path = Path(path)
         check_spaces(observation_space, action_space, str(path))
@@ -71,6 +75,8 @@ class MinariWriter:
             "algorithm_name": algorithm_name,
             "env_id": env_id,
             "obs": obs,
+            **({} if action_repeat is None else {"action_repeat": action_repeat}),
+            **({"control_mode": control_mode} if control_mode else {}),
         }
         if self._metadata_file.exists():
             if not append:
@@ -142,6 +148,8 @@ def write_minari(demonstrations: Demonstrations, path: str | Path, *, algorithm_
         env_id=demonstrations.env_id,
         obs=demonstrations.obs,
         algorithm_name=algorithm_name,
+        action_repeat=demonstrations.action_repeat,
+        control_mode=demonstrations.control_mode,
     )
     for episode in demonstrations.episodes:
         writer.append(episode)
@@ -153,6 +161,12 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], where: str) -> No
             raise ValueError(
                 f"{where}: expected {key} {str(wanted[key])[:200]}, got {str(found.get(key))[:200]} "
                 "in the dataset that is there. Write to another name."
+            )
+    for key in ("action_repeat", "control_mode"):  # which earlier data sets do not tell
+        if key in found and key in wanted and found[key] != wanted[key]:
+            raise ValueError(
+                f"{where}: expected {key} {wanted[key]}, got {found[key]} in the dataset that is there. Write to "
+                "another name."
             )
 
 
@@ -168,6 +182,8 @@ def _write_episode(group: Group, episode: Episode, observation_space: spaces.Spa
         group[name] = np.array([False] * (length - 1) + [last])
     group.attrs["id"] = index
     group.attrs["total_steps"] = length
+    if episode.successes is not None:
+        group.create_group("infos")["success"] = episode.successes
     if episode.seed is not None:
         group.attrs["seed"] = episode.seed
     if episode.success is not None:

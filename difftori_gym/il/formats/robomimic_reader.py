@@ -206,9 +206,11 @@ def _read_episode(
     with naming(where, name, "read_robomimic"):
         actions = read_array(group, "actions", where)
         told = group.attrs.get("success")
+        successes = None
         if "rewards" in group:
             rewards = read_array(group, "rewards", where)
             told = (rewards >= 1).any() if told is None else told
+            successes = rewards >= 1
         else:
             rewards = np.zeros(len(actions))
             rewards[-1:] = bool(told)
@@ -221,5 +223,6 @@ def _read_episode(
             success=None if told is None else bool(told),
             seed=seed_of(group),
             name=name,
+            successes=successes,
         )
         return storage.append(episode, where)

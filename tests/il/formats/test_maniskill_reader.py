@@ -28,6 +28,7 @@ def copy(tmp_path) -> Path:
 def test_states():
     demonstrations = read_maniskill(DATA / "push_cube_state.h5")
     assert demonstrations.env_id == "maniskill/PushCube"
+    assert demonstrations.control_mode == "pd_ee_delta_pos"
     assert demonstrations.seeds == (3, 4)
     assert demonstrations.action_space == spaces.Box(-1, 1, (4,), np.float32)
     assert demonstrations.observation_space.shape == (35,)
@@ -52,6 +53,7 @@ def test_a_solved_episode_of_joint_positions_needs_its_action_space():
     assert demonstrations.action_space == space
     (episode,) = demonstrations.episodes
     assert episode.success is True
+    assert episode.successes[-1]
     assert episode.terminated
     assert len(episode) == 71
     with pytest.raises(ValueError, match="expected at least one episode, got none"):

@@ -82,6 +82,22 @@ def test_read_back_what_was_written(numbered, pictures, tmp_path):
         assert_same(read_minari(tmp_path / name / "data" / "main_data.hdf5", num_episodes=1), demonstrations.take(1))
 
 
+def test_what_reinforcement_asks_for_is_kept(numbered, tmp_path):
+    told = [np.arange(len(each)) % 2 == 1 for each in numbered.episodes]
+    episodes = tuple(
+        dataclasses.replace(each, successes=steps) for each, steps in zip(numbered.episodes, told, strict=True)
+    )
+    given = dataclasses.replace(numbered, episodes=episodes, action_repeat=4, control_mode="pd_joint_pos")
+    write_minari(given, tmp_path / "set")
+    found = read_minari(tmp_path / "set")
+    assert_same(found, given)
+    assert (found.action_repeat, found.control_mode) == (4, "pd_joint_pos")
+    with pytest.raises(ValueError, match="expected action_repeat 2, got 4 in the dataset that is there"):
+        writer_of(given, tmp_path / "set", obs=given.obs, append=True, action_repeat=2)
+    with pytest.raises(ValueError, match=r"expected successes of shape \(5,\) beside 5 actions, got \(4,\)"):
+        dataclasses.replace(episodes[0], successes=told[1])
+
+
 def test_observations_on_the_disk(pictures, tmp_path):
     write_minari(pictures, tmp_path / "pictures")
     mapped = read_minari(tmp_path / "pictures", memory_map=tmp_path / "cache")

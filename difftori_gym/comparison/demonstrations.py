@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gymnasium import spaces
 
 from difftori_gym.collection import CollectionReport, CollectionSettings, collect, make_expert
+from difftori_gym.comparison.engines import Progress
 from difftori_gym.comparison.files import read_json
-from difftori_gym.comparison.imitation.settings import CollectionRun, ImitationRun
-from difftori_gym.comparison.workload import Progress, Report
+from difftori_gym.comparison.run_record import Run
 from difftori_gym.envs import TaskId
 from difftori_gym.il import Demonstrations, read_maniskill, read_minari, read_robomimic
 
@@ -17,23 +19,14 @@ _METADATA = Path("data") / "metadata.json"
 
 
 def num_collected(folder: Path) -> int:
-    """
-    :param folder: of a data set in Minari's layout, which may be missing
-    :return: number of episodes in it
-    """
+    """:return: number of episodes in a data set of Minari's layout, which may be missing"""
     path = folder / _METADATA
     return int(read_json(path).get("total_episodes", 0)) if path.exists() else 0
 
 
-def collect_demonstrations(run: CollectionRun, out: Path, report: Report) -> None:
-    """
-    Do what is left of a collection.
-
-    :param run: what to collect
-    :param out: folder of the results
-    :param report: told about progress
-    """
-    folder = run.folder(out)
+def collect_demonstrations(run: Run, out: Path, report: Callable[[Progress], None]) -> None:
+    """Do what is left of a collection in the folder ``out`` of all results."""
+    folder = run.demonstrations_path(out)
 
     def tell(progress: CollectionReport) -> None:
         report(Progress("collect", progress.episodes, 0, 100.0 * progress.success_rate))
@@ -41,7 +34,7 @@ def collect_demonstrations(run: CollectionRun, out: Path, report: Report) -> Non
     settings = CollectionSettings(
         env_id=str(run.task_id),
         out=folder,
-        episodes=run.demos,
+        episodes=run.amount,
         obs=run.obs,  # type: ignore[arg-type]
         append=(folder / _METADATA).exists(),
     )
@@ -71,15 +64,16 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
     )
 
 
-def read_demonstrations(run: ImitationRun, out: Path, action_space: spaces.Box) -> Demonstrations:
+def read_demonstrations(run: Run, out: Path, action_space: spaces.Space[Any]) -> Demonstrations:
     """
     :param run: a run
     :param out: folder of the results
     :param action_space: that of the environment, for files that hold none
     :return: the demonstrations it learns from
     :raises ValueError: if there are fewer than asked for, an action lies outside the space, an episode to leave out is
-        not there, or they are of another task or kind of observation
+        not there, they are of another task or kind of observation, or one began where an evaluation episode begins
     """
+    assert isinstance(action_space, spaces.Box)  # it was checked
     path = run.demonstrations_path(out)
     if path.is_dir():
         found = read_minari(path, num_episodes=run.demos, leave_out=run.leave_out)
@@ -92,4 +86,11 @@ def read_demonstrations(run: ImitationRun, out: Path, action_space: spaces.Box) 
         raise ValueError(f"{path}: expected demonstrations of {run.task_id}, got {found.env_id}.")
     if found.obs and found.obs != run.obs:
         raise ValueError(f"{path}: expected obs={run.obs!r}, got {found.obs!r}: collect them again, or change --obs.")
+    first = run.evaluation_seed
+    shared = [seed for seed in found.seeds if seed is not None and first <= seed < first + run.eval_episodes]
+    if shared:
+        raise ValueError(
+            f"{found.source}: expected demonstrations from other seeds than those of the evaluation, "
+            f"{first} to {first + run.eval_episodes - 1}, got {shared}. Collect them with another --seed."
+        )
     return found

@@ -1,0 +1,223 @@
+"""What happens to a run while it trains: evaluations, checkpoints, its clock."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
+
+from difftori_gym.checkpointing import save_checkpoint
+from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
+from difftori_gym.comparison.engines import Progress
+from difftori_gym.comparison.measurements import plan_ms
+from difftori_gym.comparison.results import Row, read_rows, write_rows
+from difftori_gym.comparison.run_record import Run
+from difftori_gym.comparison.statistics import dead_starts
+from difftori_gym.evaluation import evaluate
+
+# The display needs no more; a message per step would slow a fast learner down.
+_SECONDS_BETWEEN_REPORTS = 0.5
+#: Checkpoints of an imitation run, evenly spread over its gradient steps.
+_CHECKPOINTS = 10
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class Clock:
+    """
+    Seconds of training so far, on the wall and of the processor in this process.
+
+    :param steps: steps of the learner that an earlier process has done
+    """
+
+    steps: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    _started: tuple[float, float] | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it counts."""
+        return self._started is not None
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._started = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        """Count no more; nothing if it does not count."""
+        if self._started is not None:
+            self.wall_s += time.perf_counter() - self._started[0]
+            self.cpu_s += time.process_time() - self._started[1]
+        self._started = None
+
+
+class Training(BaseCallback):
+    """
+    Evaluate and save at regular amounts, and keep the clock. SIGTERM and SIGINT end training with a checkpoint.
+
+    :param run: the run
+    :param folder: its folder
+    :param eval_env: environments of the evaluation
+    :param clock: what an earlier process took
+    :param report: told about progress
+    :param demos: number of demonstrations, 0 in reinforcement learning
+    """
+
+    model: Any
+
+    def __init__(self, run: Run, folder: Path, eval_env: VecEnv, clock: Clock, report: Report, demos: int = 0) -> None:
+        super().__init__()
+        self.run, self.folder, self.eval_env, self.clock, self.report = run, folder, eval_env, clock, report
+        self.demos, self._imitates = demos, run.kind == "imitation"
+        # What was evaluated after the checkpoint will be trained, and evaluated, again.
+        self.rows = [row for row in read_rows(folder / "results.csv") if row.steps <= clock.steps]
+        self._ending = HeldSignals([signal.SIGTERM, signal.SIGINT])
+        self._reported = 0.0
+        self._rollout_start = clock.steps
+        self._unsaved, self._due, self._whole_step = False, False, True
+
+    @property
+    def amount(self) -> int:
+        """How much of the run is done."""
+        return self.run.amount_of(self.model.num_timesteps)
+
+    @property
+    def evaluated(self) -> int:
+        """How much was done at the newest evaluation, -1 before the first."""
+        return self.rows[-1].amount if self.rows else -1
+
+    @property
+    def _overdue(self) -> bool:
+        return self.amount // self.run.eval_freq > max(self.evaluated, 0) // self.run.eval_freq
+
+    def _on_training_start(self) -> None:
+        self._ending.hold(self.model)
+        self.clock.start()
+        if self._imitates and self._overdue:  # an earlier process was killed in that evaluation
+            self.evaluate()
+
+    def _on_rollout_start(self) -> None:
+        self._rollout_start, self._whole_step = self.model.num_timesteps, True
+        self._rest()
+
+    def _rest(self) -> None:
+        """
+        Do what is due where a run can be continued as if it had never stopped: between two rollouts, after a gradient
+        step in imitation.
+        """
+        if self._due:
+            self.evaluate()
+        ends = self._ending.received
+        if self._unsaved or (ends is not None and self.model.num_timesteps > 0):
+            self.save()
+        if ends is not None:
+            self._ending.release()
+            raise TrainingInterrupted(f"{ends.name} ended {self.run.name} after {self.amount} {self.run.unit}.")
+
+    def _on_rollout_end(self) -> None:
+        self._whole_step = True
+
+    def _on_step(self) -> bool:
+        on_policy = isinstance(self.model, OnPolicyAlgorithm)
+        self._whole_step = self._imitates
+        if not self._imitates and self.model.num_timesteps >= self.run.steps:
+            return self._rollout_is_whole()
+        if self._overdue:
+            # Off-policy learners after the update of this step, as at the end of a run; rollouts of others are long.
+            if on_policy:
+                self.evaluate()
+            self._due = not on_policy
+        elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self.tell("train")
+        if self._imitates:
+            self._unsaved = self.model.num_timesteps % max(self.run.amount // _CHECKPOINTS, 1) == 0
+            self._rest()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.amount > self.evaluated:
+            self.evaluate()
+        if self._unsaved:
+            self.save()
+        self._ending.release()
+
+    def _rollout_is_whole(self) -> bool:
+        """Whether the learner has just collected what it needs for its last update."""
+        collected = self.model.num_timesteps - self._rollout_start
+        if isinstance(self.model, OnPolicyAlgorithm):
+            return collected >= self.model.n_steps * self.model.n_envs
+        frequency = getattr(self.model, "train_freq", None)
+        if not isinstance(frequency, TrainFreq) or frequency.unit is not TrainFrequencyUnit.STEP:
+            return False
+        return collected >= frequency.frequency * self.model.n_envs
+
+    def evaluate(self) -> None:
+        """Stop the clock, evaluate, write the table. In reinforcement learning a checkpoint is due."""
+        run, imitates, steps = self.run, self._imitates, self.model.num_timesteps
+        self.clock.stop()
+        self._due = False
+        if imitates:  # which leaves the learner as it is, and can take long
+            self.save()
+        self.tell("evaluate")
+        with torch.random.fork_rng() if imitates else contextlib.nullcontext():
+            if imitates:  # some draw from the global generator
+                torch.manual_seed(run.evaluation_seed)
+            evaluation = evaluate(
+                self.model,
+                self.eval_env,
+                n_episodes=run.eval_episodes,
+                seed=run.evaluation_seed,
+                deterministic=not run.sample,
+            )
+        row = Row(
+            suite=run.suite,
+            task=run.task,
+            obs=run.obs,
+            demos=self.demos,
+            method=run.method,
+            base=run.base,
+            variant=run.variant,
+            seed=run.seed,
+            frames=0 if imitates else self.amount,
+            steps=steps,
+            wall_s=self.clock.wall_s,
+            cpu_s=self.clock.cpu_s,
+            episodes=run.eval_episodes,
+            episode_return=evaluation.mean_return,
+            successes=None if evaluation.successes is None else int(evaluation.successes.sum()),
+            dead_starts=None if imitates else dead_starts(evaluation.returns),
+            plan_ms=plan_ms(self.model, self.eval_env, carry=False, repeats=20) if imitates else None,
+            n_action_steps=self.model.policy.n_action_steps if imitates else 1,
+        )
+        self.rows = [other for other in self.rows if other.steps < steps] + [row]
+        write_rows(self.folder / "results.csv", self.rows)
+        self._unsaved = steps > 0 and not imitates  # a run that did not get further starts anew
+        self.tell("train")
+        self.clock.start()
+
+    def save(self) -> None:
+        """Write a checkpoint beside the clock."""
+        clock, ran = self.clock, self.clock.runs
+        clock.stop()
+        whole = self._whole_step
+        save_checkpoint(self.folder, self.model, wall_s=clock.wall_s, cpu_s=clock.cpu_s, whole_step=whole)
+        self._unsaved = False
+        if ran:
+            clock.start()
+
+    def tell(self, stage: str) -> None:
+        """Report what the run does now."""
+        self._reported = time.perf_counter()
+        self.report(Progress(stage, self.amount, len(self.rows), self.rows[-1].score if self.rows else None))
