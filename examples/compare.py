@@ -34,8 +34,9 @@ from rich.console import Console
 
 from difftori_gym.baselines.methods import METHODS, SIZES, STEPS
 from difftori_gym.comparison import ComparisonSettings, Run, compare, plan_runs
-from difftori_gym.comparison.engines import add_engine_arguments, engine_from
+from difftori_gym.comparison.engines import EngineError, add_engine_arguments, engine_from
 from difftori_gym.comparison.exporting import export_runs
+from difftori_gym.comparison.folder_lock import FolderHeldError
 from difftori_gym.comparison.progress import ProgressBars
 from difftori_gym.comparison.settings import json_object
 
@@ -193,7 +194,7 @@ def carry_out(
     try:
         with ProgressBars(console) as display:
             failures = compare(settings, runs, display, command, engine)
-    except ValueError as error:  # another comparison holds the folder, no cluster answers
+    except (FolderHeldError, EngineError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

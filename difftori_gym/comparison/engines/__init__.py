@@ -10,10 +10,20 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
+from difftori_gym.comparison.engines.jobs import Engine, EngineError, Event, Job, Progress
 
-__all__ = ["ENGINES", "Engine", "EngineOptions", "Event", "Job", "Progress", "add_engine_arguments", "engine_from",
-           "make_engine"]  # fmt: skip
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "Event",
+    "Job",
+    "Progress",
+    "add_engine_arguments",
+    "engine_from",
+    "make_engine",
+]
 
 ENGINES = ("local", "ray", "slurm")
 

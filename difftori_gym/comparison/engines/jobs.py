@@ -63,8 +63,12 @@ class Event:
     told: str = ""
 
 
+class EngineError(ValueError):
+    """No job could run; the message says why, in one line."""
+
+
 class Engine(AbstractContextManager["Engine"], ABC):
-    """Where jobs run. Used inside a ``with`` block, which raises ValueError if no job could run; it leaves no job."""
+    """Where jobs run. Used inside a ``with`` block, which raises EngineError if no job could run; it leaves no job."""
 
     #: Jobs worth submitting at once, None for any number.
     slots: int | None = None

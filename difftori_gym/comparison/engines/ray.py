@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from difftori_gym.comparison.engines import node, process, storage
-from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
+from difftori_gym.comparison.engines.jobs import Engine, EngineError, Event, Job, Progress
 
 try:
     import ray
@@ -52,7 +52,7 @@ class RayEngine(Engine):
 
     def __enter__(self) -> RayEngine:
         if self.storage is not None and (told := self.storage.fault()):
-            raise ValueError(f"--storage {self.storage.uri} cannot be written: {told}.")
+            raise EngineError(f"--storage {self.storage.uri} cannot be written: {told}.")
         self._connect()
         try:
             for module in (node, process, storage):
@@ -76,7 +76,7 @@ class RayEngine(Engine):
                         raise OSError("what listens there is not Ray")
             except (OSError, ValueError) as error:
                 told = f"no Ray cluster answers: {error}"
-                raise ValueError(f"--address must be auto or HOST:PORT, got {self.address}: {told}.") from None
+                raise EngineError(f"--address must be auto or HOST:PORT, got {self.address}: {told}.") from None
         main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -86,13 +86,13 @@ class RayEngine(Engine):
                 started = dict(include_dashboard=False) if self.address is None else {}
                 ray.init(self.address or "local", log_to_driver=False, logging_level="ERROR", **started)
         except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"--address {self.address}: no Ray cluster answers: {_line(error)}") from error
+            raise EngineError(f"--address {self.address}: no Ray cluster answers: {_line(error)}") from error
         finally:
             if main:  # Ray takes SIGTERM for itself
                 signal.signal(signal.SIGTERM, before)
 
     def _check_nodes(self) -> None:
-        """:raises ValueError: if a node cannot do runs, naming the first"""
+        """:raises EngineError: if a node cannot do runs, naming the first"""
         token = self.out / f".shared-{uuid.uuid4().hex}"
         self.out.mkdir(parents=True, exist_ok=True)
         token.touch()
@@ -101,7 +101,7 @@ class RayEngine(Engine):
             alive = [each for each in ray.nodes() if each["Alive"]]
             rooms = [(each["Resources"].get("CPU", 0.0), each["Resources"].get("GPU", 0.0)) for each in alive]
             if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in rooms):
-                raise ValueError(
+                raise EngineError(
                     f"No node of the cluster has {self.cpus:g} processors and {self.gpus:g} GPUs for a run."
                 )
             asked = {}
@@ -117,7 +117,7 @@ class RayEngine(Engine):
                 except ray.exceptions.RayError as error:
                     told = _line(error)
                 if told:
-                    raise ValueError(f"Node {name}: {told}.")
+                    raise EngineError(f"Node {name}: {told}.")
         finally:
             token.unlink(missing_ok=True)
 
@@ -175,7 +175,7 @@ class RayEngine(Engine):
 
 def _task_of(board: Any) -> Any:
     """The function that Ray runs on nodes, defined here so that it is sent by value."""
-    do = node.work
+    do: Any = node.work
 
     def task(name: str, *arguments: Any) -> int:
         import ray

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difftori_gym.comparison.engines import node, process, storage
-from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
+from difftori_gym.comparison.engines.jobs import Engine, EngineError, Event, Job, Progress
 
 try:
     import cloudpickle
@@ -93,7 +93,7 @@ class SlurmEngine(Engine):
                         self._executor.submit(node.Queued(job.command, job.folder, self._cancelled)) for job in jobs
                     ]
             except (submitit.core.utils.FailedJobError, OSError) as error:
-                raise ValueError(f"Slurm takes no job: {' '.join(str(error).split())[:500]}") from error
+                raise EngineError(f"Slurm takes no job: {' '.join(str(error).split())[:500]}") from error
             for job, handle in zip(jobs, handles, strict=True):
                 (job.folder / _JOB_FILE).write_text(handle.job_id)
                 self._follow(job, handle)
@@ -105,7 +105,7 @@ class SlurmEngine(Engine):
         """
         See :class:`~difftori_gym.comparison.engines.jobs.Engine`.
 
-        :raises ValueError: if Slurm refuses jobs, in one line
+        :raises EngineError: if Slurm refuses jobs, in one line
         """
         events = []
         if self._waiting:
