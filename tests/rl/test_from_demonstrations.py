@@ -225,8 +225,8 @@ def test_images_with_the_channels_last_are_shown_with_the_channels_first(difftor
         def observation(self, observation: np.ndarray) -> np.ndarray:
             return np.moveaxis(observation, 0, -1)
 
-    model = difftori.make(Last(), "CnnPolicy", buffer_size=100).learn_from(shown_in(Last(), 1), 1)
-    expected = shown_in(point_env("image"), 1).episodes[0].observations
+    model = difftori.make(Last(), "CnnPolicy", buffer_size=100).learn_from(shown_in(Last(), 3), 1)
+    expected = shown_in(point_env("image"), 3).episodes[0].observations
     np.testing.assert_array_equal(model._shown.observations[: len(expected) - 1, 0], expected[:-1])
 
 
