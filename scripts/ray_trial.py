@@ -54,8 +54,8 @@ def sessions(out: Path) -> dict[str, list[int]]:
     """:return: per run, the agent steps at which each of its processes began"""
     found = {}
     for path in out.glob("runs/*/sessions.json"):
-        sessions = json.loads(path.read_text())
-        found[path.parent.name] = [session.get("from_step", 0) for session in sessions]
+        begun = json.loads(path.read_text(encoding="utf-8"))["sessions"]
+        found[path.parent.name] = [session["from_step"] for session in begun]
     return found
 
 

@@ -290,7 +290,7 @@ class DiffTORI(FromDemonstrations):
         self.policy.horizon = self.schedule.horizon_at(step)
         self.policy.exploration_std = self.exploration.std_at(progress)
         self.policy.exploration = self.exploration
-        self.policy.prior_radius = self._prior_radius(step)
+        self._free_plans(step)
 
     def _setup_learn(
         self,

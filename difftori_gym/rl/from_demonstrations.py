@@ -24,6 +24,9 @@ SelfFromDemonstrations = TypeVar("SelfFromDemonstrations", bound="FromDemonstrat
 LEAST = 1 / 3
 """The share of demonstrations falls to this part of what it was, as MoDem's 75 % fall to 25 %."""
 
+FREE_AFTER = 20
+"""Own successes for each demonstration after which neither plans nor prior are held."""
+
 LOG_EVERY = 1000
 
 
@@ -63,7 +66,8 @@ class FromDemonstrations(TensorCollection):
         environment does not tell success, an episode counts that returns what the demonstrations do on average.
 
         What was learned from demonstrations alone knows nothing of other actions. So plans begin as the prior's
-        actions, and may be further from them with every agent step, until after ``schedule_steps`` nothing holds them.
+        actions, and values move the prior little. Both become free with the agent's own successes, :data:`FREE_AFTER`
+        times as many as there are demonstrations, or without them after five times ``schedule_steps``.
 
         Neither ``save`` nor ``save_replay_buffer`` writes the demonstrations. A model that was loaded is given them
         again, with ``pretrain_steps=0``; a checkpoint of ``ResumeCallback`` holds them.
@@ -161,10 +165,15 @@ class FromDemonstrations(TensorCollection):
             self.logger.record("train/demo_share", self.present_share)
         super().dump_logs()
 
-    def _prior_radius(self, step: int) -> float | None:
-        """How far an action may be from the prior's after so many agent steps; None for any distance in the box."""
-        progress = self.schedule.progress(max(step - self.learning_starts, 0))
-        return 2.0 * progress if self._num_demonstrations and progress < 1.0 else None
+    def _free_plans(self, step: int) -> None:
+        """Let plans leave the prior, and values move it, as far as the agent may after so many agent steps."""
+        freedom = 1.0
+        if self._num_demonstrations:
+            earned = self._own_successes / (FREE_AFTER * self._num_demonstrations)
+            freedom = min(max(earned, self.schedule.progress(max(step - self.learning_starts, 0) / 5)), 1.0)
+        self.policy.prior_radius = 2.0 * freedom**2 if freedom < 1.0 else None
+        # In eighths: an update that is recorded for a GPU is recorded anew.
+        self._updater.settings = replace(self._updater.settings, value_share=round(8 * freedom) / 8)
 
     def _acts_as_cloned(self, learning_starts: int) -> bool:
         return self._shown is not None and self.num_timesteps < learning_starts

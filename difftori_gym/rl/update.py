@@ -38,6 +38,7 @@ class UpdateSettings:
     :param discount: per-step discount
     :param noise_std: smoothing noise on the prior's actions in targets
     :param clone_coef: weight of cloning demonstrations in the prior's loss, where a batch has some
+    :param value_share: of the values in the prior's loss, where a batch has demonstrations
     :param pretrains: the prior clones only, and there is no policy-gradient loss
     :raises ValueError: for a setting outside its range
     """
@@ -56,6 +57,7 @@ class UpdateSettings:
     pg_batch_size: int = 64
     pg_max_grad_ratio: float | None = 0.1
     clone_coef: float = 4.0
+    value_share: float = 1.0
     pretrains: bool = False
 
     def __post_init__(self) -> None:
@@ -251,7 +253,7 @@ def with_cloning(
     if settings.pretrains:
         return clone
     # 1 more, so that values near zero do not switch it off.
-    return prior + settings.clone_coef * (1.0 + prior.detach().abs()) * clone
+    return settings.value_share * prior + settings.clone_coef * (1.0 + prior.detach().abs()) * clone
 
 
 def descend(

@@ -93,7 +93,7 @@ def test_pretraining_alone_clones_and_plans(name, difftori, point_env):
     assert model.num_timesteps == model._n_updates == 0
 
 
-def test_plans_leave_the_prior_as_steps_come(difftori, point_env, tmp_path):
+def test_plans_leave_the_prior_as_successes_come(difftori, point_env, tmp_path):
     model = difftori.make(point_env(), learning_starts=10, schedule_steps=20).learn_from(shown_in(point_env()), 5)
     observation = torch.as_tensor(point_env().observation_space.sample()[None])
 
@@ -106,10 +106,26 @@ def test_plans_leave_the_prior_as_steps_come(difftori, point_env, tmp_path):
     for write in (export, export_onnx):
         with pytest.raises(ValueError, match=r"within 0 of the prior after learn_from"):
             write(model, tmp_path / "policy")
+    assert model._updater.settings.value_share == 0.0
     model.learn(16)
+    model._own_successes = 60  # of 6 demonstrations: half of the way
+    model._move_schedules()
+    assert model.policy.prior_radius == pytest.approx(0.5)
+    assert model._updater.settings.value_share == 0.5
+    assert 0.0 < distance() <= 0.5 + 1e-6
+    model._own_successes = 120
+    model._move_schedules()
+    assert (model.policy.prior_radius, model._updater.settings.value_share) == (None, 1.0)
+
+
+def test_plans_become_free_by_steps_alone(difftori, point_env):
+    env = point_env()
+    env.step = lambda action, step=env.step: (*step(action)[:1], -100.0, *step(action)[2:])  # no success at all
+    model = difftori.make(env, learning_starts=10, schedule_steps=20).learn_from(shown_in(point_env()), 5)
+    model.learn(61)
+    assert model._own_successes == 0
     assert model.policy.prior_radius == pytest.approx(0.5)  # by the step of the last action
-    assert distance() <= 0.5 + 1e-6
-    model.learn(20, reset_num_timesteps=False)
+    model.learn(60, reset_num_timesteps=False)
     assert model.policy.prior_radius is None
     assert difftori.make(point_env()).policy.prior_radius is None
 

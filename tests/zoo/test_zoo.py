@@ -124,3 +124,30 @@ def test_environments_of_a_package_of_ones_own(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "logs/difftori/Mine-v0_1/Mine-v0.zip").exists()
     assert "Episode Reward" in done.stdout
+
+
+TUNE_TOGETHER = """
+from difftori_gym.zoo.__main__ import main
+
+small = "-n 160 --n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots -optimize --n-startup-trials 2"
+shared = "--storage shared/study.log --study-name together"
+main(["train", "--algo", "tdmpc", "--env", "Pendulum-v1", *small.split(), *shared.split(), *"COMMON".split(),
+      "-params", "learning_starts:150", "planner_kwargs:dict(num_samples=8,num_elites=2,max_iterations=1)",
+      "train_freq:20", "gradient_steps:1"])
+"""
+
+
+def test_two_processes_tune_one_study(tmp_path):
+    from optuna import load_study
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    program = TUNE_TOGETHER.replace("COMMON", "--device cpu --num-threads 1 -f logs --eval-freq 100000 --verbose 0")
+    both = [subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(timeout=600) for process in both] == [0, 0]
+    study = load_study(
+        study_name="together", storage=JournalStorage(JournalFileBackend(f"{tmp_path}/shared/study.log"))
+    )
+    ran = [trial for trial in study.trials if trial.state.is_finished()]
+    assert len(ran) == 4
+    assert len({tuple(sorted(trial.params.items())) for trial in ran}) == 4
