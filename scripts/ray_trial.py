@@ -1,10 +1,11 @@
 """
-Sixty small runs on a Ray cluster of three nodes on this machine, of which one is killed in the middle.
+Sixty small runs on a Ray cluster of three nodes on this machine, of which one is killed early on.
 
     python scripts/ray_trial.py --out results/ray-trial
 
 The runs go through examples/compare.py, first with the local engine, then with Ray's. Exit code 0 if all runs are done,
-both tables are equal row by row but for the seconds, and some runs were started twice. Where those went on is printed.
+both tables are equal row by row but for the seconds, and some runs were started twice. Where those went on is printed,
+and not judged. The node dies when there are half as many rows as runs.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def check_free_plans(policy: BasePolicy) -> None:
     if radius is not None:
         raise ValueError(
             f"export expects plans that nothing holds, got some within {radius:.3g} of the prior after learn_from: "
-            "train on until schedule_steps are behind, or set policy.prior_radius = None."
+            "train on until its own successes have set plans free, or set policy.prior_radius = None."
         )
 
 

@@ -212,7 +212,8 @@ def drawn_action(
     noise = torch.randn(shape, dtype=plans.dtype, device=device, generator=generator)
     candidates = (plans + scales[:, None, None, None] * noise).clamp(-1.0, 1.0)
     values = objective.repeat(num_candidates).value_only(candidates.flatten(0, 1)).view(num_candidates, batch)
-    # A model that is broken values nothing: every candidate is as good as the next one.
-    weights = torch.softmax(temperature * values.nan_to_num(0.0, 0.0, 0.0), dim=0)
+    # What has no value is drawn only where nothing has one: a model that is broken is explored all the more.
+    values = values.nan_to_num(-1e30, -1e30, -1e30)
+    weights = torch.softmax(temperature * (values - values.amax(dim=0)), dim=0)
     drawn = torch.multinomial(weights.T, 1, generator=generator)[:, 0]
     return candidates[drawn, torch.arange(batch, device=device), 0]

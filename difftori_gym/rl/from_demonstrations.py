@@ -172,8 +172,9 @@ class FromDemonstrations(TensorCollection):
             earned = self._own_successes / (FREE_AFTER * self._num_demonstrations)
             freedom = min(max(earned, self.schedule.progress(max(step - self.learning_starts, 0) / 5)), 1.0)
         self.policy.prior_radius = 2.0 * freedom**2 if freedom < 1.0 else None
-        # In eighths: an update that is recorded for a GPU is recorded anew.
-        self._updater.settings = replace(self._updater.settings, value_share=round(8 * freedom) / 8)
+        share = round(8 * freedom) / 8  # in eighths: with each, a GPU records its updates anew
+        if share != self._updater.settings.value_share:
+            self._updater.settings = replace(self._updater.settings, value_share=share)
 
     def _acts_as_cloned(self, learning_starts: int) -> bool:
         return self._shown is not None and self.num_timesteps < learning_starts
