@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..learning.running_means import RunningMeans
 from ..rl.demonstrated_batch import DemonstratedBatch
 from ..rl.images import augmented
-from ..rl.losses import LossCoefficients, ModelLoss, Returns, n_step_returns
+from ..rl.losses import LossCoefficients, ModelLoss, Returns, joined, n_step_returns
 from ..rl.sequence_buffer import SequenceBatch, flatten_time
 from ..rl.update import UpdateSettings, descend, with_cloning, with_encoder_cloning
 from .tdmpc2_networks import TDMPC2Model, TwoHotCritic
@@ -51,6 +51,7 @@ def td_target(
     *,
     noise: Tensor,
     members: Sequence[int],
+    clipped_double_q: bool = True,
 ) -> Tensor:
     """
     Targets sum_k discount^k r_k + weight min_i Q_target,i(z', a'), with a' drawn from the policy prior.
@@ -60,12 +61,14 @@ def td_target(
     :param next_z: encoded next observations ``[B, H, Z]``
     :param returns: what is known of the returns
     :param noise: standard normal, of the prior's actions ``[B, H, A]``
-    :param members: values of which the least counts
+    :param members: values that count
+    :param clipped_double_q: whether it is the least of them, else their mean
     :return: targets ``[B, H]``, without a graph
     """
     z = next_z.flatten(0, 1)
     action = model.sample(z, noise.flatten(0, 1)).action
-    value = model.bins.decode(target_critic(z, action, members)).amin(dim=0).view_as(returns.rewards)
+    values = model.bins.decode(target_critic(z, action, members))
+    value = joined(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
     return returns.rewards + returns.weight * value.gather(1, returns.last)
 
 
@@ -193,6 +196,7 @@ class TDMPC2Updater:
             returns,
             noise=self._noise(batch.rewards.shape),
             members=two_of(policy.n_critics),
+            clipped_double_q=settings.clipped_double_q,
         )
         z0 = policy.encoder(observations)
         loss = model_loss(policy.model, z0, batch, next_z, values, settings.coefficients)

@@ -31,6 +31,7 @@ from difftori_gym.rl.update import UpdateSettings
 
 # The paper's solver, with few iterations, which stay close to the policy prior: docs/results.md.
 _OPTIMIZER: dict[str, Any] = dict(solver="lm", max_iterations=10, step_size=1e-3, damping=0.5)
+_OF_UPDATES = ("n_steps", "policy_delay", "target_update_interval", "clipped_double_q")
 _PLANNER: dict[str, Any] = dict(init="policy", num_prior_samples=0, compile=False, horizon_initial=1)
 
 
@@ -85,6 +86,7 @@ class DiffTORI(FromDemonstrations):
     :param max_grad_norm: norm that every other gradient is clipped to
     :param policy_delay: updates between two of the policy prior
     :param target_update_interval: updates between two steps of the moving averages
+    :param clipped_double_q: whether targets take the least of the values (TD3) or their mean (BRO)
     :param policy_kwargs: see :class:`~difftori_gym.rl.policies.DiffTORIPolicy`
     :param stats_window_size: episodes that logged returns are averaged over
     :param tensorboard_log: folder of the tensorboard log
@@ -109,11 +111,9 @@ class DiffTORI(FromDemonstrations):
     live_settings: ClassVar[frozenset[str]] = TensorCollection.live_settings | {
         "exploration_kwargs",
         "horizon",
-        "n_steps",
         "planner_kwargs",
-        "policy_delay",
         "target_policy_noise",
-        "target_update_interval",
+        *_OF_UPDATES,
         *records,
     }
     resume_attributes = ("_plan_state", "_plan_restart", "_tensor_plan", "_updater.means.sums", "_shown")
@@ -154,6 +154,7 @@ class DiffTORI(FromDemonstrations):
         max_grad_norm: float = 10.0,
         policy_delay: int = 1,
         target_update_interval: int = 2,
+        clipped_double_q: bool = True,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -192,6 +193,7 @@ class DiffTORI(FromDemonstrations):
         )
         self.n_steps, self.horizon, self.target_policy_noise = n_steps, horizon, target_policy_noise
         self.policy_delay, self.target_update_interval = policy_delay, target_update_interval
+        self.clipped_double_q = clipped_double_q
         self.exploration_kwargs = {} if exploration_kwargs is None else exploration_kwargs
         self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
         self.schedule = PlanningSchedule(1, horizon, schedule_steps)
@@ -271,17 +273,10 @@ class DiffTORI(FromDemonstrations):
                 f"{self.algorithm} takes targets from windows of horizon={self.horizon} steps: expected n_steps from 1 "
                 f"to {self.horizon}, got {self.n_steps!r}."
             )
-        noise = self.target_policy_noise
         self.planner = replace(self.planner, discount=self.gamma)  # which may be one of the user's own class
-        self.update_settings = replace(
-            self.update_settings,
-            discount=self.gamma,
-            n_steps=self.n_steps,
-            noise_std=self.exploration.final_std if noise is None else noise,
-            tau=self.tau,
-            policy_delay=self.policy_delay,
-            target_update_interval=self.target_update_interval,
-        )
+        noise = self.exploration.final_std if self.target_policy_noise is None else self.target_policy_noise
+        own = {name: getattr(self, name) for name in _OF_UPDATES}
+        self.update_settings = replace(self.update_settings, discount=self.gamma, tau=self.tau, noise_std=noise, **own)
 
     def _move_schedules(self) -> None:
         """Planning horizon and exploration noise at the agent step of the last action: a loaded model has the same."""

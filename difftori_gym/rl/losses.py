@@ -97,9 +97,20 @@ def n_step_returns(rewards: Tensor, terminated: Tensor, mask: Tensor, *, n_steps
     return Returns(total, weight, last)
 
 
+def joined(values: Tensor, *, clipped_double_q: bool) -> Tensor:
+    """Values of several critics ``[E, B]`` -> what targets take of them ``[B]``: the least, or the mean."""
+    return values.amin(dim=0) if clipped_double_q else values.mean(dim=0)
+
+
 @torch.no_grad()
 def td_target(
-    model: LatentModel, target_critic: EnsembleCritic, next_z: Tensor, returns: Returns, *, noise: Tensor
+    model: LatentModel,
+    target_critic: EnsembleCritic,
+    next_z: Tensor,
+    returns: Returns,
+    *,
+    noise: Tensor,
+    clipped_double_q: bool = True,
 ) -> Tensor:
     """
     Targets sum_k discount^k r_k + weight min_k Q_target,k(z', pi(z') + noise).
@@ -109,10 +120,12 @@ def td_target(
     :param next_z: encoded next observations ``[B, H, Z]``
     :param returns: what is known of the returns
     :param noise: smoothing noise ``[B, H, A]``
+    :param clipped_double_q: whether it is the least of the values, else their mean
     :return: targets ``[B, H]``, without a graph
     """
     action = (model.pi(next_z) + noise).clamp(-1.0, 1.0)
-    value = target_critic(next_z.flatten(0, 1), action.flatten(0, 1)).amin(dim=0).view_as(returns.rewards)
+    values = target_critic(next_z.flatten(0, 1), action.flatten(0, 1))
+    value = joined(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
     return returns.rewards + returns.weight * value.gather(1, returns.last)
 
 

@@ -18,6 +18,7 @@ from difftori_gym.rl.losses import (
     LossCoefficients,
     ModelLoss,
     Returns,
+    joined,
     model_loss,
     n_step_returns,
     policy_gradient_loss,
@@ -51,6 +52,7 @@ class UpdateSettings:
     tau: float = 0.01
     policy_delay: int = 1
     target_update_interval: int = 2
+    clipped_double_q: bool = True
     max_grad_norm: float = 10.0
     pg_coef: float = 1.0
     pg_freq: int = 5
@@ -146,10 +148,17 @@ class Updater:
         next_z: Tensor,
         returns: Returns,
     ) -> ModelLoss:
-        policy = self.policy
+        policy, settings = self.policy, self.settings
         with torch.no_grad():
             next_z_target = next_z if policy.slow_targets else policy.encoder_target(next_observations).view_as(next_z)
-        values = td_target(policy.model, policy.critic_target, next_z, returns, noise=self._noise(batch.rewards.shape))
+        values = td_target(
+            policy.model,
+            policy.critic_target,
+            next_z,
+            returns,
+            noise=self._noise(batch.rewards.shape),
+            clipped_double_q=settings.clipped_double_q,
+        )
         z0 = policy.encoder(observations)
         loss = model_loss(
             policy.model,
@@ -162,7 +171,7 @@ class Updater:
             batch.mask,
             batch.next_valid,
             batch.weights,
-            self.settings.coefficients,
+            settings.coefficients,
         )
         for name in ("reward", "value", "consistency", "termination"):
             self.means.add(f"{name}_loss", getattr(loss, name))
@@ -192,7 +201,8 @@ class Updater:
         following = policy.preprocess(map_obs(lambda value: value[rows, last], batch.next_observations))
         with torch.no_grad():
             action = (policy.model.pi(next_z[rows, last]) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
-            value = policy.raw_critic_target(following, action).amin(dim=0)
+            values = policy.raw_critic_target(following, action)
+            value = joined(values, clipped_double_q=self.settings.clipped_double_q)
         target = returns.rewards[:, 0] + returns.weight[:, 0] * value
         loss = raw_critic_loss(policy.raw_critic(observations, batch.actions[:, 0]), target, batch.weights)
         self._descend("raw_critic", loss, policy.raw_critic_optimizer, self._raw_critic_parameters)

@@ -23,6 +23,7 @@ OTHERS = dict(
     batch_size=5,
     buffer_size=20,
     cache_base_actions=False,
+    clipped_double_q=False,
     consistency_coef=0.3,
     discount=0.5,
     ema_decay=0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -158,8 +159,8 @@ def test_a_wild_window_is_bounded(model, window):
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss.total, list(model.critic.parameters())))
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
-def test_targets_are_the_loop(model, n_steps):
+@pytest.mark.parametrize(("n_steps", "clipped"), [(1, True), (2, False), (3, True), (5, False)])
+def test_targets_are_the_loop(model, n_steps, clipped):
     target = random_weights(EnsembleCritic(3, Z, A, [6, 5]))
     z, rewards, noise = torch.randn(4, 5, Z), torch.randn(4, 5), 0.8 * torch.randn(4, 5, A)
     # A whole window, one that meets a time limit, one that ends by termination, one of a single step.
@@ -167,7 +168,8 @@ def test_targets_are_the_loop(model, n_steps):
     terminated = torch.zeros(4, 5)
     terminated[2, 1:] = 1.0
     returns = n_step_returns(rewards, terminated, mask, n_steps=n_steps, discount=0.9)
-    actual = td_target(model, target, z, returns, noise=noise)
+    actual = td_target(model, target, z, returns, noise=noise, clipped_double_q=clipped)
+    join = min if clipped else fmean
     for i in range(4):
         for first in range(int(mask[i].sum())):
             expected, last, ended = 0.0, first, False
@@ -178,7 +180,7 @@ def test_targets_are_the_loop(model, n_steps):
                 last, ended = first + k, bool(terminated[i, first + k])
             if not ended:
                 action = (torch.tanh(model.actor(z[i, last])) + noise[i, last]).clamp(-1, 1)
-                follow = min(member(torch.cat([z[i, last], action])).item() for member in target.members)
+                follow = join(member(torch.cat([z[i, last], action])).item() for member in target.members)
                 expected += 0.9 ** (last - first + 1) * follow
             assert actual[i, first].item() == pytest.approx(expected, rel=1e-5)
     assert not actual.requires_grad
