@@ -102,7 +102,7 @@ class TDMPC2(DiffTORI):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        refused = sorted(name for name in kwargs if name.startswith("pg_"))
+        refused = sorted(name for name in kwargs if name.startswith("pg_") or name == "imitation_coef")
         if refused:
             raise ValueError(f"TDMPC2 has no policy-gradient loss: remove {refused}.")
         moved = {name: value for name, value in kwargs.items() if name in {**_OPTIMIZER, **_PLANNER}}

@@ -54,6 +54,7 @@ _PHASES = {
     "_step": "optimisers",
 }
 _PHASES_OF_UPDATER = {
+    "_plan": "policy gradient",
     "_add_policy_gradient": "policy gradient",
     "_update_raw_critic": "Q-tilde",
     "_update_targets": "moving averages",

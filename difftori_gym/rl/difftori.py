@@ -83,6 +83,7 @@ class DiffTORI(FromDemonstrations):
     :param pg_batch_size: states of the replay batch that it plans from
     :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm before it joins it;
         None adds the whole of it, as in the paper
+    :param imitation_coef: weight of the prior's squared distance to plans of as many states, as often (after BMPC)
     :param max_grad_norm: norm that every other gradient is clipped to
     :param policy_delay: updates between two of the policy prior
     :param target_update_interval: updates between two steps of the moving averages
@@ -151,6 +152,7 @@ class DiffTORI(FromDemonstrations):
         pg_freq: int = 5,
         pg_batch_size: int = 64,
         pg_max_grad_ratio: float | None = 0.1,
+        imitation_coef: float = 0.0,
         max_grad_norm: float = 10.0,
         policy_delay: int = 1,
         target_update_interval: int = 2,
@@ -206,6 +208,7 @@ class DiffTORI(FromDemonstrations):
             pg_freq=pg_freq,
             pg_batch_size=pg_batch_size,
             pg_max_grad_ratio=pg_max_grad_ratio,
+            imitation_coef=imitation_coef,
         )
         self._noise, self._noise_modes, self._rewarded_steps = CorrelatedNoise(), NoiseModes(), RewardedSteps()
         self._plan_state: PlanState | None = None

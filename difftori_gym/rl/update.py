@@ -28,6 +28,7 @@ from difftori_gym.rl.losses import (
 )
 from difftori_gym.rl.policies import DiffTORIPolicy
 from difftori_gym.rl.sequence_buffer import SequenceBatch, flatten_time
+from difftori_gym.trajopt import Solution
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class UpdateSettings:
     pg_freq: int = 5
     pg_batch_size: int = 64
     pg_max_grad_ratio: float | None = 0.1
+    imitation_coef: float = 0.0
     clone_coef: float = 4.0
     value_share: float = 1.0
     pretrains: bool = False
@@ -68,9 +70,22 @@ class UpdateSettings:
                 raise ValueError(f"{name} needs to be at least 1, got {getattr(self, name)!r}.")
         if not 0 < self.reward_scale < math.inf:
             raise ValueError(f"reward_scale needs to be positive and finite, got {self.reward_scale!r}.")
-        for name in ("pg_coef", "noise_std"):
+        for name in ("pg_coef", "imitation_coef", "noise_std"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} needs to be at least 0, got {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """
+    :param observations: preprocessed, so many as the policy-gradient loss takes
+    :param z: their latent states ``[B, Z]``
+    :param solution: the plans
+    """
+
+    observations: TensorObs
+    z: Tensor
+    solution: Solution
 
 
 class Updater:
@@ -108,10 +123,10 @@ class Updater:
         gradients = _gradients(loss.total, self._parameters)
         norm = _clip(gradients, settings.max_grad_norm)
         self.means.add("model_grad_norm", norm)
-        uses_pg = settings.pg_coef > 0
         plans, moves_prior, moves_targets = self.kind(n_updates)
-        if plans:
-            self._add_policy_gradient(gradients, norm, observations)
+        planned = self._plan(observations) if plans else None
+        if planned is not None and settings.pg_coef > 0:
+            self._add_policy_gradient(gradients, norm, planned)
         _step(policy.optimizer, self._parameters, gradients)
 
         if moves_prior:
@@ -119,10 +134,12 @@ class Updater:
             prior = prior_loss(
                 policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
             )
+            if planned is not None:
+                prior = self._with_imitation(prior, planned)
             if isinstance(batch, DemonstratedBatch):
                 prior = with_cloning(policy.model, prior, loss, batch, settings, self.means)
             self._descend("pi", prior, policy.pi_optimizer, self._prior_parameters)
-        if uses_pg:
+        if settings.pg_coef > 0:
             self._update_raw_critic(batch, observations, next_z, returns)
         if moves_targets:
             self._update_targets()
@@ -133,12 +150,13 @@ class Updater:
         All that an update does differently because of its number.
 
         :param n_updates: number of an update, from 1
-        :return: whether it has a policy-gradient loss, moves the prior, moves the averages
+        :return: whether it plans, moves the prior, moves the averages
         """
         settings = self.settings
         due = [settings.pg_freq, settings.policy_delay, settings.target_update_interval]
         plans, moves_prior, moves_targets = (n_updates % every == 0 for every in due)
-        return settings.pg_coef > 0 and plans and not settings.pretrains, moves_prior, moves_targets
+        plans = plans and not settings.pretrains and settings.pg_coef + settings.imitation_coef > 0
+        return plans, moves_prior or (plans and settings.imitation_coef > 0), moves_targets
 
     def _model_loss(
         self,
@@ -178,20 +196,32 @@ class Updater:
         self.means.add("value_target", values.mean())
         return with_encoder_cloning(policy.model, loss, z0, batch)
 
-    def _add_policy_gradient(self, gradients: list[Tensor], norm: Tensor, observations: TensorObs) -> None:
-        """Add the gradient of the policy-gradient loss, clipped relative to ``norm``, to ``gradients`` in place."""
+    def _plan(self, observations: TensorObs) -> Planned:
         policy, settings = self.policy, self.settings
         first = map_obs(lambda value: value[: settings.pg_batch_size], observations)
-        solution = policy.planner.plan(policy.model, policy.encoder(first), policy.horizon)
-        loss = policy_gradient_loss(lambda action: policy.raw_critic(first, action), solution.actions)
+        planner = policy.planner if settings.pg_coef > 0 else policy.planner.for_acting()
+        z = policy.encoder(first)
+        return Planned(first, z, planner.plan(policy.model, z, policy.horizon))
+
+    def _add_policy_gradient(self, gradients: list[Tensor], norm: Tensor, planned: Planned) -> None:
+        """Add the gradient of the policy-gradient loss, clipped relative to ``norm``, to ``gradients`` in place."""
+        policy, settings, actions = self.policy, self.settings, planned.solution.actions
+        loss = policy_gradient_loss(lambda action: policy.raw_critic(planned.observations, action), actions)
         through = _gradients(loss, self._parameters)
         ratio = settings.pg_max_grad_ratio
         pg_norm = _clip(through, None if ratio is None else ratio * norm.nan_to_num().clamp(max=settings.max_grad_norm))
         self.means.add("pg_loss", loss.detach())
-        self.means.add("pg_at_wall", (solution.actions.detach()[:, 0].abs() >= 1.0).float().mean())
+        self.means.add("pg_at_wall", (actions.detach()[:, 0].abs() >= 1.0).float().mean())
         self.means.add("pg_grad_norm", pg_norm)
-        self.means.add("solver_failures", solution.num_failed.float())
+        self.means.add("solver_failures", planned.solution.num_failed.float())
         torch._foreach_add_(gradients, through, alpha=settings.pg_coef)
+
+    def _with_imitation(self, prior: Tensor, planned: Planned) -> Tensor:
+        """The prior's loss, and its distance to plans, weighed by the size of the values, as in TD3+BC."""
+        aim = planned.solution.best_actions[:, 0].detach()
+        error = (self.policy.model.pi(planned.z.detach()) - aim).square().mean()
+        self.means.add("imitation_loss", error.detach())
+        return prior + self.settings.imitation_coef * (1.0 + prior.detach().abs()) * error
 
     def _update_raw_critic(
         self, batch: SequenceBatch, observations: TensorObs, next_z: Tensor, returns: Returns

@@ -37,6 +37,7 @@ OTHERS = dict(
     head="gaussian",
     horizon=2,
     image_shift=3,
+    imitation_coef=1.0,
     kl_coef=3.0,
     latent_dim=5,
     learning_rate=0.03,
