@@ -154,6 +154,36 @@ def test_the_policy_gradient_is_the_derivative_of_the_plan_s_value(trained):
     assert gain.item() == pytest.approx(float(step * squared), rel=0.1)
 
 
+def test_the_prior_imitates_plans_when_they_are_made(trained):
+    model = trained(pg_coef=0.0, policy_delay=3)
+    policy, settings = model.policy, model.update_settings
+    for n_updates, moves in ((10, True), (11, False)):
+        assert ("actor" in moved_by(model, NOTHING, n_updates, False, imitation_coef=1.0, policy_delay=3)) == moves
+    batch = model.replay_buffer.sample_sequences(64, model.horizon)
+    observations = policy.preprocess(batch.observations)
+
+    def distance() -> float:
+        with torch.no_grad():
+            z = policy.encoder(observations)
+            plan = policy.planner.for_acting().plan(policy.model, z, policy.horizon).best_actions[:, 0]
+            return (policy.model.pi(z) - plan).square().mean().item()
+
+    policy.planner = replace(policy.planner, init="zero")  # the aim stands still
+    torch.nn.init.normal_(policy.model.actor[-1].weight, std=3.0)
+    before, weights = distance(), policy.state_dict()
+    weights = {name: value.clone() for name, value in weights.items()}
+    after = []
+    for coefficient in (0.0, 100.0):
+        policy.load_state_dict(weights)
+        policy._build_optimizers(lambda _: 1e-2)
+        policy.optimizer.param_groups[0]["lr"] = 0.0  # what is planned with stands still
+        updater = Updater(policy, replace(settings, imitation_coef=coefficient, pg_freq=1, policy_delay=1))
+        for _ in range(60):
+            updater.update(batch, 1)
+        after.append(distance())
+    assert after[1] < 0.2 * min(before, after[0])
+
+
 def test_the_prior_moves_when_it_is_its_turn(trained):
     model = trained()
     for n_updates, moves in ((3, True), (4, False)):
