@@ -14,7 +14,9 @@ from difftori_gym.baselines.bc import BCPolicy
 from difftori_gym.baselines.bc_rnn import BCRNNPolicy
 from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
 from difftori_gym.baselines.drqv2 import DrQv2Policy
+from difftori_gym.baselines.flow_matching import FlowUnetPolicy
 from difftori_gym.baselines.ibc import IBCPolicy
+from difftori_gym.baselines.mip import MIPUnetPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
 from difftori_gym.exports import export_onnx
 from difftori_gym.il import DiffTORIImitationPolicy
@@ -120,6 +122,8 @@ POLICIES = {
     "diffusion of samples": lambda: il(
         DiffusionUnetPolicy, size="small", prediction="sample", num_inference_steps=3, ema_decay=0.9
     ),
+    "flow": lambda: il(FlowUnetPolicy, size="small", num_inference_steps=4, horizon=5),
+    "mip": lambda: il(MIPUnetPolicy, size="small", t_star=0.7, horizon=5, ema_decay=0.9),
 }
 
 

@@ -1,4 +1,7 @@
-"""The sampling of Diffusion Policy as ONNX operations: DDIM's steps through the U-Net, one after the other."""
+"""
+What samples actions by a U-Net as ONNX operations, step by step: Diffusion Policy, flow matching, the minimal iterative
+policy.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,63 @@ import torch
 from torch import nn
 
 from difftori_gym.baselines.diffusion_policy import DiffusionNetwork
+from difftori_gym.baselines.flow_matching import FlowNetwork
+from difftori_gym.baselines.mip import MIPNetwork
+from difftori_gym.baselines.unet_policy import TIME_SCALE, UnetNetwork
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.models import ConditionalUnet1D
 
 
+class _Sampler:
+    """Calls of a U-Net with actions ``[1, A, T]``, and their beginning and end."""
+
+    def __init__(self, graph: Graph, module: UnetNetwork, features: Value) -> None:
+        self.graph, self.module = graph, module
+        self.condition = graph.reshape(features, 1, -1)
+
+    def start(self, noise: np.ndarray) -> Value:
+        return self.graph.constant(noise.reshape(self.module.length, self.module.action_dim).T[None])
+
+    def at(self, time: float, actions: Value) -> Value:
+        """:param time: as the U-Net reads it"""
+        with torch.no_grad():
+            embedded = self.module.unet.embedding(torch.as_tensor([time], device=_device(self.module)))
+        condition = self.graph.concat([numbers(embedded), self.condition], 1)
+        return _unet(self.graph, self.module.unet, actions, condition)
+
+    def end(self, actions: Value) -> Value:
+        """``[H, A]``"""
+        ordered = self.graph("Transpose", actions, perm=[0, 2, 1])
+        rows = self.graph.reshape(ordered, self.module.length, self.module.action_dim)
+        return self.graph.slice(rows, 0, self.module.horizon)
+
+
 def denoised(graph: Graph, module: DiffusionNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
     """Actions ``[H, A]`` from features ``[n_obs_steps, F]``; see :func:`difftori_gym.exports.onnx.chunks.chunk`."""
-    condition = graph.reshape(features, 1, -1)
-    actions = graph.constant(noise.reshape(module.length, module.action_dim).T[None])  # [1, A, T]
+    sampler = _Sampler(graph, module, features)
+    actions = sampler.start(noise)
     scheduler: Any = module.sampling
     for step in scheduler.timesteps:
-        with torch.no_grad():
-            embedded = module.unet.embedding(torch.as_tensor([int(step)], device=_device(module)))
-        found = _unet(graph, module.unet, actions, graph.concat([numbers(embedded), condition], 1))
-        actions = _ddim(graph, scheduler, int(step), actions, found)
-    ordered = graph("Transpose", actions, perm=[0, 2, 1])
-    return graph.slice(graph.reshape(ordered, module.length, module.action_dim), 0, module.horizon)
+        actions = _ddim(graph, scheduler, int(step), actions, sampler.at(int(step), actions))
+    return sampler.end(actions)
+
+
+def flowed(graph: Graph, module: FlowNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
+    """See :func:`denoised`."""
+    sampler = _Sampler(graph, module, features)
+    actions, steps = sampler.start(noise), module.num_inference_steps
+    for step in range(steps):
+        velocity = sampler.at(TIME_SCALE * (step / steps), actions)
+        actions = graph("Add", actions, graph("Div", velocity, float(steps)))
+    return sampler.end(actions)
+
+
+def regressed(graph: Graph, module: MIPNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
+    """See :func:`denoised`."""
+    sampler = _Sampler(graph, module, features)
+    first = sampler.at(0.0, sampler.start(np.zeros(module.length * module.action_dim, np.float32)))
+    return sampler.end(sampler.at(TIME_SCALE * module.t_star, graph("Mul", first, module.t_star)))
 
 
 def _device(module: nn.Module) -> torch.device:
