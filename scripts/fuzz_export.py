@@ -32,13 +32,16 @@ from gymnasium import spaces
 import difftori_gym
 from difftori_gym.baselines.bc import BCPolicy
 from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
+from difftori_gym.baselines.flow_matching import FlowUnetPolicy
+from difftori_gym.baselines.mip import MIPUnetPolicy
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2Policy
 from difftori_gym.il import DiffTORIImitationPolicy
 from difftori_gym.il.policies import PolicySpec
 from difftori_gym.rl import CnnPolicy, DiffTORIPolicy, MultiInputPolicy
 from difftori_gym.rl.planning import Planner
 from difftori_gym.trajopt import TrajectoryOptimizer
 
-MAX_MIB = 64
+MAX_MIB = 128
 """Greatest growth of the process's memory over all files."""
 MAX_SECONDS = 2.0
 """Greatest processor time of one file."""
@@ -84,6 +87,9 @@ def policies() -> list[Any]:
             vector, action, schedule, base=PolicySpec.of(base), init="base_policy", net_arch=[8], latent_dim=3, **window
         ),
         DiffusionUnetPolicy(vector, action, schedule, size="small", ema_decay=0.9, **window),
+        FlowUnetPolicy(vector, action, schedule, size="small", **window),
+        MIPUnetPolicy(vector, action, schedule, size="small", **window),
+        TDMPC2Policy(vector, action, schedule, size="small", net_arch=[8], latent_dim=8),
     ]
 
 
@@ -291,7 +297,8 @@ def fuzz(folder: Path, files: int, seed: int = 0, progress: Callable[[str], None
     :return: what happened
     """
     seeds = [
-        difftori_gym.export(policy, folder / f"seed{index}").read_bytes() for index, policy in enumerate(policies())
+        difftori_gym.export(policy, folder / f"seed{index}", acting_only=index % 2 == 1).read_bytes()
+        for index, policy in enumerate([each for policy in policies() for each in (policy, policy)])
     ]
     for index in range(len(seeds)):
         outcome = judge(folder / f"seed{index}.safetensors")
