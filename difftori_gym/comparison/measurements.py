@@ -21,13 +21,12 @@ _UPDATES = 10
 
 def plan_ms(model: BaseAlgorithm, env: VecEnv, *, carry: bool, repeats: int = 50) -> float:
     """
-    Time the policy on one observation at a time.
+    Median milliseconds of ``predict`` for one observation.
 
     :param model: the learner
     :param env: an environment to draw an observation from
-    :param carry: whether its state is carried from call to call; else every call is a new plan
+    :param carry: whether the policy's state is carried from call to call; else every call is a new plan
     :param repeats: number of calls
-    :return: median milliseconds of ``predict``
     """
     observation: Any = map_obs(lambda array: array[:1], env.reset())
     state, start = None, np.ones(1, dtype=np.bool_)
@@ -41,19 +40,18 @@ def plan_ms(model: BaseAlgorithm, env: VecEnv, *, carry: bool, repeats: int = 50
     return _median_ms(model, predict, repeats, warm_ups=2)
 
 
-def update_ms(model: BaseAlgorithm, repeats: int = 5) -> float | None:
+def update_ms(model: BaseAlgorithm) -> float | None:
     """
-    Time gradient updates. They change the model: save it first.
+    Median milliseconds of a gradient update. Updates change the model: save it first.
 
     :param model: the learner, after training
-    :param repeats: number of measurements, each the mean of ten updates
-    :return: median milliseconds of one update, None for on-policy and imitation learners and an empty replay
+    :return: None for on-policy and imitation learners and an empty replay
     """
     if not isinstance(model, OffPolicyAlgorithm) or model.replay_buffer is None or model.replay_buffer.size() == 0:
         return None
     batch_size = int(model.batch_size)
     model.set_logger(Logger(folder=None, output_formats=[]))
-    return _median_ms(model, lambda: model.train(_UPDATES, batch_size), repeats, warm_ups=1) / _UPDATES
+    return _median_ms(model, lambda: model.train(_UPDATES, batch_size), repeats=5, warm_ups=1) / _UPDATES
 
 
 def _median_ms(model: BaseAlgorithm, action: Callable[[], Any], repeats: int, warm_ups: int) -> float:

@@ -11,9 +11,6 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-_CURVES = "dmc_published_curves.csv"
-_MEANS = "dmc_published_means.csv"
-_SUCCESSES = "imitation_published.csv"
 _TDMPC2 = "results folder of nicklashansen/tdmpc2 (MIT)"
 _PAPER = "DiffTORI paper, arXiv 2402.05421"
 # Where curves and success rates come from, by method and by benchmark.
@@ -38,60 +35,33 @@ OUR_ENTRY |= {
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """
-    Mean return of one published method on one task.
+    """Mean return of one published method on one task."""
 
-    :param method: name of the method in its source
-    :param frames: environment frames ``[N]``, ascending
-    :param mean: mean return over the seeds ``[N]``
-    :param num_seeds: number of seeds
-    :param source: what to cite
-    """
-
-    method: str
-    frames: NDArray[np.int64]
-    mean: NDArray[np.float64]
+    method: str  # its name in the source
+    frames: NDArray[np.int64]  # environment frames [N], ascending
+    mean: NDArray[np.float64]  # mean return over the seeds [N]
     num_seeds: int
-    source: str
+    source: str  # what to cite
 
     def within(self, max_frames: int) -> bool:
-        """
-        :param max_frames: end of an axis
-        :return: whether two or more of the curve's points lie on it, so that a line shows what was measured
-        """
+        """Whether two or more of its points lie on an axis that ends there, so that a line shows what was measured."""
         return int((self.frames <= max_frames).sum()) >= 2
 
 
-@functools.lru_cache(maxsize=3)
-def _read(file: str) -> list[dict[str, str]]:
+@functools.cache
+def _read(file: str, *key: str) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """:return: rows of a table by some of their columns"""
     text = resources.files("difftori_gym.data").joinpath(file).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
-
-
-@functools.lru_cache(maxsize=1)
-def _curves() -> dict[tuple[str, str, str], dict[int, list[float]]]:
-    """:return: returns of all runs by (obs, task, method) and frames"""
-    table: dict[tuple[str, str, str], dict[int, list[float]]] = {}
-    for row in _read(_CURVES):
-        curve = table.setdefault((row["obs"], row["task"], row["method"]), defaultdict(list))
-        # Rows are runs: TD-MPC's pendulum-swingup has two different ones that are both called seed 3.
-        curve[int(row["env_step"])].append(float(row["episode_return"]))
-    return table
+    found: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for row in csv.DictReader(text.splitlines()):
+        found[tuple(row[name] for name in key)].append(row)
+    return dict(found)
 
 
 def published_curves(suite: str, task: str, obs: str) -> list[PublishedCurve]:
     """:return: one curve per published method; only ``dm_control`` has any"""
-    if suite != "dm_control":
-        return []
-    curves = []
-    for (row_obs, row_task, method), points in _curves().items():
-        if (row_obs, row_task) != (obs, task):
-            continue
-        frames = sorted(points)
-        means = [float(np.mean(points[frame])) for frame in frames]
-        num_seeds = max(len(returns) for returns in points.values())
-        curves.append(PublishedCurve(method, np.array(frames), np.array(means), num_seeds, _SOURCES[method]))
-    return curves
+    # Rows are runs: TD-MPC's pendulum-swingup has two different ones that are both called seed 3.
+    return _curves("dmc_published_curves.csv", "episode_return", suite, task, obs)
 
 
 def published_means(suite: str, task: str, obs: str) -> list[PublishedCurve]:
@@ -99,45 +69,40 @@ def published_means(suite: str, task: str, obs: str) -> list[PublishedCurve]:
     :return: of more methods than there are whole curves of, points at 100,000, 200,000, 500,000 and a million frames
         where a source has them; only the paper's 15 tasks of ``dm_control`` have any
     """
-    if suite != "dm_control":
-        return []
-    found: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in _read(_MEANS):
-        if (row["obs"], row["task"]) == (obs, task):
-            found[row["method"]].append(row)
+    return _curves("dmc_published_means.csv", "mean_return", suite, task, obs)
+
+
+def _curves(file: str, column: str, suite: str, task: str, obs: str) -> list[PublishedCurve]:
+    methods: dict[str, dict[int, list[dict[str, str]]]] = {}
+    for row in _read(file, "obs", "task").get((obs, task), []) if suite == "dm_control" else []:
+        methods.setdefault(row["method"], defaultdict(list))[int(row["env_step"])].append(row)
     curves = []
-    for method, rows in found.items():
-        frames = np.array([int(row["env_step"]) for row in rows])
-        means = np.array([float(row["mean_return"]) for row in rows])
-        curves.append(PublishedCurve(method, frames, means, int(rows[0]["seeds"]), rows[0]["source"]))
+    for method, points in methods.items():
+        frames = sorted(points)
+        means = [float(np.mean([float(row[column]) for row in points[at]])) for at in frames]
+        first = points[frames[0]][0]
+        seeds = int(first["seeds"]) if "seeds" in first else max(map(len, points.values()))
+        source = first["source"] if "source" in first else _SOURCES[method]
+        curves.append(PublishedCurve(method, np.array(frames), np.array(means), seeds, source))
     return curves
 
 
 @dataclass(frozen=True)
 class PublishedSuccess:
-    """
-    One line of a published table.
+    """One line of a published table."""
 
-    :param method: name of the method in its source
-    :param success: success rate in [0, 1]
-    :param std: its printed standard deviation
-    :param protocol: how it was made
-    :param benchmark: what it is part of
-    :param source: what to cite
-    """
-
-    method: str
-    success: float
-    std: float
-    protocol: str
-    benchmark: str
-    source: str
+    method: str  # its name in the source
+    success: float  # share in [0, 1]
+    std: float  # its printed standard deviation
+    protocol: str  # how it was made
+    benchmark: str  # what it is part of
+    source: str  # what to cite
 
 
 def published_successes(suite: str, task: str) -> list[PublishedSuccess]:
     """:return: one line per published method, none when there is none"""
-    benchmark, name = _BENCHMARKS.get(suite, ""), _NAMES.get(task, task)
-    rows = [row for row in _read(_SUCCESSES) if (row["benchmark"], row["task"]) == (benchmark, name)]
+    benchmark = _BENCHMARKS.get(suite, "")
+    rows = _read("imitation_published.csv", "benchmark", "task").get((benchmark, _NAMES.get(task, task)), [])
     return [
         PublishedSuccess(
             row["method"], float(row["success"]), float(row["std"]), row["protocol"], benchmark, _SOURCES[benchmark]

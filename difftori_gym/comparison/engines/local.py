@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
-from difftori_gym.comparison.engines.process import ProgressFile, end, start
+from difftori_gym.comparison.engines.process import GRACE_S, ProgressFile, end, start
 
 
 class LocalEngine(Engine):
@@ -42,10 +42,10 @@ class LocalEngine(Engine):
                 events.append(Event(name, "ended", exit_code=exit_code))
         return events
 
-    def cancel(self) -> None:
+    def cancel(self, grace_s: float = GRACE_S) -> None:
         """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
-        end(process for process, _ in self._running.values())
+        end((process for process, _ in self._running.values()), grace_s)
 
     def __exit__(self, *exception: Any) -> None:
-        end((process for process, _ in self._running.values()), grace_s=0.0)
+        self.cancel(grace_s=0.0)
         self._running.clear()

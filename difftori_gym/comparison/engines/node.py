@@ -55,7 +55,7 @@ def work(
     tell: Tell,
 ) -> int:
     """
-    Do a run as a task of Ray.
+    Do a run as a task of Ray, with a storage in a folder of its own.
 
     :param folder: on the driver
     :param command: first the interpreter, which is this node's here
@@ -66,22 +66,10 @@ def work(
     if not tell("started", platform.node()):
         return 130
     command = (sys.executable, *command[1:])
-    if storage is not None:
-        return _work_apart(folder, command, needs, environment, storage, tell)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not on {platform.node()}: share it with all nodes, or use --storage.")
-    return follow(command, folder, environment, lambda news: tell("progress", news))
-
-
-def _work_apart(
-    folder: Path,
-    command: Sequence[str],
-    needs: Sequence[str],
-    environment: Mapping[str, str],
-    storage: Storage,
-    tell: Tell,
-) -> int:
-    """The same in a folder of its own, kept in a storage."""
+    if storage is None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not on {platform.node()}: share it with all nodes, or use --storage.")
+        return follow(command, folder, environment, lambda news: tell("progress", news))
     with tempfile.TemporaryDirectory(prefix="difftori-gym-") as scratch:
         out = Path(scratch)
         inside = out / "runs" / folder.name

@@ -6,14 +6,16 @@ import re
 
 import pytest
 
-from difftori_gym.comparison.page import write, write_page
+from difftori_gym.comparison.page import write as page_writer
+from difftori_gym.comparison.page import write_page
+from difftori_gym.comparison.records import Results
 
 pytest.importorskip("plotly")
 
 
 @pytest.fixture
-def written(rows, out):
-    return lambda **settings: write_page(out, rows, **settings).read_text(encoding="utf-8")
+def written(rows, write):
+    return lambda **settings: write(rows, **settings).read_text(encoding="utf-8")
 
 
 def embedded(page):
@@ -89,11 +91,11 @@ def test_films_are_links_grouped_by_start(out, written):
 
 
 def test_an_empty_folder_has_a_page(tmp_path):
-    page = write_page(tmp_path, []).read_text(encoding="utf-8")
+    page = write_page(Results(tmp_path)).read_text(encoding="utf-8")
     assert "0 methods, 0 tasks, 0 runs" in page
 
 
-def test_without_plotly_one_line_names_the_command(rows, out, monkeypatch, caplog):
+def test_without_plotly_one_line_names_the_command(rows, out, write, monkeypatch, caplog):
     real = builtins.__import__
 
     def refuse(name, *arguments, **keywords):
@@ -101,13 +103,13 @@ def test_without_plotly_one_line_names_the_command(rows, out, monkeypatch, caplo
             raise ImportError(name)
         return real(name, *arguments, **keywords)
 
-    write._plotly.cache_clear()
+    page_writer._plotly.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
     try:
-        assert write_page(out, rows) is None
-        assert write_page(out, rows) is None
+        assert write(rows) is None
+        assert write(rows) is None
     finally:
-        write._plotly.cache_clear()
+        page_writer._plotly.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "No report.html, which needs plotly: pip install 'difftori-gym[compare]'"
     ]
