@@ -1,17 +1,22 @@
-"""What happens to a run while it trains: evaluations, checkpoints, its clock."""
+"""What happens to a run while it trains: evaluations, checkpoints, its clock; and how long plans and updates take."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,14 +24,16 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.checkpointing import save_checkpoint
 from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
 from difftori_gym.comparison.engines import Progress
-from difftori_gym.comparison.measurements import plan_ms
 from difftori_gym.comparison.results import Row, read_rows, write_rows
 from difftori_gym.comparison.run_record import Run
 from difftori_gym.comparison.statistics import dead_starts
 from difftori_gym.evaluation import evaluate
+from difftori_gym.observations import map_obs
 
 #: Checkpoints of an imitation run, evenly spread over its gradient steps.
 _CHECKPOINTS = 10
+# Updates per measurement: what is done at every fifth update, say, is in the mean of ten.
+_UPDATES = 10
 
 Report = Callable[[Progress], None]
 
@@ -65,9 +72,6 @@ class Training(BaseCallback):
     """
     Evaluate and save at regular amounts, and keep the clock. SIGTERM and SIGINT end training with a checkpoint.
 
-    :param run: the run
-    :param folder: its folder
-    :param eval_env: environments of the evaluation
     :param clock: what an earlier process took
     :param report: told about progress, at every step
     :param demos: number of demonstrations, 0 in reinforcement learning
@@ -203,3 +207,45 @@ class Training(BaseCallback):
     def tell(self, stage: str) -> None:
         """Report what the run does now."""
         self.report(Progress(stage, self.amount, len(self.rows), self.rows[-1].score if self.rows else None))
+
+
+def plan_ms(model: BaseAlgorithm, env: VecEnv, *, carry: bool, repeats: int = 50) -> float:
+    """
+    Median milliseconds of ``predict`` for one observation, one that ``env`` begins with.
+
+    :param carry: whether the policy's state is carried from call to call; else every call is a new plan
+    """
+    observation: Any = map_obs(lambda array: array[:1], env.reset())
+    state, start = None, np.ones(1, dtype=np.bool_)
+
+    def predict() -> None:  # the answer is an array, so that a GPU has been waited for
+        nonlocal state, start
+        _, after = model.predict(observation, state=state, episode_start=start, deterministic=True)
+        if carry:
+            state, start = after, np.zeros(1, dtype=np.bool_)
+
+    return _median_ms(model, predict, repeats, warm_ups=2)
+
+
+def update_ms(model: BaseAlgorithm) -> float | None:
+    """
+    Median milliseconds of a gradient update; None for on-policy and imitation learners and an empty replay.
+
+    Updates change the model: save it first.
+    """
+    if not isinstance(model, OffPolicyAlgorithm) or model.replay_buffer is None or model.replay_buffer.size() == 0:
+        return None
+    batch_size = int(model.batch_size)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return _median_ms(model, lambda: model.train(_UPDATES, batch_size), repeats=5, warm_ups=1) / _UPDATES
+
+
+def _median_ms(model: BaseAlgorithm, action: Callable[[], Any], repeats: int, warm_ups: int) -> float:
+    """By processor time, and wall-clock where a GPU has to be waited for."""
+    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+    times = []
+    for _ in range(warm_ups + repeats):
+        start = clock()
+        action()
+        times.append(clock() - start)
+    return 1000.0 * statistics.median(times[warm_ups:])

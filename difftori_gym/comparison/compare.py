@@ -7,14 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difftori_gym.comparison.engines import Engine, EngineOptions, Event, Job, make_engine
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.folder_lock import FolderLock
-from difftori_gym.comparison.records import Results, is_finished, read_records
+from difftori_gym.comparison.records import Results, Standing, is_finished, read_records
 from difftori_gym.comparison.report import write_report
 from difftori_gym.comparison.results import collect_rows
 from difftori_gym.comparison.run_record import Run
@@ -29,8 +29,6 @@ _logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_UPDATES = 5.0
 _OUTPUT_TAIL = 2000
 
-Look = Callable[[Collection[str], Collection[str], Mapping[str, str]], None]  # names that run, that wait; what died
-
 
 def compare(
     settings: ComparisonSettings,
@@ -44,9 +42,7 @@ def compare(
 
     Figures and report show all runs in the folder, those of earlier calls included.
 
-    :param settings: what is compared
     :param runs: from :func:`difftori_gym.comparison.plan.plan_runs`
-    :param display: shows progress
     :param command: command line, for the report
     :param engine: does the runs; None: ``settings.jobs`` processes of this machine
     :return: tracebacks of the runs that died, by name
@@ -55,52 +51,40 @@ def compare(
     out = settings.out
     with FolderLock(out) as lock, engine or make_engine("local", EngineOptions(settings.jobs)) as engine:
         commands = _remember_command(out, command)
-        died: dict[str, str] = {}
-        due = 0.0
+        standing, due = Standing(), 0.0
 
-        def look(running: Collection[str], waiting: Collection[str], died: Mapping[str, str]) -> None:
-            nonlocal due
+        def look(now: Standing) -> None:
+            nonlocal standing, due
+            standing, begun = now, time.monotonic()
             lock.beat()
-            begun = time.monotonic()
             if begun >= due:
-                _publish(settings, commands, running, waiting, died)
+                _publish(settings, commands, standing)
                 # With many runs that takes a while, which shall be a small part of the time.
                 due = begun + max(_SECONDS_BETWEEN_UPDATES, 20 * (time.monotonic() - begun))
 
         try:
-            died = run_all(runs, out, engine, display, look)
+            run_all(runs, out, engine, display, look)
         finally:
-            _draw(_publish(settings, commands, (), (), died))
-    return died
+            _publish(settings, commands, Standing(died=standing.died), final=True)
+    return standing.died
 
 
-def _publish(
-    settings: ComparisonSettings,
-    commands: Sequence[str],
-    running: Collection[str],
-    waiting: Collection[str],
-    died: Mapping[str, str],
-) -> Results:
-    """Bring the table and the page up to date."""
+def _publish(settings: ComparisonSettings, commands: Sequence[str], standing: Standing, *, final: bool = False) -> None:
+    """Bring the table and the page up to date; in the end the figures and the report, too, which take seconds."""
     from difftori_gym.comparison.page import write_page
 
-    records = read_records(settings.out, running, waiting, died)
-    results = Results(settings.out, collect_rows(settings.out), records, commands, settings.jobs, settings.published)
+    out, published = settings.out, settings.published
+    rows = collect_rows(out)
+    results = Results(out, rows, read_records(out, standing), commands, settings.jobs, published)
     write_page(results)
-    return results
+    if final:
+        # Imported here: matplotlib takes a second, which a comparison that is refused need not wait for.
+        from difftori_gym.comparison.figures import draw_curves, draw_successes
 
-
-def _draw(results: Results) -> None:
-    """In the end the figures and the report, too, which take seconds."""
-    # Imported here: matplotlib takes a second, which a comparison that is refused need not wait for.
-    from difftori_gym.comparison.figures import draw_curves, draw_successes
-
-    learned, imitated = ([row for row in results.rows if row.kind == kind] for kind in ("rl", "imitation"))
-    if learned:
-        draw_curves(learned, results.out / "curves.png", published=results.published)
-    if imitated:
-        draw_successes(imitated, results.out / "success.png", published=results.published)
-    write_report(results)
+        for name, draw, kind in (("curves", draw_curves, "rl"), ("success", draw_successes, "imitation")):
+            if drawn := [row for row in rows if row.kind == kind]:
+                draw(drawn, out / f"{name}.png", published=published)
+        write_report(results)
 
 
 def _remember_command(out: Path, command: str) -> list[str]:
@@ -123,15 +107,12 @@ def run_all(
     out: Path,
     engine: Engine,
     display: ProgressBars,
-    look: Look = lambda running, waiting, died: None,
+    look: Callable[[Standing], None] = lambda standing: None,
 ) -> dict[str, str]:
     """
     Do what is left of each run. A run that dies leaves ``traceback.txt``, and all others go on that do not need it.
 
-    :param runs: the runs
-    :param out: folder of the results
     :param engine: does the runs, inside its ``with`` block
-    :param display: shows progress
     :param look: called every second or so
     :return: tracebacks of the runs that died, by name
     """
@@ -176,7 +157,7 @@ def run_all(
                         died[run.name] = _traceback(run, event, out / "runs" / run.name)
                     display.stop(run, "failed" if run.name in died else "done")
             running = started & set(active)
-            look(running, [*(set(active) - running), *(run.name for run in waiting)], died)
+            look(Standing(running, [*(set(active) - running), *(run.name for run in waiting)], died))
     finally:
         if active:
             engine.cancel()

@@ -41,10 +41,7 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
     """
     :param path: a data set in Minari's layout, an HDF5 file of robomimic or ManiSkill, or a folder that holds data sets
         named ``TASK-OBS`` or ``TASK``
-    :param task: whose demonstrations are wanted
-    :param obs: kind of observation
     :param alone: whether it is the only task, so that ``path`` may be the data set itself
-    :return: the data set
     :raises ValueError: if there is none
     """
     names = (f"{task.slug}-{obs}", task.slug, f"{task.slug}.hdf5", f"{task.slug}.h5")
@@ -61,10 +58,8 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
 
 def read_demonstrations(run: Run, out: Path, action_space: spaces.Space[Any]) -> Demonstrations:
     """
-    :param run: a run
-    :param out: folder of the results
-    :param action_space: that of the environment, for files that hold none
-    :return: the demonstrations it learns from
+    What a run learns from, in the bounds of ``action_space`` where a file holds none.
+
     :raises ValueError: if there are fewer than asked for, an action lies outside the space, an episode to leave out is
         not there, they are of another task or kind of observation, or one began where an evaluation episode begins
     """

@@ -19,7 +19,6 @@ def export_runs(out: Path) -> Iterator[Path | str]:
     """
     Write the newest model of every run as a file, with its description beside it.
 
-    :param out: folder of the results
     :return: the files, and what stood in the way of others, the same reason once
     """
     told: set[str] = set()

@@ -52,10 +52,6 @@ def draw_curves(rows: Sequence[Row], path: Path, *, published: bool = True) -> N
     One panel of return against environment frames per task, and one of return against wall-clock.
 
     Lines are means over seeds, bands 95 % bootstrap intervals; thin grey lines were published by others.
-
-    :param rows: evaluations of reinforcement learning, at least one
-    :param path: png file
-    :param published: whether to draw published curves
     """
     groups = group_rows(rows)
     figure, panels = _panels(len(groups) + 1, 4, (5.2, 4.0))
@@ -121,10 +117,6 @@ def draw_successes(rows: Sequence[Row], path: Path, *, published: bool = True) -
     """
     One panel per task: success rates of all seeds together with Wilson's 95 % intervals, small points for single seeds,
     grey marks for what others published of the same method.
-
-    :param rows: evaluations of imitation, at least one
-    :param path: png file
-    :param published: whether to draw published rates
     """
     groups = group_rows(rows)
     tallest = max(len(entries) for entries in groups.values())

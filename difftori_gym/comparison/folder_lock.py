@@ -24,11 +24,7 @@ class FolderHeldError(ValueError):
 
 
 class FolderLock:
-    """
-    Held inside a ``with`` block. A holder that died, here or elsewhere, is recognised.
-
-    :param folder: folder of the results, made when missing
-    """
+    """Held inside a ``with`` block; the folder is made. A holder that died, here or elsewhere, is recognised."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

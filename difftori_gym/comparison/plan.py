@@ -64,12 +64,12 @@ def plan_runs(settings: ComparisonSettings, entries: Sequence[Entry] | None = No
     earlier = read_runs(settings.out)
     runs: list[Run] = []
     for task in tasks:
-        common = _imitation(settings, task, len(tasks) == 1) if settings.imitates else _rl(settings, task, earlier)
+        common = _common(settings, task, earlier, alone=len(tasks) == 1)
         runs += [_run(settings, common, entry, seed) for entry in entries for seed in settings.seeds]
     collected = [run.collection for run in runs if run.kind == "imitation" and not run.demonstrations]
     runs = [*{run.name: run for run in collected}.values(), *runs]
     for run in runs:
-        if conflicts := run.conflicts(earlier.get(run.name, run)):
+        if run.name in earlier and (conflicts := run.conflicts(earlier[run.name])):
             raise ValueError(
                 f"{settings.out / 'runs' / run.name} was made with other settings: {'; '.join(conflicts)}. "
                 "Use the same settings or another --out."
@@ -91,80 +91,58 @@ def _entries(settings: ComparisonSettings) -> list[Entry]:
 
 
 def _base_entry(name: str, **overrides: Any) -> Entry:
-    """
-    :return: entry of a base policy
-    :raises ValueError: if its method needs a base itself
-    """
+    """:raises ValueError: if the method of a base policy needs a base itself"""
     if get_method(name, kind="imitation").needs_base:
         raise ValueError(f"--base needs a method that stands alone, such as bc or diffusion, got {name!r}.")
     return Entry(name, overrides=overrides)
 
 
-def _rl(settings: ComparisonSettings, task: TaskId, earlier: dict[str, Run]) -> Run:
-    """What all runs on a task share."""
-    assert settings.frames is not None
-    eval_freq = settings.eval_freq or next((run.eval_freq for run in earlier.values() if run.kind == "rl"), None)
+def _common(settings: ComparisonSettings, task: TaskId, earlier: dict[str, Run], alone: bool) -> Run:
+    """What all runs on a task share; ``alone``: it is the only one."""
+    shared: dict[str, Any] = {name: getattr(settings, name) for name in ("obs", "device", "video", "demos", "sample")}
+    shared |= dict(suite=task.suite, task=task.task, leave_out=list(settings.leave_out))
     limit = settings.episode_steps or _missing_limit(task)
-    return Run(
-        kind="rl",
-        suite=task.suite,
-        task=task.task,
-        obs=settings.obs,
-        amount=settings.frames,
-        env_kwargs={
-            "obs_kwargs": settings.obs_kwargs or {},
-            "action_repeat": settings.action_repeat or task_action_repeat(task),
-            **({} if limit is None else {"max_episode_steps": limit}),
-        },
-        n_envs=settings.n_envs or 1,
-        eval_freq=eval_freq or max(settings.frames // 10, 1),
-        eval_episodes=settings.eval_episodes or 5,
-        device=settings.device,
-        video=settings.video,
-    )
-
-
-def _imitation(settings: ComparisonSettings, task: TaskId, alone: bool) -> Run:
-    """The same in imitation; ``alone``: on the only task."""
+    if settings.imitates and task.suite == "metaworld":
+        limit = settings.episode_steps or METAWORLD_STEPS
+    env_kwargs = {} if limit is None else {"max_episode_steps": limit}
+    if not settings.imitates:
+        assert settings.frames is not None
+        repeat = settings.action_repeat or task_action_repeat(task)
+        known = next((run.eval_freq for run in earlier.values() if run.kind == "rl"), None)
+        return Run(
+            kind="rl",
+            amount=settings.frames,
+            env_kwargs={"obs_kwargs": settings.obs_kwargs or {}, "action_repeat": repeat, **env_kwargs},
+            n_envs=settings.n_envs or 1,
+            eval_freq=settings.eval_freq or known or max(settings.frames // 10, 1),
+            eval_episodes=settings.eval_episodes or 5,
+            **shared,
+        )
     if settings.leave_out and not alone:
         raise ValueError("--leave-out names episodes of one data set, which serves one task: give one to --tasks.")
     found = settings.demos_from and find_dataset(settings.demos_from, task, settings.obs, alone=alone).resolve()
     size = settings.size or "published"
     steps = settings.steps or STEPS.get(size, 1)
-    limit = settings.episode_steps or (METAWORLD_STEPS if task.suite == "metaworld" else _missing_limit(task))
     return Run(
         kind="imitation",
-        suite=task.suite,
-        task=task.task,
-        obs=settings.obs,
         amount=steps,
-        env_kwargs={  # what the expert needs, the length of episodes, the user's own
-            **({} if found else make_expert(task).env_kwargs),
-            **({} if limit is None else dict(max_episode_steps=limit)),
-            **(settings.env_kwargs or {}),
-        },
+        env_kwargs={**({} if found else make_expert(task).env_kwargs), **env_kwargs, **(settings.env_kwargs or {})},
         eval_freq=min(settings.eval_freq or steps, steps),
         eval_episodes=settings.eval_episodes or 50,
-        sample=settings.sample,
-        demos=settings.demos,
         demonstrations=str(found or ""),
-        leave_out=list(settings.leave_out),
         size=size,
-        device=settings.device,
-        video=settings.video,
+        **shared,
     )
 
 
 def _run(settings: ComparisonSettings, common: Run, entry: Entry, seed: int) -> Run:
     overrides = merged(settings.overrides.get(entry.method, {}), entry.overrides)
     method = get_method(entry.method, common.obs, "imitation" if settings.imitates else "rl")
-    keywords = method.hyperparameters(
-        str(common.task_id), overrides, common.obs, cast(SizeName, common.size or "published")
-    )
-    names: dict[str, Any] = dict(method=entry.method, base=entry.base, variant=entry.variant)
-    run = replace(common, **names, seed=seed, hyperparameters=keywords)
-    base_run = replace(run, method=entry.base, base="", variant="").name if entry.base else ""
-    return replace(run, base_run=base_run)
+    size = cast(SizeName, common.size or "published")
+    keywords = method.hyperparameters(str(common.task_id), overrides, common.obs, size)
+    base_run = replace(common, method=entry.base, seed=seed).name if entry.base else ""
+    own: dict[str, Any] = dict(method=entry.method, base=entry.base, variant=entry.variant, base_run=base_run)
+    return replace(common, seed=seed, hyperparameters=keywords, **own)
 
 
 def _missing_limit(task: TaskId) -> int | None:

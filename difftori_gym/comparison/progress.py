@@ -10,11 +10,7 @@ from difftori_gym.comparison.run_record import Run
 
 
 class ProgressBars:
-    """
-    Shows a comparison in the terminal. Runs that are over leave a line.
-
-    :param console: where to draw, standard error by default
-    """
+    """Shows a comparison in the terminal, by default on standard error. Runs that are over leave a line."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)

@@ -24,7 +24,6 @@ def note_session(folder: Path, from_step: int = 0, begins_anew: str = "") -> Non
     Add this process to ``sessions.json``, which lists every process that worked on a run: when it started, in UTC, with
     which commit of the package, on which machine, with which versions.
 
-    :param folder: folder of the run
     :param from_step: steps that the learner had then
     :param begins_anew: why the episodes of its checkpoint could not go on, empty if they went on or there were none
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,17 +67,18 @@ class Record:
         return read_json(path) if path.exists() else {}
 
 
-def read_records(
-    out: Path, running: Collection[str] = (), waiting: Collection[str] = (), died: Mapping[str, str] | None = None
-) -> list[Record]:
-    """
-    :param out: folder of the results
-    :param running: names of the runs that are being worked on
-    :param waiting: names of the runs that are still to be started
-    :param died: tracebacks of runs that died, by name; those in ``out/runs`` are found without
-    :return: all runs, those that died first, then by name
-    """
-    died = died or {}
+@dataclass(frozen=True)
+class Standing:
+    """Where a comparison is."""
+
+    running: Collection[str] = ()  # names of the runs that are being worked on
+    waiting: Collection[str] = ()  # names of the runs that are still to be started
+    died: dict[str, str] = field(default_factory=dict)  # tracebacks of runs, by name
+
+
+def read_records(out: Path, standing: Standing) -> list[Record]:
+    """All runs of a comparison, those that died first, then by name. Tracebacks in ``out/runs`` are found, too."""
+    running, waiting, died = standing.running, standing.waiting, standing.died
     names = {path.parent.name for path in out.glob(f"runs/*/{FILE}")} | {*running, *waiting, *died}
     records = []
     for name in sorted(names):

@@ -72,13 +72,8 @@ class Row:
 
     @property
     def amount(self) -> int:
-        """How much of the run is done, in :attr:`unit`."""
+        """How much of the run is done: frames, or gradient steps in imitation."""
         return self.frames if self.kind == "rl" else self.steps
-
-    @property
-    def unit(self) -> str:
-        """``frames`` or ``steps``."""
-        return "frames" if self.kind == "rl" else "steps"
 
     @property
     def success(self) -> float | None:

@@ -55,11 +55,7 @@ class ProgressWriter:
 
 @contextlib.contextmanager
 def film_turn(path: Path) -> Iterator[None]:
-    """
-    One process films at a time; one that hangs in its film keeps the others waiting five minutes only.
-
-    :param path: file that is locked meanwhile
-    """
+    """One process films at a time; one that hangs in its film keeps the others waiting five minutes only."""
     with path.open("w") as file:
         deadline = time.monotonic() + _FILM_WAIT_S
         while not take(file) and time.monotonic() < deadline:

@@ -175,9 +175,6 @@ class Run:
 
 
 def read_runs(out: Path) -> dict[str, Run]:
-    """
-    :return: the runs in the folder of all results, by name
-    :raises ValueError: if another version of the program made one of them
-    """
+    """:raises ValueError: if another version of the program made one of the runs in the folder of all results"""
     runs = [Run.read(path) for path in sorted(out.glob(f"runs/*/{FILE}"))]
     return {run.name: run for run in runs}

@@ -15,10 +15,8 @@ _COUNTS = ("frames", "jobs", "eval_freq", "eval_episodes", "action_repeat", "epi
 
 def json_object(text: str) -> dict[str, Any]:
     """
-    Read an option of the command line that holds settings.
+    An option of the command line that holds settings, such as ``{"size": 64}``.
 
-    :param text: such as ``{"size": 64}``
-    :return: the settings
     :raises argparse.ArgumentTypeError: if it is not a json object
     """
     expected = "expected a json object such as '{\"size\": 64}'"

@@ -39,23 +39,13 @@ def _mean(values: Values) -> Values:
 
 
 def interquartile_mean(values: Values) -> Values:
-    """
-    Mean of the middle half: the lowest and the highest quarter, rounded down, are left out.
-
-    :param values: ``[..., n]``
-    :return: ``[...]``; the plain mean with fewer than four values
-    """
+    """Mean ``[...]`` of values ``[..., n]`` without the lowest and the highest quarter, rounded down."""
     cut = values.shape[-1] // 4
     return _mean(np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut])
 
 
 def bootstrap(values: Sequence[float], statistic: Callable[[Values], Values] = _mean) -> Estimate:
-    """
-    Percentile bootstrap over runs, with a fixed random stream.
-
-    :param values: one value per run, at least one
-    :param statistic: what to estimate, over the last axis
-    """
+    """Percentile bootstrap over runs, with a fixed random stream; ``statistic`` is over the last axis."""
     return bootstrap_tasks([np.asarray(values, dtype=np.float64)], lambda draws: statistic(draws[0]))
 
 
@@ -63,7 +53,6 @@ def bootstrap_tasks(tasks: Tasks, statistic: Callable[[Tasks], Values]) -> Estim
     """
     The same where runs are drawn anew within each task; without interval where a task has one run only.
 
-    :param tasks: values by task
     :param statistic: of values ``[..., runs]`` by task, over their last axes
     """
     value = float(statistic(tasks))
@@ -97,12 +86,7 @@ def probability_of_improvement(one: Tasks, other: Tasks) -> Estimate:
 
 
 def wilson(successes: int, trials: int) -> Estimate:
-    """
-    Share of successes with the interval of Wilson (1927), which stays inside [0, 1] and says something at 0 and 1 too.
-
-    :param successes: number of successes, in [0, ``trials``]
-    :param trials: independent trials, at least 1
-    """
+    """Share of successes with Wilson's interval (1927), which stays in [0, 1] and says something at 0 and 1 too."""
     share, z2 = successes / trials, _NORMAL_975**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _NORMAL_975 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
@@ -119,10 +103,8 @@ def pooled_success(last: Sequence[Row]) -> Estimate | None:
 
 def dead_starts(returns: Values) -> int:
     """
-    Count starts from which a policy does nothing, which a mean over few episodes hides.
-
-    :param returns: of the episodes of one evaluation ``[episodes]``
-    :return: how many are below a tenth of their median; none where the median is not positive
+    How many of the returns ``[episodes]`` of an evaluation are below a tenth of their median, none where that is not
+    positive: starts from which a policy does nothing, which a mean over few episodes hides.
     """
     return int((returns < 0.1 * np.median(returns)).sum()) if np.median(returns) > 0 else 0
 

@@ -17,10 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
-from difftori_gym.comparison.callback import Clock, Report, Training
+from difftori_gym.comparison.callback import Clock, Report, Training, plan_ms, update_ms
 from difftori_gym.comparison.demonstrations import collect_demonstrations, read_demonstrations
 from difftori_gym.comparison.files import write_text
-from difftori_gym.comparison.measurements import plan_ms, update_ms
 from difftori_gym.comparison.provenance import note_session
 from difftori_gym.comparison.records import FINISHED, Finished, read_finished
 from difftori_gym.comparison.results import read_rows
@@ -39,9 +38,7 @@ def do_run(run: Run, folder: Path, report: Report, film_turn: AbstractContextMan
     """
     Do what is left of a run.
 
-    :param run: the run
     :param folder: its folder, ``OUT/runs/NAME``
-    :param report: told about progress
     :param film_turn: held while a film is made: some graphics drivers hang with several processes
     :raises ValueError: if its environment has no bounded actions, or its demonstrations do not fit
     """
@@ -94,10 +91,7 @@ def _make_env(run: Run, num_envs: int = 1, **keywords: Any) -> VecEnv:
 
 
 def _model(run: Run, folder: Path, source: Any) -> tuple[Any, Clock]:
-    """
-    :param source: training environments, or demonstrations
-    :return: the learner, new or from the newest checkpoint, and what earlier processes took
-    """
+    """The learner, new or from the newest checkpoint, and what earlier processes took."""
     assert run.kind != "collect"
     method, rows = get_method(run.method, run.obs, run.kind), read_rows(folder / "results.csv")
     if (folder / _MODEL).exists():  # imitation that was trained to its end

@@ -22,9 +22,8 @@ _OPTIONS = {option.name: dict(option.metadata) for option in fields(EngineOption
 
 def make_engine(name: str, options: EngineOptions) -> Engine:
     """
-    :param name: one of :data:`ENGINES`
-    :param options: those of other engines must be left out
-    :return: the engine, to be used in a ``with`` block
+    An engine, to be used in a ``with`` block.
+
     :raises ValueError: if there is no such engine, or an option does not fit it
     :raises ImportError: if what it needs is not installed, naming the command that installs it
     """
@@ -55,10 +54,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_from(values: argparse.Namespace) -> Engine:
-    """
-    :param values: of a parser with :func:`add_engine_arguments`, ``--jobs`` and ``--out``
-    :return: the engine asked for, as of :func:`make_engine`
-    """
+    """The engine asked for, as of :func:`make_engine`, by a parser with :func:`add_engine_arguments`."""
     given = {option.name: getattr(values, option.name) for option in fields(EngineOptions)}
     for text in given["slurm"] or ():
         key, equals, value = text.partition("=")

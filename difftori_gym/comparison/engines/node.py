@@ -96,10 +96,7 @@ def work(
 
 
 def fault(token: Path, environment: Mapping[str, str], storage: Storage | None) -> str:
-    """
-    :param token: a file that the driver has written into the folder of the results
-    :return: why no run can be done on this node, empty if it can
-    """
+    """Why no run can be done on this node, empty if it can. A ``token`` lies in the driver's folder of the results."""
     lacks = subprocess.run([sys.executable, "-c", _HAS_PACKAGE], env={**os.environ, **environment}, check=False)
     if lacks.returncode:
         return f"{sys.executable} has no difftori_gym: install the package there as here"
@@ -112,13 +109,7 @@ def fault(token: Path, environment: Mapping[str, str], storage: Storage | None) 
 
 
 class Queued:
-    """
-    A run as submitit wants it, a job of Slurm.
-
-    :param command: does or continues it
-    :param folder: of the run
-    :param cancelled: a file whose appearance ends it with a checkpoint
-    """
+    """A run as submitit wants it, a job of Slurm. A file ``cancelled`` whose appearance ends it with a checkpoint."""
 
     def __init__(self, command: Sequence[str], folder: Path, cancelled: Path) -> None:
         self.command, self.folder, self.cancelled = command, folder, cancelled

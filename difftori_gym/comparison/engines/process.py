@@ -37,7 +37,6 @@ def start(command: Sequence[str], folder: Path, environment: Mapping[str, str] |
     """
     Start a command in a session of its own, which Ctrl-C does not reach. It dies when this process dies.
 
-    :param command: program and arguments
     :param folder: ``output.txt`` in it gets what the command prints
     :param environment: variables beside those of this process and one thread a run
     """
@@ -72,11 +71,7 @@ def end(processes: Iterable[Process], grace_s: float = GRACE_S) -> None:
 
 
 class ProgressFile:
-    """
-    ``progress.json`` of a run, which its process replaces again and again.
-
-    :param folder: of the run; what lies there already is of an earlier process and not told
-    """
+    """``progress.json`` of a run, replaced again and again. What lies there at first is of an earlier process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "progress.json"
@@ -100,17 +95,11 @@ class ProgressFile:
 
 
 def follow(
-    command: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    tell: Callable[[dict[str, Any] | None], bool],
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], tell: Callable[[dict[str, Any] | None], bool]
 ) -> int:
     """
     Do a run in a process of its own until it ends.
 
-    :param command: program and arguments
-    :param folder: of the run
-    :param environment: as of :func:`start`
     :param tell: called twice a second with new progress or None; says whether the run may go on
     :return: exit code, negative for a signal
     """

@@ -30,10 +30,7 @@ _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0,
 
 
 class RayEngine(Engine):
-    """
-    :param options: those of Ray
-    :raises ValueError: if a run would take nothing, or less
-    """
+    """Options: see :class:`~difftori_gym.comparison.engines.jobs.EngineOptions`."""
 
     def __init__(self, options: EngineOptions) -> None:
         self.out, self.address = options.out.resolve(), options.address
@@ -126,7 +123,6 @@ class RayEngine(Engine):
         self._running[self._work.options(**options).remote(*arguments)] = job
 
     def look(self) -> list[Event]:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         tasks = list(self._running)
         over, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
         events = []
@@ -153,7 +149,6 @@ class RayEngine(Engine):
             self.storage.load(self.out, [f"runs/{name}", f"videos/{name}.mp4"], checkpoints=False)
 
     def cancel(self) -> None:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         ray.get(self._board.stop.remote())
         tasks = list(self._running)
         if tasks:

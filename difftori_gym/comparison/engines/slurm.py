@@ -45,7 +45,6 @@ class SlurmEngine(Engine):
     """
     :param out: folder of the results, on a disk that all nodes share
     :param options: of the jobs, by submitit's names: ``partition``, ``time`` in minutes, ``mem``, ...
-    :param executor: of submitit, None for Slurm's
     """
 
     look_s = 1.0
@@ -113,11 +112,7 @@ class SlurmEngine(Engine):
         self._running[job.name] = _Followed(job, handle, process.ProgressFile(job.folder))
 
     def look(self) -> list[Event]:
-        """
-        See :class:`~difftori_gym.comparison.engines.jobs.Engine`.
-
-        :raises EngineError: if Slurm refuses jobs, in one line
-        """
+        """:raises EngineError: if Slurm refuses jobs, in one line"""
         events = []
         if self._waiting:
             self._enqueue()
@@ -155,7 +150,6 @@ class SlurmEngine(Engine):
         return set(done.stdout.split())
 
     def cancel(self) -> None:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         self._waiting.clear()
         self._cancelled.touch()
         deadline = time.monotonic() + process.GRACE_S + 10.0

@@ -17,9 +17,9 @@ from urllib.parse import quote
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.page import numbers
 from difftori_gym.comparison.records import STATES, Record, Results
+from difftori_gym.comparison.report import interval, newest_scores
 from difftori_gym.comparison.run_record import FILE
 from difftori_gym.comparison.statistics import Estimate
-from difftori_gym.comparison.tables import interval, newest_scores
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ def write_page(results: Results, reload_s: float = 30.0) -> Path | None:
     """
     Write ``out/report.html``, one file that needs nothing but the films in ``out/videos``.
 
-    :param results: what it shows
     :param reload_s: an open page reloads after that many seconds while runs go on
     :return: the page; None, told once in the log, if plotly is not installed
     """
@@ -142,9 +141,9 @@ def _run(results: Results, record: Record) -> str:
     if progress and record.run and record.state != "done":
         stage = f"{progress['stage']} at {progress['done']:,}"
         told.append(f"{stage} of {record.run.amount:,} {record.run.unit}")
-    if record.rows:
+    if record.rows and record.run:
         row = record.rows[-1]
-        told.append(f"{numbers.score_name([row])} {row.score:.1f} at {row.amount:,} {row.unit}")
+        told.append(f"{numbers.score_name([row])} {row.score:.1f} at {row.amount:,} {record.run.unit}")
     text = _block("Traceback", record.traceback)
     if record.film:
         text += f'<p><a href="{escape(quote(record.film))}">film of its final policy</a></p>'

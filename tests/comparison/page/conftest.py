@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from difftori_gym.comparison.page import write_page
-from difftori_gym.comparison.records import Results, read_records
+from difftori_gym.comparison.records import Results, Standing, read_records
 from difftori_gym.comparison.results import Row, write_rows
 from difftori_gym.comparison.run_record import Run
 
@@ -36,8 +36,8 @@ def hostile():
 def write(out):
     """Writes the page of some evaluations."""
 
-    def write_them(rows, running=(), waiting=(), died=None, commands=(), **settings):
-        return write_page(Results(out, rows, read_records(out, running, waiting, died), commands), **settings)
+    def write_them(rows, running=(), waiting=(), commands=(), **settings):
+        return write_page(Results(out, rows, read_records(out, Standing(running, waiting)), commands), **settings)
 
     return write_them
 
