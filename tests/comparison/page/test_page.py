@@ -8,7 +8,8 @@ import pytest
 
 from difftori_gym.comparison.page import write as page_writer
 from difftori_gym.comparison.page import write_page
-from difftori_gym.comparison.records import Results
+from difftori_gym.comparison.records import Results, Standing, read_records
+from difftori_gym.comparison.report import write_report
 
 pytest.importorskip("plotly")
 
@@ -76,6 +77,21 @@ def test_runs_that_are_not_done_count_in_curves_only(written):
     data = embedded(written(running=["tdmpc-cheetah-run-state-seed0"]))
     assert data["panels"][0]["curves"]["tdmpc"]["seeds"] == [2, 2, 2]
     assert len(data["overall"][0]["tasks"]) == 2  # TD-MPC has no run on cheetah-run that is done
+
+
+def test_the_newest_scores_are_those_of_the_report(rows, out, written):
+    page = written(running=["tdmpc-cheetah-run-state-seed0"])
+    columns, *lines = [
+        re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line)
+        for line in re.search(r"<caption>dm_control/cheetah-run.*?</table>", page, re.DOTALL)[0].split("<tr")[1:]
+    ]
+    assert columns[-2:] == ["seeds done", "score per processor s"]
+    assert [line[-2] for line in lines] == ["2 of 2", "0 of 2", "2 of 2"]
+    write_report(Results(out, rows, read_records(out, Standing())))
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for line in (columns, *lines):
+        assert f"| {' | '.join(line[:-2])} |" in report
+    assert "## Runs that died\n\n### tdmpc-cheetah-run-state-seed1\n\n```\nTraceback" in report
 
 
 def test_films_are_links_grouped_by_start(out, written):
