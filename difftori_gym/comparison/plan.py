@@ -158,8 +158,9 @@ def _check_environments(settings: ComparisonSettings, runs: Sequence[Run]) -> No
         if task.suite == "gymnasium" or task.suite not in suites:
             suites.add(task.suite)
             env = make_env(str(task), obs=run.obs, **run.env_kwargs)  # type: ignore[arg-type]
+            space = env.action_space
             env.close()
-            spaces.check_action_space(env.action_space, f"A comparison on {task}")
+            spaces.check_action_space(space, f"A comparison on {task}")
         if settings.episode_steps is None and _missing_limit(task) is not None:
             limit = run.env_kwargs["max_episode_steps"]
             _logger.warning("%s has no time limit: its episodes are cut after %d steps (--episode-steps).", task, limit)

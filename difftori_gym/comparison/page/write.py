@@ -61,7 +61,11 @@ def write_page(results: Results, reload_s: float = 30.0) -> Path | None:
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "written": now.strftime("%Y-%m-%d %H:%M:%S UTC"),
         "counts": ", ".join((f"{len(labels)} methods", f"{len(groups)} tasks", *runs)),
-        "final": _final_tables(results),
+        "final": "".join(
+            f'<div data-task="{escape(group.title)}">'
+            f"{_table(group.title, newest_scores(results, group, ('seeds done', 'score per processor s')))}</div>"
+            for group in groups
+        ),
         "overall": _overall_tables(overall, labels),
         "runs": "".join(_run(results, record) for record in records),
         "commands": escape("\n".join(results.commands)),
@@ -107,14 +111,6 @@ def _table(caption: str, lines: Mapping[str, Mapping[str, str]]) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>'
         f"{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n"
     )
-
-
-def _final_tables(results: Results) -> str:
-    text = ""
-    for group in results.groups:
-        lines = newest_scores(results, group, ("seeds done", "score per processor s"))
-        text += f'<div data-task="{escape(group.title)}">{_table(group.title, lines)}</div>'
-    return text
 
 
 def _overall_tables(overall: Sequence[numbers.Json], labels: Mapping[str, str]) -> str:
