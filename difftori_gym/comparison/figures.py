@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from difftori_gym.baselines.methods import METHODS
-from difftori_gym.comparison.published import OUR_ENTRY, PublishedCurve, published_curves, published_successes
 from difftori_gym.comparison.results import Groups, Row, Runs, by_amount, group_rows
 from difftori_gym.comparison.statistics import bootstrap, pooled_success
+from difftori_gym.data.published import OUR_ENTRY, PublishedCurve, published_curves, published_successes
 
 # Okabe and Ito's colours, which readers with any colour vision tell apart, then three of Paul Tol's. A method keeps
 # its colour in all figures, and DiffTORI has one colour in both kinds.

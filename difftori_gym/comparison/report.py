@@ -9,13 +9,6 @@ from typing import Any
 
 from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.provenance import describe_machine, package_versions
-from difftori_gym.comparison.published import (
-    METAWORLD_MEAN,
-    OUR_ENTRY,
-    PublishedSuccess,
-    published_curves,
-    published_successes,
-)
 from difftori_gym.comparison.records import Results
 from difftori_gym.comparison.results import Group, Groups, Row
 from difftori_gym.comparison.statistics import (
@@ -26,6 +19,13 @@ from difftori_gym.comparison.statistics import (
     differences,
     interquartile_mean,
     pooled_success,
+)
+from difftori_gym.data.published import (
+    METAWORLD_MEAN,
+    OUR_ENTRY,
+    PublishedSuccess,
+    published_curves,
+    published_successes,
 )
 from difftori_gym.envs import task_action_repeat
 

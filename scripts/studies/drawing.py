@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.figures import method_color
-from difftori_gym.comparison.published import PublishedCurve, published_curves, published_means
 from difftori_gym.comparison.statistics import Estimate, bootstrap_tasks, wilson
+from difftori_gym.data.published import PublishedCurve, published_curves, published_means
 from difftori_gym.envs import TaskId
 from studies.plan import Study
 from studies.rows import Row, finished

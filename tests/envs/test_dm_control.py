@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from difftori_gym.comparison.published import _read
+from difftori_gym.data.published import _read
 from difftori_gym.envs import SUITES, make_env, parse_task, task_action_repeat
 from difftori_gym.envs.dm_control import ACTION_REPEAT
 from difftori_gym.envs.rendering import select_gl_backend

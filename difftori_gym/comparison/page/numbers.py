@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from difftori_gym.comparison.published import published_curves, published_successes
 from difftori_gym.comparison.records import Key
 from difftori_gym.comparison.results import Group, Groups, Row, Runs, by_amount, group_rows
 from difftori_gym.comparison.statistics import (
@@ -22,6 +21,7 @@ from difftori_gym.comparison.statistics import (
     share_above,
 )
 from difftori_gym.comparison.statistics import differences as paired
+from difftori_gym.data.published import published_curves, published_successes
 
 Json = dict[str, Any]
 
