@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from difftori_gym.baselines.methods import METHODS, Kind
 from difftori_gym.comparison.files import read_table, write_table
+from difftori_gym.envs import TaskId
 
 
 class Group(NamedTuple):
@@ -25,18 +26,36 @@ class Group(NamedTuple):
         return f"{self.suite}/{self.task} ({self.obs}{f', {self.demos} demonstrations' if self.demos else ''})"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One evaluation of one run. The names are the columns of ``results.csv``."""
+@dataclass(frozen=True, kw_only=True)
+class RunId:
+    """What tells a run from others."""
 
     suite: str
     task: str  # canonical name
     obs: str  # kind of observation
-    demos: int  # number of demonstrations, 0 in reinforcement learning
-    method: str
-    base: str  # method of its base policy, "" without one
-    variant: str  # what is special about it, in an ablation; else ""
-    seed: int
+    demos: int | None = None  # number of demonstrations, the first ones; None: all there are
+    method: str = ""
+    base: str = ""  # method of its base policy, "" without one
+    variant: str = ""  # what is special about it, in an ablation; else ""
+    seed: int = 0
+
+    @property
+    def task_id(self) -> TaskId:
+        """Suite and task."""
+        return TaskId(self.suite, self.task)
+
+    @property
+    def entry(self) -> str:
+        """What is compared, in one word: method, base and variant."""
+        base, variant = self.base and f"+{self.base}", self.variant and f"-{self.variant}"
+        return (self.method or "collect") + base + variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(RunId):
+    """One evaluation of one run. The names are the columns of ``results.csv``."""
+
+    demos: int  # 0 in reinforcement learning
     frames: int  # environment frames trained so far, action repeat included; 0 in imitation, which sees none
     steps: int  # agent steps trained so far, gradient steps in imitation
     wall_s: float  # seconds of training so far, without evaluations, checkpoints and films
@@ -52,11 +71,6 @@ class Row:
     def kind(self) -> Kind:
         """``rl`` or ``imitation``."""
         return "imitation" if self.demos else "rl"
-
-    @property
-    def entry(self) -> str:
-        """What is compared, in one word."""
-        return entry_name(self.method, self.base, self.variant)
 
     @property
     def label(self) -> str:
@@ -91,11 +105,6 @@ Groups = dict[Group, dict[str, Runs]]  # by entry, too
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 _FORMS = {"wall_s": ".2f", "cpu_s": ".2f", "episode_return": ".4f", "plan_ms": ".3f"}
-
-
-def entry_name(method: str, base: str, variant: str) -> str:
-    """What is compared as part of a file name."""
-    return method + (f"+{base}" if base else "") + (f"-{variant}" if variant else "")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

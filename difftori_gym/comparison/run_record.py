@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from difftori_gym.comparison.files import read_json, write_text
-from difftori_gym.comparison.results import entry_name
-from difftori_gym.envs import TaskId
+from difftori_gym.comparison.results import RunId
 
 Kind = Literal["rl", "imitation", "collect"]
 
@@ -24,41 +23,23 @@ _SCORES = {"rl": "return", "imitation": "success %", "collect": "expert %"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(RunId):
     """One method on one task with one seed, or the demonstrations of a task."""
 
     kind: Kind  # collect: successful episodes of the task's scripted expert
-    suite: str
-    task: str  # canonical name
-    obs: str  # kind of observation
     amount: int  # environment frames to train for, gradient steps in imitation, episodes to collect
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # of make_vec_env beside task and observation
-    method: str = ""
-    base: str = ""  # method of its base policy, "" without one
-    variant: str = ""  # what is special about it, in an ablation; else ""
-    seed: int = 0
     hyperparameters: dict[str, Any] = field(default_factory=dict)  # keywords of the learner
     n_envs: int = 1  # training environments side by side
     eval_freq: int = 1  # amount between evaluations
     eval_episodes: int = 1  # per evaluation
     sample: bool = False  # whether latents, noise and modes are drawn in evaluation
-    demos: int | None = None  # number of demonstrations, the first ones; None: all there are
     demonstrations: str = ""  # their folder or file; "" for those that the comparison collects
     leave_out: list[str] = field(default_factory=list)  # names of episodes that are not among them
     size: str = ""  # of an imitation method's preset
     base_run: str = ""  # name of the run that trains the base policy, "" without one
     device: str = "auto"  # of torch
     video: bool = True  # whether to film the final policy
-
-    @property
-    def task_id(self) -> TaskId:
-        """Suite and task."""
-        return TaskId(self.suite, self.task)
-
-    @property
-    def entry(self) -> str:
-        """What is compared, in one word: method, base and variant."""
-        return entry_name(self.method or self.kind, self.base, self.variant)
 
     @property
     def name(self) -> str:
