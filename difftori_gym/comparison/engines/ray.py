@@ -48,8 +48,8 @@ class RayEngine(Engine):
     def __enter__(self) -> RayEngine:
         if self.storage is not None and (told := self.storage.fault()):
             raise EngineError(f"--storage {self.storage.uri} cannot be written: {told}.")
-        self._connect()
         try:
+            self._connect()
             for module in (node, process, storage):
                 cloudpickle.register_pickle_by_value(module)
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -79,8 +79,9 @@ class RayEngine(Engine):
                 warnings.simplefilter("ignore")  # Ray's own, about its next versions
                 started = dict(include_dashboard=False) if self.address is None else {}
                 ray.init(self.address or "local", log_to_driver=False, logging_level="ERROR", **started)
-        except (ConnectionError, RuntimeError) as error:
-            raise EngineError(f"--address {self.address}: no Ray cluster answers: {_line(error)}") from error
+        except Exception as error:  # Ray's own are bare where its processes do not start in time
+            told = f"--address {self.address}: no Ray cluster answers" if self.address else "No Ray starts here"
+            raise EngineError(f"{told}: {_line(error)}") from error
         finally:
             if threading.current_thread() is threading.main_thread():  # Ray takes SIGTERM for itself
                 signal.signal(signal.SIGTERM, before)
