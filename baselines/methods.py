@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,37 +39,25 @@ class Method:
     A learner with its hyper-parameters: the class's keywords; in reinforcement learning also ``action_noise_std`` for a
     Gaussian exploration noise of that standard deviation, in imitation ``cosine_learning_rate`` for a rate that falls
     along a cosine to a hundredth.
-
-    :param name: name on the command line and in tables
-    :param label: name in figures
-    :param learner: returns the class
-    :param default: hyper-parameters for every task, in published sizes
-    :param layers: what differs from ``default``, later ones winning: by ``suite/*``, ``suite/task``, kind of
-        observation, size, and both as ``size obs``
-    :param fixed: hyper-parameters that make the method what it is; they win over everything else
-    :param obs: kinds of observation it learns from
-    :param kind: what it learns by; two methods of different kinds may have one name
-    :param needs_base: whether it starts from a base policy
     """
 
-    name: str
-    label: str
-    learner: Callable[[], type[BaseAlgorithm]]
-    default: Hyperparameters
+    name: str  # on the command line and in tables
+    label: str  # in figures
+    learner: Callable[[], type[BaseAlgorithm]]  # returns the class
+    default: Hyperparameters  # for every task, in published sizes
+    # What differs from it, later ones winning: by suite/*, suite/task, kind of observation, size, and "size obs".
     layers: Layers = field(default_factory=dict)
-    fixed: Hyperparameters = field(default_factory=dict)
-    obs: tuple[str, ...] = ("state", "pixels", "pointcloud")
-    kind: Kind = "rl"
-    needs_base: bool = False
+    fixed: Hyperparameters = field(default_factory=dict)  # what makes the method what it is; wins over everything else
+    obs: tuple[str, ...] = ("state", "pixels", "pointcloud")  # kinds of observation it learns from
+    kind: Kind = "rl"  # what it learns by; two methods of different kinds may have one name
+    needs_base: bool = False  # whether it starts from a base policy
 
     def hyperparameters(
         self, task: str, overrides: Mapping[str, Any] | None = None, obs: str = "state", size: SizeName = "published"
     ) -> Hyperparameters:
         """
-        Keywords of the learner for a task, a kind of observation and a size, all layers :func:`merged`.
+        Keywords of the learner for a task ``suite/task``, with the user's own choices, all layers :func:`merged`.
 
-        :param task: ``suite/task``, canonical
-        :param overrides: the user's own choices
         :param size: ``published``, or ``small`` for CPUs, which changes imitation alone
         :raises ValueError: on a name that the learner does not have, one that the method fixes, or an unknown size
         """
@@ -99,16 +88,14 @@ class Method:
         base_policy: BaseAlgorithm | None = None,
     ) -> BaseAlgorithm:
         """
-        An untrained learner of :meth:`hyperparameters`.
+        An untrained learner of :meth:`hyperparameters`, in imitation from demonstrations.
 
-        :param source: training environments, or demonstrations in imitation
         :param base_policy: a trained one, if :attr:`needs_base`
         """
         keywords = copy.deepcopy(dict(hyperparameters))  # Stable-Baselines3 writes into policy_kwargs
         if isinstance(source, Demonstrations):
             env, keywords["demonstrations"] = None, source
-            rate = keywords.pop("cosine_learning_rate", None)
-            if rate is not None:
+            if (rate := keywords.pop("cosine_learning_rate", None)) is not None:
                 keywords["learning_rate"] = CosineSchedule(float(rate), final=0.01 * float(rate))
             if base_policy is not None:
                 keywords["base_policy"] = base_policy
@@ -121,11 +108,9 @@ class Method:
 
 def _complete(keywords: dict[str, Any], learner: type[BaseAlgorithm], env: VecEnv) -> None:
     """Put in what only the environment's spaces tell: noise, and encoders and a memory of our own."""
-    noise_std = keywords.pop("action_noise_std", None)
-    if noise_std is not None:
-        shape = env.action_space.shape
-        assert shape is not None
-        keywords["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, float(noise_std)))
+    if (noise_std := keywords.pop("action_noise_std", None)) is not None:
+        zeros = np.zeros(env.action_space.shape or ())
+        keywords["action_noise"] = NormalActionNoise(zeros, zeros + float(noise_std))
     policy = policy_name(env.observation_space)
     is_dict = policy == "MultiInputPolicy"
     if policy != "MlpPolicy" and learner.__module__.startswith(("stable_baselines3.", "sb3_contrib.")):
@@ -160,11 +145,8 @@ def policy_name(space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if observation_kind(space) == "image" else "MlpPolicy"
 
 
-def _contrib(name: str) -> type[BaseAlgorithm]:
-    import sb3_contrib
-
-    learner: type[BaseAlgorithm] = getattr(sb3_contrib, name)
-    return learner
+def _contrib(name: str) -> Any:
+    return lambda: getattr(importlib.import_module("sb3_contrib"), name)
 
 
 _DIFFTORI = Method("difftori", "DiffTORI", lambda: DiffTORI, presets.DIFFTORI, presets.DIFFTORI_LAYERS)
@@ -176,8 +158,8 @@ _RL = (
     Method("drqv2", "DrQ-v2", lambda: DrQv2, presets.DRQV2, obs=("pixels",)),
     Method("sac", "SAC", lambda: SAC, presets.SAC, presets.OFF_POLICY_LAYERS),
     Method("td3", "TD3", lambda: TD3, presets.TD3, presets.OFF_POLICY_LAYERS),
-    Method("tqc", "TQC", lambda: _contrib("TQC"), presets.SAC, presets.OFF_POLICY_LAYERS),
-    Method("crossq", "CrossQ", lambda: _contrib("CrossQ"), presets.CROSSQ, obs=("state",)),
+    Method("tqc", "TQC", _contrib("TQC"), presets.SAC, presets.OFF_POLICY_LAYERS),
+    Method("crossq", "CrossQ", _contrib("CrossQ"), presets.CROSSQ, obs=("state",)),
     Method("ppo", "PPO", lambda: PPO, presets.PPO, presets.PPO_LAYERS),
 )
 _IMITATION = (
@@ -198,11 +180,7 @@ METHODS: dict[Kind, dict[str, Method]] = {
 
 
 def get_method(name: str, obs: str = "state", kind: Kind = "rl") -> Method:
-    """
-    The method of that name.
-
-    :raises ValueError: if there is no such method, or it does not learn from ``obs``
-    """
+    """:raises ValueError: if there is no such method, or it does not learn from ``obs``"""
     if name not in METHODS[kind]:
         word = "imitation method" if kind == "imitation" else "method"
         raise ValueError(f"Unknown {word} {name!r}. Methods: {', '.join(METHODS[kind])}.")

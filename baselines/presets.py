@@ -36,6 +36,8 @@ PLANNER: Hyperparameters = dict(
 )
 # From images and clouds nearly all of an update's time goes into the encoder: half the windows, each of three steps.
 _PLANNER_SEEN: Hyperparameters = dict(learning_rate=1e-3, buffer_size=100_000, batch_size=64, horizon=3)
+# Smaller convolutions of whitened images: what finger-spin was learned with (docs/results_pixels.md).
+_CONVOLUTIONS: Hyperparameters = dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True)
 PLANNER_LAYERS: Layers = {
     # Rewards up to 10 a step: a tenth of them puts values where those of the control suite are.
     "metaworld/*": dict(reward_scale=0.1),
@@ -48,13 +50,7 @@ PLANNER_LAYERS: Layers = {
         learning_starts=2500,
         exploration_kwargs=dict(initial_std=1.0, final_std=0.05, correlation=0.95),
     ),
-    # Smaller convolutions of whitened images: what finger-spin was learned with (docs/results_pixels.md).
-    "pixels": dict(
-        _PLANNER_SEEN,
-        policy_kwargs=dict(
-            features_extractor_kwargs=dict(kernels=[8, 4, 3], strides=[4, 2, 1], whiten=True, squash=True)
-        ),
-    ),
+    "pixels": dict(_PLANNER_SEEN, policy_kwargs=dict(features_extractor_kwargs=_CONVOLUTIONS)),
     # Clouds take two copies of every observation, 24 kB at 1024 points. An update after every fourth agent step.
     "pointcloud": dict(_PLANNER_SEEN, train_freq=4, gradient_steps=1),
 }
@@ -71,28 +67,18 @@ DIFFTORI_LAYERS = merged(
 # All as published but for the size of the networks, which a CPU trains, and the memory.
 TDMPC2: Hyperparameters = dict(buffer_size=100_000, policy_kwargs=dict(size="small"))
 # Agent steps of an episode where the task's action repeat is not the published 2; discount and random steps follow it.
+_REPEAT_4 = ("cartpole-swingup", "hopper-stand", "quadruped-run", "quadruped-walk", "reacher-easy", "reacher-hard")
 TDMPC2_LAYERS: Layers = {
-    "dm_control/cartpole-swingup": dict(episode_length=250),
+    **{f"dm_control/{task}": dict(episode_length=250) for task in _REPEAT_4},
     "dm_control/cartpole-swingup-sparse": dict(episode_length=125),
-    "dm_control/hopper-stand": dict(episode_length=250),
-    "dm_control/quadruped-run": dict(episode_length=250),
-    "dm_control/quadruped-walk": dict(episode_length=250),
-    "dm_control/reacher-easy": dict(episode_length=250),
-    "dm_control/reacher-hard": dict(episode_length=250),
 }
 # All as published but for the memory, which a comparison of 100,000 agent steps does not need more of.
 DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
 # One update per agent step whatever the number of environments. Two layers of 256 units are Stable-Baselines3's own
 # size; one of 128 is three times faster on a CPU and learns the control suite's small tasks as well.
-_OFF_POLICY: Hyperparameters = dict(
-    learning_starts=1000,
-    train_freq=1,
-    gradient_steps=-1,
-    batch_size=256,
-    learning_rate=1e-3,
-    policy_kwargs=dict(net_arch=[128, 128]),
-)
+_OFF_POLICY: Hyperparameters = dict(learning_starts=1000, train_freq=1, gradient_steps=-1, batch_size=256)
+_OFF_POLICY |= dict(learning_rate=1e-3, policy_kwargs=dict(net_arch=[128, 128]))
 SAC: Hyperparameters = dict(_OFF_POLICY, ent_coef="auto_0.1")
 TD3: Hyperparameters = dict(_OFF_POLICY, action_noise_std=0.1)
 # Its critics, which have no targets, are wider than the others', as published; a quarter of sb3-contrib's 1024 units.
@@ -100,15 +86,8 @@ CROSSQ: Hyperparameters = dict(SAC, policy_kwargs=dict(net_arch=dict(pi=[128, 12
 # From images and clouds the time of an update goes into the encoder: an update after every fourth agent step.
 _OFF_POLICY_SEEN = dict(buffer_size=100_000, batch_size=128, train_freq=4, gradient_steps=1, learning_rate=3e-4)
 OFF_POLICY_LAYERS: Layers = {"pixels": _OFF_POLICY_SEEN, "pointcloud": _OFF_POLICY_SEEN}
-PPO: Hyperparameters = dict(
-    n_steps=500,
-    batch_size=50,
-    n_epochs=10,
-    learning_rate=3e-4,
-    gae_lambda=0.95,
-    clip_range=0.2,
-    policy_kwargs=dict(net_arch=[128, 128], log_std_init=-0.5),
-)
+PPO: Hyperparameters = dict(n_steps=500, batch_size=50, n_epochs=10, learning_rate=3e-4, gae_lambda=0.95)
+PPO |= dict(clip_range=0.2, policy_kwargs=dict(net_arch=[128, 128], log_std_init=-0.5))
 # Swinging up a pendulum for 200 steps: the discount of rl-zoo3's tuned setting.
 PPO_LAYERS: Layers = {"gymnasium/Pendulum-v1": dict(gamma=0.9, learning_rate=1e-3)}
 

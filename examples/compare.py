@@ -193,19 +193,19 @@ def carry_out(
         return 2
     try:
         with ProgressBars(console) as display:
-            failures = compare(settings, runs, display, command, engine)
+            died = compare(settings, runs, display, command, engine)
     except (FolderHeldError, EngineError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command continues.", file=sys.stderr)
         return 130
-    for failure in failures:
-        print(f"{program}: {failure.name} died\n{failure.traceback}", file=sys.stderr)
+    for name, traceback in died.items():
+        print(f"{program}: {name} died\n{traceback}", file=sys.stderr)
     for name in ("curves.png", "success.png", "report.md", "report.html"):
         if (settings.out / name).exists():
             print(settings.out / name)
-    return 1 if failures else 0
+    return 1 if died else 0
 
 
 def main(arguments: list[str]) -> int:

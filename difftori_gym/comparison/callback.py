@@ -1,17 +1,22 @@
-"""What happens to a run while it trains: evaluations, checkpoints, its clock."""
+"""What happens to a run while it trains: evaluations, checkpoints, its clock; and how long plans and updates take."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,37 +24,28 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.checkpointing import save_checkpoint
 from difftori_gym.checkpointing.signals import HeldSignals, TrainingInterrupted
 from difftori_gym.comparison.engines import Progress
-from difftori_gym.comparison.measurements import plan_ms
 from difftori_gym.comparison.results import Row, read_rows, write_rows
 from difftori_gym.comparison.run_record import Run
 from difftori_gym.comparison.statistics import dead_starts
 from difftori_gym.evaluation import evaluate
+from difftori_gym.observations import map_obs
 
-# The display needs no more; a message per step would slow a fast learner down.
-_SECONDS_BETWEEN_REPORTS = 0.5
 #: Checkpoints of an imitation run, evenly spread over its gradient steps.
 _CHECKPOINTS = 10
+# Updates per measurement: what is done at every fifth update, say, is in the mean of ten.
+_UPDATES = 10
 
 Report = Callable[[Progress], None]
 
 
 @dataclass
 class Clock:
-    """
-    Seconds of training so far, on the wall and of the processor in this process.
+    """Seconds of training so far."""
 
-    :param steps: steps of the learner that an earlier process has done
-    """
-
-    steps: int = 0
+    steps: int = 0  # of the learner, that an earlier process has done
     wall_s: float = 0.0
-    cpu_s: float = 0.0
+    cpu_s: float = 0.0  # processor time of this process and those before it
     _started: tuple[float, float] | None = None
-
-    @property
-    def runs(self) -> bool:
-        """Whether it counts."""
-        return self._started is not None
 
     def start(self) -> None:
         """Count from now on."""
@@ -62,16 +58,22 @@ class Clock:
             self.cpu_s += time.process_time() - self._started[1]
         self._started = None
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Count nothing inside a ``with`` block."""
+        ran = self._started is not None
+        self.stop()
+        yield
+        if ran:
+            self.start()
+
 
 class Training(BaseCallback):
     """
     Evaluate and save at regular amounts, and keep the clock. SIGTERM and SIGINT end training with a checkpoint.
 
-    :param run: the run
-    :param folder: its folder
-    :param eval_env: environments of the evaluation
     :param clock: what an earlier process took
-    :param report: told about progress
+    :param report: told about progress, at every step
     :param demos: number of demonstrations, 0 in reinforcement learning
     """
 
@@ -84,14 +86,13 @@ class Training(BaseCallback):
         # What was evaluated after the checkpoint will be trained, and evaluated, again.
         self.rows = [row for row in read_rows(folder / "results.csv") if row.steps <= clock.steps]
         self._ending = HeldSignals([signal.SIGTERM, signal.SIGINT])
-        self._reported = 0.0
         self._rollout_start = clock.steps
         self._unsaved, self._due, self._whole_step = False, False, True
 
     @property
     def amount(self) -> int:
         """How much of the run is done."""
-        return self.run.amount_of(self.model.num_timesteps)
+        return int(self.model.num_timesteps) * self.run.action_repeat
 
     @property
     def evaluated(self) -> int:
@@ -139,7 +140,7 @@ class Training(BaseCallback):
             if on_policy:
                 self.evaluate()
             self._due = not on_policy
-        elif time.perf_counter() - self._reported > _SECONDS_BETWEEN_REPORTS:
+        else:
             self.tell("train")
         if self._imitates:
             self._unsaved = self.model.num_timesteps % max(self.run.amount // _CHECKPOINTS, 1) == 0
@@ -171,25 +172,14 @@ class Training(BaseCallback):
         if imitates:  # which leaves the learner as it is, and can take long
             self.save()
         self.tell("evaluate")
+        how: dict[str, Any] = dict(n_episodes=run.eval_episodes, seed=run.evaluation_seed, deterministic=not run.sample)
         with torch.random.fork_rng() if imitates else contextlib.nullcontext():
             if imitates:  # some draw from the global generator
                 torch.manual_seed(run.evaluation_seed)
-            evaluation = evaluate(
-                self.model,
-                self.eval_env,
-                n_episodes=run.eval_episodes,
-                seed=run.evaluation_seed,
-                deterministic=not run.sample,
-            )
+            evaluation = evaluate(self.model, self.eval_env, **how)
         row = Row(
-            suite=run.suite,
-            task=run.task,
-            obs=run.obs,
+            **{name: getattr(run, name) for name in ("suite", "task", "obs", "method", "base", "variant", "seed")},
             demos=self.demos,
-            method=run.method,
-            base=run.base,
-            variant=run.variant,
-            seed=run.seed,
             frames=0 if imitates else self.amount,
             steps=steps,
             wall_s=self.clock.wall_s,
@@ -209,15 +199,53 @@ class Training(BaseCallback):
 
     def save(self) -> None:
         """Write a checkpoint beside the clock."""
-        clock, ran = self.clock, self.clock.runs
-        clock.stop()
-        whole = self._whole_step
-        save_checkpoint(self.folder, self.model, wall_s=clock.wall_s, cpu_s=clock.cpu_s, whole_step=whole)
+        with self.clock.stopped():
+            wall_s, cpu_s, whole = self.clock.wall_s, self.clock.cpu_s, self._whole_step
+            save_checkpoint(self.folder, self.model, wall_s=wall_s, cpu_s=cpu_s, whole_step=whole)
         self._unsaved = False
-        if ran:
-            clock.start()
 
     def tell(self, stage: str) -> None:
         """Report what the run does now."""
-        self._reported = time.perf_counter()
         self.report(Progress(stage, self.amount, len(self.rows), self.rows[-1].score if self.rows else None))
+
+
+def plan_ms(model: BaseAlgorithm, env: VecEnv, *, carry: bool, repeats: int = 50) -> float:
+    """
+    Median milliseconds of ``predict`` for one observation, one that ``env`` begins with.
+
+    :param carry: whether the policy's state is carried from call to call; else every call is a new plan
+    """
+    observation: Any = map_obs(lambda array: array[:1], env.reset())
+    state, start = None, np.ones(1, dtype=np.bool_)
+
+    def predict() -> None:  # the answer is an array, so that a GPU has been waited for
+        nonlocal state, start
+        _, after = model.predict(observation, state=state, episode_start=start, deterministic=True)
+        if carry:
+            state, start = after, np.zeros(1, dtype=np.bool_)
+
+    return _median_ms(model, predict, repeats, warm_ups=2)
+
+
+def update_ms(model: BaseAlgorithm) -> float | None:
+    """
+    Median milliseconds of a gradient update; None for on-policy and imitation learners and an empty replay.
+
+    Updates change the model: save it first.
+    """
+    if not isinstance(model, OffPolicyAlgorithm) or model.replay_buffer is None or model.replay_buffer.size() == 0:
+        return None
+    batch_size = int(model.batch_size)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return _median_ms(model, lambda: model.train(_UPDATES, batch_size), repeats=5, warm_ups=1) / _UPDATES
+
+
+def _median_ms(model: BaseAlgorithm, action: Callable[[], Any], repeats: int, warm_ups: int) -> float:
+    """By processor time, and wall-clock where a GPU has to be waited for."""
+    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+    times = []
+    for _ in range(warm_ups + repeats):
+        start = clock()
+        action()
+        times.append(clock() - start)
+    return 1000.0 * statistics.median(times[warm_ups:])

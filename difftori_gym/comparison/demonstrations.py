@@ -31,13 +31,9 @@ def collect_demonstrations(run: Run, out: Path, report: Callable[[Progress], Non
     def tell(progress: CollectionReport) -> None:
         report(Progress("collect", progress.episodes, 0, 100.0 * progress.success_rate))
 
-    settings = CollectionSettings(
-        env_id=str(run.task_id),
-        out=folder,
-        episodes=run.amount,
-        obs=run.obs,  # type: ignore[arg-type]
-        append=(folder / _METADATA).exists(),
-    )
+    obs: Any = run.obs
+    append = (folder / _METADATA).exists()
+    settings = CollectionSettings(str(run.task_id), folder, run.amount, obs=obs, append=append)
     collect(settings, make_expert(run.task_id), tell)
 
 
@@ -45,19 +41,15 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
     """
     :param path: a data set in Minari's layout, an HDF5 file of robomimic or ManiSkill, or a folder that holds data sets
         named ``TASK-OBS`` or ``TASK``
-    :param task: whose demonstrations are wanted
-    :param obs: kind of observation
     :param alone: whether it is the only task, so that ``path`` may be the data set itself
-    :return: the data set
     :raises ValueError: if there is none
     """
-    if path.is_file() or (path / _METADATA).exists():
-        if not alone:
-            raise ValueError(f"--demos-from {path} is one data set, which serves one task: give one to --tasks.")
-        return path
-    for name in (f"{task.slug}-{obs}", task.slug, f"{task.slug}.hdf5", f"{task.slug}.h5"):
-        if (path / name).is_file() or (path / name / _METADATA).exists():
-            return path / name
+    names = (f"{task.slug}-{obs}", task.slug, f"{task.slug}.hdf5", f"{task.slug}.h5")
+    for place in (path, *(path / name for name in names)):
+        if place.is_file() or (place / _METADATA).exists():
+            if place == path and not alone:
+                raise ValueError(f"--demos-from {path} is one data set, which serves one task: give one to --tasks.")
+            return place
     raise ValueError(
         f"--demos-from {path}: expected a data set of {task}, or a folder with one named {task.slug}-{obs} or "
         f"{task.slug}, found none. examples/collect_demos.py makes them."
@@ -66,10 +58,8 @@ def find_dataset(path: Path, task: TaskId, obs: str, *, alone: bool) -> Path:
 
 def read_demonstrations(run: Run, out: Path, action_space: spaces.Space[Any]) -> Demonstrations:
     """
-    :param run: a run
-    :param out: folder of the results
-    :param action_space: that of the environment, for files that hold none
-    :return: the demonstrations it learns from
+    What a run learns from, in the bounds of ``action_space`` where a file holds none.
+
     :raises ValueError: if there are fewer than asked for, an action lies outside the space, an episode to leave out is
         not there, they are of another task or kind of observation, or one began where an evaluation episode begins
     """
@@ -77,20 +67,19 @@ def read_demonstrations(run: Run, out: Path, action_space: spaces.Space[Any]) ->
     path = run.demonstrations_path(out)
     if path.is_dir():
         found = read_minari(path, num_episodes=run.demos, leave_out=run.leave_out)
+        if found.env_id and found.env_id != str(run.task_id):
+            raise ValueError(f"{path}: expected demonstrations of {run.task_id}, got {found.env_id}.")
     else:
         # ManiSkill writes a description beside each file, robomimic writes it into the file.
         read = read_maniskill if path.with_suffix(".json").exists() else read_robomimic
         found = read(path, action_space=action_space, leave_out=run.leave_out)
         found = found if run.demos is None else found.take(run.demos)
-    if path.is_dir() and found.env_id and found.env_id != str(run.task_id):
-        raise ValueError(f"{path}: expected demonstrations of {run.task_id}, got {found.env_id}.")
     if found.obs and found.obs != run.obs:
         raise ValueError(f"{path}: expected obs={run.obs!r}, got {found.obs!r}: collect them again, or change --obs.")
-    first = run.evaluation_seed
-    shared = [seed for seed in found.seeds if seed is not None and first <= seed < first + run.eval_episodes]
-    if shared:
+    first, last = run.evaluation_seed, run.evaluation_seed + run.eval_episodes - 1
+    if shared := [seed for seed in found.seeds if seed is not None and first <= seed <= last]:
         raise ValueError(
-            f"{found.source}: expected demonstrations from other seeds than those of the evaluation, "
-            f"{first} to {first + run.eval_episodes - 1}, got {shared}. Collect them with another --seed."
+            f"{found.source}: expected demonstrations from other seeds than those of the evaluation, {first} to "
+            f"{last}, got {shared}. Collect them with another --seed."
         )
     return found

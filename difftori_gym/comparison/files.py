@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from difftori_gym.checkpointing.files import atomic_file
 
-_Row = TypeVar("_Row")
+_Record = TypeVar("_Record")
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,34 +37,37 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]
     """Write a csv file in one step; the values of each row are in the order of the columns."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows((columns, *rows))
     write_text(path, text.getvalue())
 
 
-def read_table(path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _Row]) -> list[_Row]:
+def read_table(path: Path, record: type[_Record]) -> list[_Record]:
     """
     :param path: csv file, which may be missing, and which a spreadsheet may have given a byte-order mark
-    :param columns: names of its columns
-    :param parse: makes a row of the texts by column
-    :return: its rows, none when the file is missing
+    :param record: dataclass whose fields are the columns: texts, numbers, and numbers that may be None
+    :return: its lines, none when the file is missing
     :raises ValueError: if it has other columns, or a line does not hold them, naming it
     """
+    columns = {column.name: column for column in fields(record)}  # type: ignore[arg-type]
+    records: list[_Record] = []
     if not path.exists():
-        return []
-    rows = []
+        return records
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(columns):
-            raise ValueError(f"{path} must have the columns {','.join(columns)}, got {reader.fieldnames}.")
-        for record in reader:
+        reader = csv.reader(file)
+        if (header := next(reader, [])) != list(columns):
+            raise ValueError(f"{path} must have the columns {','.join(columns)}, got {header}.")
+        for texts in filter(None, reader):
             try:
-                if len(record) != len(columns) or None in record.values():
-                    raise ValueError(f"expected {len(columns)} columns")
-                rows.append(parse(record))
+                values = {name: _value(columns[name], text) for name, text in zip(columns, texts, strict=True)}
             except ValueError as error:
                 raise ValueError(
-                    f"{path}, line {reader.line_num}: expected {','.join(columns)}, got {list(record.values())} "
-                    f"({error}). Correct or remove that line."
+                    f"{path}, line {reader.line_num}: expected {','.join(columns)}, got {texts} ({error}). "
+                    "Correct or remove that line."
                 ) from error
-    return rows
+            records.append(record(**values))
+    return records
+
+
+def _value(column: Field[Any], text: str) -> Any:
+    kind = str(column.type)  # the text of its annotation
+    return None if kind.endswith("| None") and not text else _TYPES[kind.split()[0]](text)

@@ -28,19 +28,12 @@ _LATENT_DIM = 64  # the released code's; the small preset has none
 
 @dataclass(frozen=True)
 class Entry:
-    """
-    One line of the table.
-
-    :param method: name of a method
-    :param base: name of the method of its base policy, "" without one
-    :param variant: what is special about it, in an ablation; else ""
-    :param overrides: hyper-parameters that make the variant
-    """
+    """One line of the table."""
 
     method: str
-    base: str = ""
-    variant: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
+    base: str = ""  # method of its base policy, "" without one
+    variant: str = ""  # what is special about it, in an ablation; else ""
+    overrides: dict[str, Any] = field(default_factory=dict)  # hyper-parameters that make the variant
 
 
 def plan_runs(settings: ComparisonSettings, entries: Sequence[Entry] | None = None) -> list[Run]:
@@ -62,7 +55,12 @@ def plan_runs(settings: ComparisonSettings, entries: Sequence[Entry] | None = No
         if name not in used:
             raise ValueError(f"--set names {name!r}, which is not among the methods {', '.join(used)}.")
     tasks = parse_tasks(settings.tasks)
-    _check_names_differ(tasks)
+    slugs = [task.slug for task in tasks]
+    if repeated := [str(task) for task in tasks if slugs.count(task.slug) > 1]:
+        raise ValueError(
+            f"--tasks needs tasks of different names, got {', '.join(repeated)}. Name each once; for one name in two "
+            "suites use two --out."
+        )
     earlier = read_runs(settings.out)
     runs: list[Run] = []
     for task in tasks:
@@ -71,8 +69,7 @@ def plan_runs(settings: ComparisonSettings, entries: Sequence[Entry] | None = No
     collected = [run.collection for run in runs if run.kind == "imitation" and not run.demonstrations]
     runs = [*{run.name: run for run in collected}.values(), *runs]
     for run in runs:
-        conflicts = run.conflicts(earlier[run.name]) if run.name in earlier else []
-        if conflicts:
+        if run.name in earlier and (conflicts := run.conflicts(earlier[run.name])):
             raise ValueError(
                 f"{settings.out / 'runs' / run.name} was made with other settings: {'; '.join(conflicts)}. "
                 "Use the same settings or another --out."
@@ -89,57 +86,52 @@ def _entries(settings: ComparisonSettings) -> list[Entry]:
     methods = [get_method(name, settings.obs, "imitation") for name in settings.methods]
     entries = [_base_entry(name) for name in bases] if any(method.needs_base for method in methods) else []
     for method in methods:
-        own = [Entry(method.name, base) for base in bases] if method.needs_base else [Entry(method.name)]
-        entries += [entry for entry in own if entry not in entries]
-    return entries
+        entries += [Entry(method.name, base) for base in (bases if method.needs_base else ("",))]
+    return [entry for index, entry in enumerate(entries) if entry not in entries[:index]]
 
 
-def _base_entry(name: str, overrides: dict[str, Any] | None = None) -> Entry:
-    """
-    :return: entry of a base policy
-    :raises ValueError: if its method needs a base itself
-    """
+def _base_entry(name: str, **overrides: Any) -> Entry:
+    """:raises ValueError: if the method of a base policy needs a base itself"""
     if get_method(name, kind="imitation").needs_base:
         raise ValueError(f"--base needs a method that stands alone, such as bc or diffusion, got {name!r}.")
-    return Entry(name, overrides=overrides or {})
+    return Entry(name, overrides=overrides)
 
 
-def _common(settings: ComparisonSettings, task: TaskId, earlier: dict[str, Run], *, alone: bool) -> Run:
-    """What all runs on a task share."""
-    common: dict[str, Any] = dict(
-        suite=task.suite, task=task.task, obs=settings.obs, device=settings.device, video=settings.video
-    )
+def _common(settings: ComparisonSettings, task: TaskId, earlier: dict[str, Run], alone: bool) -> Run:
+    """What all runs on a task share; ``alone``: it is the only one."""
+    shared: dict[str, Any] = {name: getattr(settings, name) for name in ("obs", "device", "video", "demos", "sample")}
+    shared |= dict(suite=task.suite, task=task.task, leave_out=list(settings.leave_out))
+    limit = settings.episode_steps or _missing_limit(task)
+    if settings.imitates and task.suite == "metaworld":
+        limit = settings.episode_steps or METAWORLD_STEPS
+    env_kwargs = {} if limit is None else {"max_episode_steps": limit}
     if not settings.imitates:
         assert settings.frames is not None
-        eval_freq = settings.eval_freq or next((run.eval_freq for run in earlier.values() if run.kind == "rl"), None)
-        limit = settings.episode_steps or _missing_limit(task)
+        repeat = settings.action_repeat or task_action_repeat(task)
+        known = next((run.eval_freq for run in earlier.values() if run.kind == "rl"), None)
         return Run(
             kind="rl",
             amount=settings.frames,
-            env_kwargs={
-                "obs_kwargs": settings.obs_kwargs or {},
-                "action_repeat": settings.action_repeat or task_action_repeat(task),
-                **({} if limit is None else {"max_episode_steps": limit}),
-            },
+            env_kwargs={"obs_kwargs": settings.obs_kwargs or {}, "action_repeat": repeat, **env_kwargs},
             n_envs=settings.n_envs or 1,
-            eval_freq=eval_freq or max(settings.frames // 10, 1),
+            eval_freq=settings.eval_freq or known or max(settings.frames // 10, 1),
             eval_episodes=settings.eval_episodes or 5,
-            **common,
+            **shared,
         )
+    if settings.leave_out and not alone:
+        raise ValueError("--leave-out names episodes of one data set, which serves one task: give one to --tasks.")
+    found = settings.demos_from and find_dataset(settings.demos_from, task, settings.obs, alone=alone).resolve()
     size = settings.size or "published"
     steps = settings.steps or STEPS.get(size, 1)
     return Run(
         kind="imitation",
         amount=steps,
-        env_kwargs=_evaluation_kwargs(settings, task),
+        env_kwargs={**({} if found else make_expert(task).env_kwargs), **env_kwargs, **(settings.env_kwargs or {})},
         eval_freq=min(settings.eval_freq or steps, steps),
         eval_episodes=settings.eval_episodes or 50,
-        sample=settings.sample,
-        demos=settings.demos,
-        demonstrations=_source(settings, task, alone=alone),
-        leave_out=list(settings.leave_out),
+        demonstrations=str(found or ""),
         size=size,
-        **common,
+        **shared,
     )
 
 
@@ -147,34 +139,10 @@ def _run(settings: ComparisonSettings, common: Run, entry: Entry, seed: int) -> 
     overrides = merged(settings.overrides.get(entry.method, {}), entry.overrides)
     method = get_method(entry.method, common.obs, "imitation" if settings.imitates else "rl")
     size = cast(SizeName, common.size or "published")
-    run = replace(
-        common,
-        method=entry.method,
-        base=entry.base,
-        variant=entry.variant,
-        seed=seed,
-        hyperparameters=method.hyperparameters(str(common.task_id), overrides, common.obs, size),
-    )
-    if not entry.base:
-        return run
-    return replace(run, base_run=replace(run, method=entry.base, base="", variant="").name)
-
-
-def _evaluation_kwargs(settings: ComparisonSettings, task: TaskId) -> dict[str, Any]:
-    """In imitation: what the expert needs, the length of episodes, the user's own."""
-    kwargs = dict(make_expert(task).env_kwargs) if settings.demos_from is None else {}
-    steps = settings.episode_steps or (METAWORLD_STEPS if task.suite == "metaworld" else _missing_limit(task))
-    if steps is not None:
-        kwargs["max_episode_steps"] = steps
-    return {**kwargs, **(settings.env_kwargs or {})}
-
-
-def _source(settings: ComparisonSettings, task: TaskId, *, alone: bool) -> str:
-    if settings.demos_from is None:
-        return ""
-    if settings.leave_out and not alone:
-        raise ValueError("--leave-out names episodes of one data set, which serves one task: give one to --tasks.")
-    return str(find_dataset(settings.demos_from, task, settings.obs, alone=alone).resolve())
+    keywords = method.hyperparameters(str(common.task_id), overrides, common.obs, size)
+    base_run = replace(common, method=entry.base, seed=seed).name if entry.base else ""
+    own: dict[str, Any] = dict(method=entry.method, base=entry.base, variant=entry.variant, base_run=base_run)
+    return replace(common, seed=seed, hyperparameters=keywords, **own)
 
 
 def _missing_limit(task: TaskId) -> int | None:
@@ -183,45 +151,27 @@ def _missing_limit(task: TaskId) -> int | None:
     return _EPISODE_STEPS if unlimited else None
 
 
-def _check_names_differ(tasks: Sequence[TaskId]) -> None:
-    slugs = [task.slug for task in tasks]
-    repeated = [str(task) for task in tasks if slugs.count(task.slug) > 1]
-    if repeated:
-        raise ValueError(
-            f"--tasks needs tasks of different names, got {', '.join(repeated)}. Name each once; for one name in two "
-            "suites use two --out."
-        )
-
-
 def _check_environments(settings: ComparisonSettings, runs: Sequence[Run]) -> None:
     """Gymnasium's, and one of each other suite: they take seconds, and a run whose environment is refused says so."""
     suites: set[str] = set()
-    tasks = {run.task_id: run for run in runs}
-    for task, run in tasks.items():
+    for task, run in {run.task_id: run for run in runs}.items():
         if task.suite == "gymnasium" or task.suite not in suites:
-            _check_environment(run)
             suites.add(task.suite)
+            env = make_env(str(task), obs=run.obs, **run.env_kwargs)  # type: ignore[arg-type]
+            space = env.action_space
+            env.close()
+            spaces.check_action_space(space, f"A comparison on {task}")
         if settings.episode_steps is None and _missing_limit(task) is not None:
             limit = run.env_kwargs["max_episode_steps"]
             _logger.warning("%s has no time limit: its episodes are cut after %d steps (--episode-steps).", task, limit)
-
-
-def _check_environment(run: Run) -> None:
-    """Build the environment of a run once; a ``ValueError`` if its actions are unbounded, or a setting is unknown."""
-    env = make_env(str(run.task_id), obs=run.obs, **run.env_kwargs)  # type: ignore[arg-type]
-    space = env.action_space
-    env.close()
-    spaces.check_action_space(space, f"A comparison on {run.task_id}")
 
 
 def _check_device(device: str) -> None:
     """:raises ValueError: if torch does not know the device or this machine does not have it"""
     import torch
 
-    if device == "auto":
-        return
     try:
-        kind = torch.device(device).type
+        kind = torch.device("cpu" if device == "auto" else device).type
     except RuntimeError as error:
         raise ValueError(f"--device must be auto, cpu or cuda, got {device!r}.") from error
     if kind == "cuda" and not torch.cuda.is_available():
@@ -229,13 +179,10 @@ def _check_device(device: str) -> None:
 
 
 def _start(base: str) -> list[Entry]:
-    """:return: the base policy, and DiffTORI started from it, from zero and at random"""
-    return [
-        _base_entry(base),
-        Entry("difftori", base, "start=base_policy"),
-        Entry("difftori", "", "start=zero", dict(planner_kwargs=dict(init="zero"))),
-        Entry("difftori", "", "start=random", dict(planner_kwargs=dict(init="random"))),
-    ]
+    """The base policy, and DiffTORI started from it, from zero and at random."""
+    inits = {f"start={init}": dict(planner_kwargs=dict(init=init)) for init in ("zero", "random")}
+    alone = [Entry("difftori", variant=variant, overrides=overrides) for variant, overrides in inits.items()]
+    return [_base_entry(base), Entry("difftori", base, "start=base_policy"), *alone]
 
 
 def _horizon(base: str) -> list[Entry]:
@@ -244,19 +191,14 @@ def _horizon(base: str) -> list[Entry]:
     plan, so that horizons differ in nothing else.
     """
     one = dict(n_action_steps=1)
-    return [
-        _base_entry(base, dict(one, horizon=max(_HORIZONS))),
-        *(Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in _HORIZONS),
-    ]
+    planned = [Entry("difftori", base, f"horizon={horizon}", dict(one, horizon=horizon)) for horizon in _HORIZONS]
+    return [_base_entry(base, **one, horizon=max(_HORIZONS)), *planned]
 
 
 def _latent(base: str) -> list[Entry]:
-    """:return: the base policy, and DiffTORI with and without a latent"""
-    return [
-        _base_entry(base),
-        Entry("difftori", base, "latent=on", dict(latent_dim=_LATENT_DIM)),
-        Entry("difftori", base, "latent=off", dict(latent_dim=0)),
-    ]
+    """The base policy, and DiffTORI with and without a latent."""
+    on, off = (dict(latent_dim=size) for size in (_LATENT_DIM, 0))
+    return [_base_entry(base), Entry("difftori", base, "latent=on", on), Entry("difftori", base, "latent=off", off)]
 
 
 #: Entries of an ablation, given the method of the base policy.

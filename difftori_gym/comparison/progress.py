@@ -10,11 +10,7 @@ from difftori_gym.comparison.run_record import Run
 
 
 class ProgressBars:
-    """
-    A :class:`difftori_gym.comparison.runner.Display` in the terminal. Runs that are over leave a line.
-
-    :param console: where to draw, standard error by default
-    """
+    """Shows a comparison in the terminal, by default on standard error. Runs that are over leave a line."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -38,8 +34,7 @@ class ProgressBars:
 
     def start(self, run: Run) -> None:
         """:param run: a run that starts, also again"""
-        if run.name in self._ids:
-            self._bars.remove_task(self._ids[run.name])
+        self._remove(run)
         self._ids[run.name] = self._bars.add_task(
             run.name, total=run.amount, stage="start", unit=run.unit, score_name=run.score_name, score="-"
         )
@@ -51,6 +46,9 @@ class ProgressBars:
 
     def stop(self, run: Run, outcome: str) -> None:
         """:param outcome: of a run that is over: ``done``, ``failed`` or ``already there``"""
+        self._remove(run)
+        self._console.print(f"{run.name}: {outcome}", highlight=False)
+
+    def _remove(self, run: Run) -> None:
         if run.name in self._ids:
             self._bars.remove_task(self._ids.pop(run.name))
-        self._console.print(f"{run.name}: {outcome}", highlight=False)

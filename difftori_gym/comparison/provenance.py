@@ -7,10 +7,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from difftori_gym.comparison.files import read_json, write_text
 
@@ -24,16 +24,18 @@ def note_session(folder: Path, from_step: int = 0, begins_anew: str = "") -> Non
     Add this process to ``sessions.json``, which lists every process that worked on a run: when it started, in UTC, with
     which commit of the package, on which machine, with which versions.
 
-    :param folder: folder of the run
     :param from_step: steps that the learner had then
     :param begins_anew: why the episodes of its checkpoint could not go on, empty if they went on or there were none
     """
-    path = folder / _FILE
-    session: dict[str, Any] = dict(
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"), from_step=from_step
+    session = dict(
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        from_step=from_step,
+        begins_anew=begins_anew,
+        commit=git_commit(),
+        machine=describe_machine(),
+        versions=package_versions(),
     )
-    session |= dict(begins_anew=begins_anew, commit=git_commit(), machine=describe_machine())
-    session["versions"] = package_versions()
+    path = folder / _FILE
     earlier = read_json(path)["sessions"] if path.exists() else []
     write_text(path, json.dumps({"sessions": [*earlier, session]}, indent=2))
 
@@ -51,27 +53,22 @@ def describe_machine() -> str:
     """:return: processor, number of cores, system, and graphics card if torch sees one"""
     import torch
 
-    processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-    parts = [processor, f"{os.cpu_count()} cores", platform.platform()]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
+    found = re.search(r"^model name\s*:(.*)$", cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else "", re.M)
+    processor = found[1].strip() if found else platform.processor() or platform.machine()
+    card = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([processor, f"{os.cpu_count()} cores", platform.platform(), *card])
 
 
 def git_commit() -> str | None:
     """:return: commit of the repository this package lies in, ``+changes`` if tracked files differ; None outside"""
-    here = Path(__file__).resolve().parent
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return f"{commit}+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()

@@ -5,67 +5,72 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from difftori_gym.baselines.methods import METHODS, Kind
 from difftori_gym.comparison.files import read_table, write_table
+from difftori_gym.envs import TaskId
 
-Group = tuple[str, str, str, int]  # suite, task, obs, demos
 
-
-@dataclass(frozen=True)
-class Row:
-    """
-    One evaluation of one run. The names are the columns of ``results.csv``.
-
-    :param suite: suite of the task
-    :param task: canonical name of the task
-    :param obs: kind of observation
-    :param demos: number of demonstrations, 0 in reinforcement learning
-    :param method: name of the method
-    :param base: name of the method of its base policy, "" without one
-    :param variant: what is special about it, in an ablation; else ""
-    :param seed: seed of the run
-    :param frames: environment frames trained so far, action repeat included; 0 in imitation, which sees none
-    :param steps: agent steps trained so far, gradient steps in imitation
-    :param wall_s: seconds of training so far, without evaluations, checkpoints and films
-    :param cpu_s: seconds of processor time of the training process so far, counted like ``wall_s``
-    :param episodes: evaluation episodes
-    :param episode_return: their mean undiscounted return
-    :param successes: successful ones among them, None when the task does not tell
-    :param dead_starts: those with less than a tenth of their median return, None in imitation
-    :param plan_ms: median milliseconds of a new plan for one observation, None where it is measured in the end only
-    :param n_action_steps: actions that are executed per plan
-    """
+class Group(NamedTuple):
+    """What is shown together."""
 
     suite: str
     task: str
     obs: str
-    demos: int
-    method: str
-    base: str
-    variant: str
-    seed: int
-    frames: int
-    steps: int
-    wall_s: float
-    cpu_s: float
-    episodes: int
-    episode_return: float
-    successes: int | None
-    dead_starts: int | None
-    plan_ms: float | None
-    n_action_steps: int
+    demos: int  # 0 in reinforcement learning
+
+    @property
+    def title(self) -> str:
+        """How the group is headed."""
+        return f"{self.suite}/{self.task} ({self.obs}{f', {self.demos} demonstrations' if self.demos else ''})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunId:
+    """What tells a run from others."""
+
+    suite: str
+    task: str  # canonical name
+    obs: str  # kind of observation
+    demos: int | None = None  # number of demonstrations, the first ones; None: all there are
+    method: str = ""
+    base: str = ""  # method of its base policy, "" without one
+    variant: str = ""  # what is special about it, in an ablation; else ""
+    seed: int = 0
+
+    @property
+    def task_id(self) -> TaskId:
+        """Suite and task."""
+        return TaskId(self.suite, self.task)
+
+    @property
+    def entry(self) -> str:
+        """What is compared, in one word: method, base and variant."""
+        base, variant = self.base and f"+{self.base}", self.variant and f"-{self.variant}"
+        return (self.method or "collect") + base + variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(RunId):
+    """One evaluation of one run. The names are the columns of ``results.csv``."""
+
+    demos: int  # 0 in reinforcement learning
+    frames: int  # environment frames trained so far, action repeat included; 0 in imitation, which sees none
+    steps: int  # agent steps trained so far, gradient steps in imitation
+    wall_s: float  # seconds of training so far, without evaluations, checkpoints and films
+    cpu_s: float  # processor time of the training process so far, counted like wall_s
+    episodes: int  # of the evaluation
+    episode_return: float  # their mean undiscounted return
+    successes: int | None  # among them, None when the task does not tell
+    dead_starts: int | None  # those with less than a tenth of their median return, None in imitation
+    plan_ms: float | None  # median of a new plan for one observation, None where it is measured in the end only
+    n_action_steps: int  # actions that are executed per plan
 
     @property
     def kind(self) -> Kind:
         """``rl`` or ``imitation``."""
         return "imitation" if self.demos else "rl"
-
-    @property
-    def entry(self) -> str:
-        """What is compared, in one word."""
-        return entry_name(self.method, self.base, self.variant)
 
     @property
     def label(self) -> str:
@@ -76,18 +81,13 @@ class Row:
 
     @property
     def group(self) -> Group:
-        """What is shown together."""
-        return (self.suite, self.task, self.obs, self.demos)
+        """What it is shown together with."""
+        return Group(self.suite, self.task, self.obs, self.demos)
 
     @property
     def amount(self) -> int:
-        """How much of the run is done, in :attr:`unit`."""
+        """How much of the run is done: frames, or gradient steps in imitation."""
         return self.frames if self.kind == "rl" else self.steps
-
-    @property
-    def unit(self) -> str:
-        """``frames`` or ``steps``."""
-        return "frames" if self.kind == "rl" else "steps"
 
     @property
     def success(self) -> float | None:
@@ -101,16 +101,10 @@ class Row:
 
 
 Runs = dict[int, list[Row]]  # evaluations by seed, in the order of training
+Groups = dict[Group, dict[str, Runs]]  # by entry, too
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
-_FLOATS = {"wall_s": ".2f", "cpu_s": ".2f", "episode_return": ".4f", "plan_ms": ".3f"}
-_TEXTS = ("suite", "task", "obs", "method", "base", "variant")
-_OPTIONAL = ("successes", "dead_starts", "plan_ms")
-
-
-def entry_name(method: str, base: str | None, variant: str) -> str:
-    """What is compared as part of a file name."""
-    return method + (f"+{base}" if base else "") + (f"-{variant}" if variant else "")
+_FORMS = {"wall_s": ".2f", "cpu_s": ".2f", "episode_return": ".4f", "plan_ms": ".3f"}
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -119,23 +113,12 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _text(name: str, value: object) -> str:
-    return "" if value is None else format(value, _FLOATS.get(name, ""))
+    return "" if value is None else format(value, _FORMS.get(name, ""))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """
-    :return: rows of a csv file, none when it is missing
-    :raises ValueError: if its columns are not those of :class:`Row`, or a line does not hold them
-    """
-    return read_table(path, COLUMNS, lambda record: Row(**{name: _value(name, record[name]) for name in COLUMNS}))
-
-
-def _value(name: str, text: str) -> Any:
-    if name in _TEXTS:
-        return text
-    if name in _OPTIONAL and not text:
-        return None
-    return float(text) if name in _FLOATS else int(text)
+    """Rows of a csv file, see :func:`~difftori_gym.comparison.files.read_table`."""
+    return read_table(path, Row)
 
 
 def collect_rows(out: Path) -> list[Row]:
@@ -149,9 +132,17 @@ def _order(row: Row) -> tuple[object, ...]:
     return (*row.group, list(METHODS[row.kind]).index(row.method), row.base, row.variant, row.seed, row.amount)
 
 
-def group_rows(rows: Sequence[Row]) -> dict[Group, dict[str, Runs]]:
+def group_rows(rows: Sequence[Row]) -> Groups:
     """:return: evaluations by group, entry and seed, in the order of :func:`collect_rows`"""
-    grouped: dict[Group, dict[str, Runs]] = {}
+    grouped: Groups = {}
     for row in sorted(rows, key=_order):
         grouped.setdefault(row.group, {}).setdefault(row.entry, {}).setdefault(row.seed, []).append(row)
     return grouped
+
+
+def by_amount(runs: Runs) -> dict[int, list[Row]]:
+    """Evaluations of all seeds after the same amount of training, amounts ascending."""
+    points: dict[int, list[Row]] = {}
+    for row in sorted((row for run in runs.values() for row in run), key=lambda row: row.amount):
+        points.setdefault(row.amount, []).append(row)
+    return points

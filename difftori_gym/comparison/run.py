@@ -22,14 +22,11 @@ import torch
 
 from difftori_gym.comparison.engines import Progress
 from difftori_gym.comparison.files import write_text
+from difftori_gym.comparison.folder_lock import take
 from difftori_gym.comparison.run_record import FILE, Run
 from difftori_gym.comparison.training import do_run
 
-try:
-    import fcntl
-except ImportError:  # Windows: films are made side by side
-    fcntl = None  # type: ignore[assignment]
-
+# A message per step would slow a fast learner down.
 _SECONDS_BETWEEN_REPORTS = 0.5
 _FILM_WAIT_S = 300.0
 
@@ -58,20 +55,11 @@ class ProgressWriter:
 
 @contextlib.contextmanager
 def film_turn(path: Path) -> Iterator[None]:
-    """
-    One process films at a time; one that hangs in its film keeps the others waiting five minutes only.
-
-    :param path: file that is locked meanwhile
-    """
+    """One process films at a time; one that hangs in its film keeps the others waiting five minutes only."""
     with path.open("w") as file:
         deadline = time.monotonic() + _FILM_WAIT_S
-        while fcntl is not None and time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(0.2)
-            else:
-                break
+        while not take(file) and time.monotonic() < deadline:
+            time.sleep(0.2)
         yield
 
 

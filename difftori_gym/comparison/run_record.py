@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from difftori_gym.comparison.files import read_json, write_text
-from difftori_gym.comparison.results import entry_name
-from difftori_gym.envs import TaskId
+from difftori_gym.comparison.results import RunId
 
 Kind = Literal["rl", "imitation", "collect"]
 
@@ -24,66 +23,23 @@ _SCORES = {"rl": "return", "imitation": "success %", "collect": "expert %"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """
-    One method on one task with one seed, or the demonstrations of a task.
+class Run(RunId):
+    """One method on one task with one seed, or the demonstrations of a task."""
 
-    :param kind: ``rl``, ``imitation``, or ``collect``: successful episodes of the task's scripted expert
-    :param suite: suite of the task
-    :param task: canonical name of the task
-    :param obs: kind of observation
-    :param amount: environment frames to train for, gradient steps in imitation, episodes to collect
-    :param env_kwargs: arguments of ``make_vec_env`` beside task and observation
-    :param method: name of the method
-    :param base: name of the method of its base policy, "" without one
-    :param variant: what is special about it, in an ablation; else ""
-    :param seed: seed of the run
-    :param hyperparameters: keywords of the learner
-    :param n_envs: training environments side by side
-    :param eval_freq: amount between evaluations
-    :param eval_episodes: episodes per evaluation
-    :param sample: whether latents, noise and modes are drawn in evaluation
-    :param demos: number of demonstrations, the first ones; None: all there are
-    :param demonstrations: folder or file of the demonstrations; "" for those that the comparison collects
-    :param leave_out: names of episodes that are not among the demonstrations
-    :param size: size of an imitation method's preset
-    :param base_run: name of the run that trains the base policy, "" without one
-    :param device: torch device
-    :param video: whether to film the final policy
-    """
-
-    kind: Kind
-    suite: str
-    task: str
-    obs: str
-    amount: int
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    method: str = ""
-    base: str = ""
-    variant: str = ""
-    seed: int = 0
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    n_envs: int = 1
-    eval_freq: int = 1
-    eval_episodes: int = 1
-    sample: bool = False
-    demos: int | None = None
-    demonstrations: str = ""
-    leave_out: list[str] = field(default_factory=list)
-    size: str = ""
-    base_run: str = ""
-    device: str = "auto"
-    video: bool = True
-
-    @property
-    def task_id(self) -> TaskId:
-        """Suite and task."""
-        return TaskId(self.suite, self.task)
-
-    @property
-    def entry(self) -> str:
-        """What is compared, in one word: method, base and variant."""
-        return entry_name(self.method or self.kind, self.base, self.variant)
+    kind: Kind  # collect: successful episodes of the task's scripted expert
+    amount: int  # environment frames to train for, gradient steps in imitation, episodes to collect
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # of make_vec_env beside task and observation
+    hyperparameters: dict[str, Any] = field(default_factory=dict)  # keywords of the learner
+    n_envs: int = 1  # training environments side by side
+    eval_freq: int = 1  # amount between evaluations
+    eval_episodes: int = 1  # per evaluation
+    sample: bool = False  # whether latents, noise and modes are drawn in evaluation
+    demonstrations: str = ""  # their folder or file; "" for those that the comparison collects
+    leave_out: list[str] = field(default_factory=list)  # names of episodes that are not among them
+    size: str = ""  # of an imitation method's preset
+    base_run: str = ""  # name of the run that trains the base policy, "" without one
+    device: str = "auto"  # of torch
+    video: bool = True  # whether to film the final policy
 
     @property
     def name(self) -> str:
@@ -124,17 +80,17 @@ class Run:
 
     @property
     def action_repeat(self) -> int:
-        """Environment frames per agent step; the plan writes them out in reinforcement learning."""
-        return int(self.env_kwargs.get("action_repeat", 1))
+        """Environment frames per agent step, which the plan writes out, in reinforcement learning; else 1."""
+        return int(self.env_kwargs.get("action_repeat", 1)) if self.kind == "rl" else 1
 
     @property
     def steps(self) -> int:
         """Steps of the learner after which the amount is reached, summed over the environments."""
-        return -(-self.amount // self.action_repeat) if self.kind == "rl" else self.amount
+        return -(-self.amount // self.action_repeat)
 
-    def amount_of(self, steps: int) -> int:
-        """How much is done after so many steps of the learner."""
-        return steps * self.action_repeat if self.kind == "rl" else steps
+    def film(self, out: Path) -> Path:
+        """Its film in the folder ``out`` of all results."""
+        return out / "videos" / f"{self.name}.mp4"
 
     def demonstrations_path(self, out: Path) -> Path:
         """Folder or file of the demonstrations, those of a collection in the folder ``out`` of all results."""
@@ -142,8 +98,7 @@ class Run:
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into the folder of the run."""
-        content = {"version": VERSION, "command": self.command(), "settings": asdict(self)}
-        text = json.dumps(content, indent=2)
+        text = json.dumps({"version": VERSION, "command": self.command(), "settings": asdict(self)}, indent=2)
         if not (folder / FILE).exists() or (folder / FILE).read_text(encoding="utf-8") != text:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / FILE, text)
@@ -162,25 +117,26 @@ class Run:
 
     def conflicts(self, earlier: Run) -> list[str]:
         """:return: one text per setting that forbids to continue the run on disk"""
+        mine, theirs = self._kept(), earlier._kept()
+        pairs = {key: (theirs.get(key), mine.get(key)) for key in {**mine, **theirs}}
+        return [f"{key[-1]} was {before!r}, now {now!r}" for key, (before, now) in pairs.items() if before != now]
+
+    def _kept(self) -> dict[tuple[str, ...], Any]:
+        """Settings that stay when a run is continued; what ``env_kwargs`` and hyper-parameters hold, one by one."""
         # More frames or episodes continue a run; the learning rates of imitation may follow the number of steps.
         free = {"device", "video"} | (set() if self.kind == "imitation" else {"amount"})
-        texts = []
-        mine, theirs = (json.loads(json.dumps(asdict(run))) for run in (self, earlier))
-        for name in mine:
+        kept: dict[tuple[str, ...], Any] = {}
+        for name, value in json.loads(json.dumps(asdict(self))).items():
             if name in ("hyperparameters", "env_kwargs"):
-                keys = sorted({*mine[name], *theirs[name]})
-                pairs = {key: (theirs[name].get(key), mine[name].get(key)) for key in keys}
-            else:
-                shown = "steps" if name == "amount" else name
-                pairs = {} if name in free else {shown: (theirs[name], mine[name])}
-            texts += [f"{key} was {before!r}, now {now!r}" for key, (before, now) in pairs.items() if before != now]
-        return texts
+                kept |= {(name, key): value[key] for key in value}
+            elif name not in free:
+                kept["steps" if name == "amount" else name,] = value
+        return kept
 
     def command(self) -> str:
         """Command line that makes the same run, every hyper-parameter written out; its base policy is the preset."""
-        imitation = self.kind == "imitation"
         options: dict[str, Any] = {"methods": self.method, "base": self.base, "tasks": self.task_id, "seeds": self.seed}
-        if imitation:
+        if self.kind == "imitation":
             options |= {"demos": self.demos, "demos-from": self.demonstrations, "leave-out": self.leave_out}
             options |= {"steps": self.amount, "size": self.size, "env-kwargs": self.env_kwargs}
         else:
@@ -200,9 +156,6 @@ class Run:
 
 
 def read_runs(out: Path) -> dict[str, Run]:
-    """
-    :return: the runs in the folder of all results, by name
-    :raises ValueError: if another version of the program made one of them
-    """
+    """:raises ValueError: if another version of the program made one of the runs in the folder of all results"""
     runs = [Run.read(path) for path in sorted(out.glob(f"runs/*/{FILE}"))]
     return {run.name: run for run in runs}

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from difftori_gym.baselines.methods import get_method
 from difftori_gym.checkpointing import load_checkpoint, newest_checkpoint
 from difftori_gym.checkpointing.files import discard_unfinished
-from difftori_gym.comparison.callback import Clock, Report, Training
-from difftori_gym.comparison.demonstrations import collect_demonstrations, num_collected, read_demonstrations
-from difftori_gym.comparison.files import read_json, write_text
-from difftori_gym.comparison.measurements import plan_ms, update_ms
+from difftori_gym.comparison.callback import Clock, Report, Training, plan_ms, update_ms
+from difftori_gym.comparison.demonstrations import collect_demonstrations, read_demonstrations
+from difftori_gym.comparison.files import write_text
 from difftori_gym.comparison.provenance import note_session
+from difftori_gym.comparison.records import FINISHED, Finished, read_finished
 from difftori_gym.comparison.results import read_rows
 from difftori_gym.comparison.run_record import Run
 from difftori_gym.envs import make_vec_env
@@ -30,60 +30,15 @@ from difftori_gym.learning.spaces import check_action_space
 from difftori_gym.video import record_video
 
 _MODEL = "model.zip"
-_FINISHED = "finished.json"
 #: Each environment that draws images or clouds has a drawing context of its own.
 _EVAL_ENVS = {"state": 10, "pixels": 5, "pointcloud": 5}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """
-    What is left of a run that is over.
-
-    :param amount: how much was trained
-    :param plan_ms: median milliseconds of ``predict`` for one observation; in imitation the table has it
-    :param update_ms: median milliseconds of a gradient update, None for on-policy and imitation learners
-    :param film_error: why there is no film, None when there is one or none was asked for
-    """
-
-    amount: int
-    plan_ms: float | None
-    update_ms: float | None
-    film_error: str | None
-
-
-def read_finished(folder: Path) -> Finished | None:
-    """:return: what is left of a run, None when it is not over"""
-    path = folder / _FINISHED
-    return Finished(**read_json(path)) if path.exists() else None
-
-
-def is_finished(run: Run, out: Path) -> bool:
-    """:return: whether a run is trained for long enough, and filmed if it can be, or all demonstrations are there"""
-    if run.kind == "collect":
-        return num_collected(run.demonstrations_path(out)) >= run.amount
-    finished = read_finished(out / "runs" / run.name)
-    if finished is None or finished.amount < run.amount:
-        return False
-    return not run.video or finished.film_error is not None or film_path(out, run).exists()
-
-
-def film_path(out: Path, run: Run) -> Path:
-    """
-    :param out: folder of the results
-    :param run: a run
-    :return: its film
-    """
-    return out / "videos" / f"{run.name}.mp4"
 
 
 def do_run(run: Run, folder: Path, report: Report, film_turn: AbstractContextManager[object]) -> None:
     """
     Do what is left of a run.
 
-    :param run: the run
     :param folder: its folder, ``OUT/runs/NAME``
-    :param report: told about progress
     :param film_turn: held while a film is made: some graphics drivers hang with several processes
     :raises ValueError: if its environment has no bounded actions, or its demonstrations do not fit
     """
@@ -123,7 +78,7 @@ def do_run(run: Run, folder: Path, report: Report, film_turn: AbstractContextMan
     elif env is not None:
         training.tell("measure")
         times = (plan_ms(model, env, carry=True), update_ms(model))
-    write_text(folder / _FINISHED, json.dumps(asdict(Finished(training.amount, *times, film_error)), indent=2))
+    write_text(folder / FINISHED, json.dumps(asdict(Finished(training.amount, *times, film_error)), indent=2))
     for each in (env, eval_env):
         if each is not None:
             each.close()
@@ -136,17 +91,13 @@ def _make_env(run: Run, num_envs: int = 1, **keywords: Any) -> VecEnv:
 
 
 def _model(run: Run, folder: Path, source: Any) -> tuple[Any, Clock]:
-    """
-    :param source: training environments, or demonstrations
-    :return: the learner, new or from the newest checkpoint, and what earlier processes took
-    """
+    """The learner, new or from the newest checkpoint, and what earlier processes took."""
     assert run.kind != "collect"
-    method = get_method(run.method, run.obs, run.kind)
+    method, rows = get_method(run.method, run.obs, run.kind), read_rows(folder / "results.csv")
     if (folder / _MODEL).exists():  # imitation that was trained to its end
-        trained, rows = method.learner().load(folder / _MODEL, device=run.device), read_rows(folder / "results.csv")
+        trained = method.learner().load(folder / _MODEL, device=run.device)
         return trained, Clock(trained.num_timesteps, *((rows[-1].wall_s, rows[-1].cpu_s) if rows else ()))
-    checkpoint = newest_checkpoint(folder)
-    if checkpoint is not None:
+    if checkpoint := newest_checkpoint(folder):
         what = {"env" if run.kind == "rl" else "demonstrations": source}
         restored = load_checkpoint(checkpoint, method.learner(), device=run.device, **what)
         record = restored.record
@@ -173,9 +124,8 @@ def _keep_model_alone(model: BaseAlgorithm, folder: Path) -> None:
 def _film(run: Run, out: Path, model: BaseAlgorithm) -> str | None:
     """Film the first episode of the evaluation; tells why there is no film: without OpenGL the run is still whole."""
     try:
-        env = _make_env(run, render_mode="rgb_array")
-        record_video(model, env, film_path(out, run), seed=run.evaluation_seed, deterministic=not run.sample)
-        env.close()
+        with contextlib.closing(_make_env(run, render_mode="rgb_array")) as env:
+            record_video(model, env, run.film(out), seed=run.evaluation_seed, deterministic=not run.sample)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         return f"{error}"
     return None

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.figures import method_color
-from difftori_gym.comparison.published import PublishedCurve, published_curves, published_means
-from difftori_gym.comparison.statistics import Estimate, wilson
+from difftori_gym.comparison.statistics import Estimate, bootstrap_tasks, wilson
+from difftori_gym.data.published import PublishedCurve, published_curves, published_means
 from difftori_gym.envs import TaskId
 from studies.plan import Study
 from studies.rows import Row, finished
@@ -23,7 +23,6 @@ from studies.rows import Row, finished
 # Whole curves and points of few: the model this one comes from, its successor, and whoever is best.
 _CURVE, _SUCCESSOR, _BEST = "TD-MPC", "TD-MPC2", "best published"
 _COLUMNS = 6
-_RESAMPLES = 2000
 
 Runs = dict[tuple[TaskId, str], list[list[Row]]]  # by task and method, one list of evaluations a seed
 
@@ -76,13 +75,7 @@ def over_tasks(runs: Runs, tasks: Sequence[TaskId], method: str, value: str, ind
     :return: the mean with its 95 % interval, without one unless each task has two seeds
     """
     values = [np.array([getattr(run[index], value) for run in runs[task, method]]) for task in tasks]
-    mean = float(np.mean([seeds.mean() for seeds in values]))
-    if min(map(len, values)) < 2:
-        return Estimate(mean, None, None)
-    generator = np.random.default_rng(0)
-    drawn = [seeds[generator.integers(len(seeds), size=(_RESAMPLES, len(seeds)))].mean(axis=1) for seeds in values]
-    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
-    return Estimate(mean, float(low), float(high))
+    return bootstrap_tasks(values, lambda draws: np.mean([seeds.mean(axis=-1) for seeds in draws], axis=0))
 
 
 def draw(study: Study, data: Path, path: Path) -> None:

@@ -72,17 +72,9 @@ def read_rows(path: Path) -> list[Row]:
     :raises ValueError: if it is another table, or a line is not whole
     """
     try:
-        return read_table(path, COLUMNS, _row)
-    except (TypeError, ValueError) as error:
+        return read_table(path, Row)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _row(record: dict[str, str]) -> Row:
-    values: dict[str, Any] = dict(record)
-    values |= {name: int(record[name]) for name in ("seed", "frames", "agent_steps")}
-    values |= {name: float(record[name]) if record[name] else None for name in _FORMS}
-    values["dead_starts"] = int(record["dead_starts"]) if record["dead_starts"] else None
-    return Row(**values)
 
 
 def add_rows(path: Path, new: Sequence[Row], lock: Path) -> None:

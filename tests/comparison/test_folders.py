@@ -19,8 +19,9 @@ from gymnasium import spaces
 
 from difftori_gym.comparison import ComparisonSettings, plan_runs
 from difftori_gym.comparison.folder_lock import FolderHeldError, FolderLock
+from difftori_gym.comparison.records import is_finished, read_finished
 from difftori_gym.comparison.results import read_rows
-from difftori_gym.comparison.training import do_run, is_finished, read_finished
+from difftori_gym.comparison.training import do_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare.py"
 QUICK = ["--set", "sac.learning_starts=50", "sac.batch_size=16", 'sac.policy_kwargs={"net_arch": [16]}']

@@ -22,10 +22,12 @@ pytest.importorskip("h5py")
 from difftori_gym.baselines import BC  # noqa: E402
 from difftori_gym.checkpointing import TrainingInterrupted  # noqa: E402
 from difftori_gym.collection import CollectionSettings, collect, make_expert  # noqa: E402
-from difftori_gym.comparison import ComparisonSettings, callback, compare, plan_runs, runner  # noqa: E402
+from difftori_gym.comparison import ComparisonSettings, compare, plan_runs  # noqa: E402
+from difftori_gym.comparison.compare import run_all  # noqa: E402
 from difftori_gym.comparison.engines import Event  # noqa: E402
+from difftori_gym.comparison.records import is_finished  # noqa: E402
 from difftori_gym.comparison.results import read_rows, write_rows  # noqa: E402
-from difftori_gym.comparison.training import do_run, is_finished  # noqa: E402
+from difftori_gym.comparison.training import do_run  # noqa: E402
 from difftori_gym.envs import parse_task  # noqa: E402
 from difftori_gym.il import DiffTORIImitation, read_minari  # noqa: E402
 
@@ -93,8 +95,7 @@ def test_an_interrupted_run_goes_on_and_shares_its_base(tmp_path, demos):
     assert (folder / "results.csv").read_bytes() == before
 
 
-def test_sigterm_leaves_a_checkpoint_and_no_half_of_one(tmp_path, demos, monkeypatch):
-    monkeypatch.setattr(callback, "_SECONDS_BETWEEN_REPORTS", 0.0)
+def test_sigterm_leaves_a_checkpoint_and_no_half_of_one(tmp_path, demos):
     results = []
     for name in ("whole", "ended"):
         (run,) = plan_runs(asked(tmp_path / name, demos, methods=("bc",), eval_freq=10))
@@ -165,10 +166,10 @@ def test_what_needs_a_run_that_died_is_given_up(tmp_path, demos):
     runs = plan_runs(asked(tmp_path, demos, methods=("diffusion", "difftori")))
     assert [run.method for run in runs] == ["bc", "diffusion", "difftori"]
     display = Shown()
-    failures = runner.run_all(runs, tmp_path, DyingBases(), display)
-    assert [failure.name for failure in failures] == [runs[0].name, runs[2].name]
-    assert "RuntimeError: the base died" in failures[0].traceback
-    assert failures[1].traceback == f"It needs {runs[0].name}, which died."
+    died = run_all(runs, tmp_path, DyingBases(), display)
+    assert list(died) == [runs[0].name, runs[2].name]
+    assert "RuntimeError: the base died" in died[runs[0].name]
+    assert died[runs[2].name] == f"It needs {runs[0].name}, which died."
     assert display.stopped == {runs[0].name: "failed", runs[1].name: "done", runs[2].name: "failed"}
 
 
@@ -242,5 +243,5 @@ def test_a_task_that_tells_no_success_is_still_reported(tmp_path, demos):
     path = tmp_path / "runs" / run.name / "results.csv"
     (row,) = read_rows(path)
     write_rows(path, [replace(row, successes=None)])
-    assert compare(settings, [run], Shown()) == []
+    assert compare(settings, [run], Shown()) == {}
     assert "| BC | 1 | 1 | - | - |" in (tmp_path / "report.md").read_text()

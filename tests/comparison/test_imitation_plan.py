@@ -11,10 +11,10 @@ from gymnasium import spaces
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.baselines.presets import merged
 from difftori_gym.comparison import ComparisonSettings, Run, plan_ablation, plan_runs
-from difftori_gym.comparison.published import OUR_ENTRY, published_successes
 from difftori_gym.comparison.report import _differences_table, _overall_section
 from difftori_gym.comparison.results import Row, group_rows, read_rows, write_rows
 from difftori_gym.comparison.statistics import differences, wilson
+from difftori_gym.data.published import OUR_ENTRY, published_successes
 from difftori_gym.il import CosineSchedule, Demonstrations, Episode
 
 pytest.importorskip("metaworld")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from difftori_gym.comparison import ComparisonSettings, Run, plan, plan_runs
-from difftori_gym.comparison.report import ReportInputs, write_report
+from difftori_gym.comparison.compare import command_of
+from difftori_gym.comparison.records import Results
+from difftori_gym.comparison.report import write_report
 from difftori_gym.comparison.results import Row, read_rows
-from difftori_gym.comparison.runner import command_of
 from difftori_gym.comparison.training import do_run, plan_ms
 
 SAC = dict(learning_starts=50, batch_size=16, policy_kwargs=dict(net_arch=[16]))
@@ -142,7 +143,7 @@ def test_reinforcement_learning_has_paired_differences_and_wilsons_interval(tmp_
                 # The one that went further is compared where the other is, too.
                 if method == "sac":
                     rows.append(replace(rows[-1], frames=400, episode_return=9999.0))
-    write_report(ReportInputs(tmp_path, rows, {}, [], [], 1, False))
+    write_report(Results(tmp_path, rows, published=False))
     text = (tmp_path / "report.md").read_text()
     assert "| DiffTORI | SAC | 2 | 4 | 30.0 [30.0, 30.0] | return in metaworld |" in text
     assert text.count("| DiffTORI | SAC | 1 | 2 | 30.0 [30.0, 30.0] | return in metaworld |") == 2

@@ -16,7 +16,7 @@ import torch
 
 from difftori_gym.baselines import BC
 from difftori_gym.checkpointing import TrainingInterrupted
-from difftori_gym.comparison import Run, callback, plan_runs
+from difftori_gym.comparison import Run, plan_runs
 from difftori_gym.comparison.provenance import git_commit
 from difftori_gym.comparison.training import do_run
 from difftori_gym.il import Demonstrations, DiffTORIImitation, Episode
@@ -85,10 +85,7 @@ def test_several_environments_in_one_piece_or_two(compare, method, tmp_path):
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_sigterm_between_two_evaluations_leaves_a_checkpoint_and_no_trace_in_the_table(
-    compare, method, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(callback, "_SECONDS_BETWEEN_REPORTS", 0.0)
+def test_sigterm_between_two_evaluations_leaves_a_checkpoint_and_no_trace_in_the_table(compare, method, tmp_path):
     whole = here(compare, method, tmp_path / "whole")
 
     def end(progress):

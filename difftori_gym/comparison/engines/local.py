@@ -6,14 +6,11 @@ import subprocess
 from typing import Any
 
 from difftori_gym.comparison.engines.jobs import Engine, Event, Job, Progress
-from difftori_gym.comparison.engines.process import ProgressFile, end, start
+from difftori_gym.comparison.engines.process import GRACE_S, ProgressFile, end, start
 
 
 class LocalEngine(Engine):
-    """
-    :param jobs: processes side by side
-    :raises ValueError: if that is less than 1
-    """
+    """:param jobs: processes side by side, at least 1"""
 
     look_s = 0.05
 
@@ -31,7 +28,6 @@ class LocalEngine(Engine):
         self._events.append(Event(job.name, "started"))
 
     def look(self) -> list[Event]:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         events, self._events = self._events, []
         for name, (process, progress) in list(self._running.items()):
             exit_code = process.poll()
@@ -42,10 +38,9 @@ class LocalEngine(Engine):
                 events.append(Event(name, "ended", exit_code=exit_code))
         return events
 
-    def cancel(self) -> None:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
-        end(process for process, _ in self._running.values())
+    def cancel(self, grace_s: float = GRACE_S) -> None:
+        end((process for process, _ in self._running.values()), grace_s)
 
     def __exit__(self, *exception: Any) -> None:
-        end((process for process, _ in self._running.values()), grace_s=0.0)
+        self.cancel(grace_s=0.0)
         self._running.clear()

@@ -55,7 +55,7 @@ def work(
     tell: Tell,
 ) -> int:
     """
-    Do a run as a task of Ray.
+    Do a run as a task of Ray, with a storage in a folder of its own.
 
     :param folder: on the driver
     :param command: first the interpreter, which is this node's here
@@ -66,22 +66,10 @@ def work(
     if not tell("started", platform.node()):
         return 130
     command = (sys.executable, *command[1:])
-    if storage is not None:
-        return _work_apart(folder, command, needs, environment, storage, tell)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not on {platform.node()}: share it with all nodes, or use --storage.")
-    return follow(command, folder, environment, lambda news: tell("progress", news))
-
-
-def _work_apart(
-    folder: Path,
-    command: Sequence[str],
-    needs: Sequence[str],
-    environment: Mapping[str, str],
-    storage: Storage,
-    tell: Tell,
-) -> int:
-    """The same in a folder of its own, kept in a storage."""
+    if storage is None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not on {platform.node()}: share it with all nodes, or use --storage.")
+        return follow(command, folder, environment, lambda news: tell("progress", news))
     with tempfile.TemporaryDirectory(prefix="difftori-gym-") as scratch:
         out = Path(scratch)
         inside = out / "runs" / folder.name
@@ -108,10 +96,7 @@ def _work_apart(
 
 
 def fault(token: Path, environment: Mapping[str, str], storage: Storage | None) -> str:
-    """
-    :param token: a file that the driver has written into the folder of the results
-    :return: why no run can be done on this node, empty if it can
-    """
+    """Why no run can be done on this node, empty if it can. A ``token`` lies in the driver's folder of the results."""
     lacks = subprocess.run([sys.executable, "-c", _HAS_PACKAGE], env={**os.environ, **environment}, check=False)
     if lacks.returncode:
         return f"{sys.executable} has no difftori_gym: install the package there as here"
@@ -124,13 +109,7 @@ def fault(token: Path, environment: Mapping[str, str], storage: Storage | None) 
 
 
 class Queued:
-    """
-    A run as submitit wants it, a job of Slurm.
-
-    :param command: does or continues it
-    :param folder: of the run
-    :param cancelled: a file whose appearance ends it with a checkpoint
-    """
+    """A run as submitit wants it, a job of Slurm. A file ``cancelled`` whose appearance ends it with a checkpoint."""
 
     def __init__(self, command: Sequence[str], folder: Path, cancelled: Path) -> None:
         self.command, self.folder, self.cancelled = command, folder, cancelled

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+Process = subprocess.Popen[bytes]
+
 # Seconds that a run gets to write its checkpoint when it shall end: an evaluation may have to end before.
 GRACE_S = 180.0
 
@@ -31,13 +33,10 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-def start(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Process:
     """
     Start a command in a session of its own, which Ctrl-C does not reach. It dies when this process dies.
 
-    :param command: program and arguments
     :param folder: ``output.txt`` in it gets what the command prints
     :param environment: variables beside those of this process and one thread a run
     """
@@ -54,7 +53,7 @@ def start(
         )
 
 
-def end(processes: Iterable[subprocess.Popen[bytes]], grace_s: float = GRACE_S) -> None:
+def end(processes: Iterable[Process], grace_s: float = GRACE_S) -> None:
     """Interrupt processes by SIGTERM, and kill those, with all that they started, that are left after a while."""
     processes = list(processes)
     for process in processes:
@@ -72,11 +71,7 @@ def end(processes: Iterable[subprocess.Popen[bytes]], grace_s: float = GRACE_S) 
 
 
 class ProgressFile:
-    """
-    ``progress.json`` of a run, which its process replaces again and again.
-
-    :param folder: of the run; what lies there already is of an earlier process and not told
-    """
+    """``progress.json`` of a run, replaced again and again. What lies there at first is of an earlier process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "progress.json"
@@ -84,15 +79,12 @@ class ProgressFile:
 
     def news(self) -> dict[str, Any] | None:
         """:return: its content if it is new"""
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return None
-        self._seen = stamp
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            return {name: content[name] for name in ("stage", "done", "evaluations", "score")}
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        before, self._seen = self._seen, self._stamp()
+        if self._seen != before:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                content = json.loads(self.path.read_text(encoding="utf-8"))
+                return {name: content[name] for name in ("stage", "done", "evaluations", "score")}
+        return None
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -103,29 +95,20 @@ class ProgressFile:
 
 
 def follow(
-    command: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    tell: Callable[[dict[str, Any] | None], bool],
-    every_s: float = 0.5,
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], tell: Callable[[dict[str, Any] | None], bool]
 ) -> int:
     """
     Do a run in a process of its own until it ends.
 
-    :param command: program and arguments
-    :param folder: of the run
-    :param environment: as of :func:`start`
-    :param tell: called every ``every_s`` seconds with new progress or None; says whether the run may go on
+    :param tell: called twice a second with new progress or None; says whether the run may go on
     :return: exit code, negative for a signal
     """
     news = ProgressFile(folder)
     process = start(command, folder, environment)
     try:
-        while process.poll() is None:
-            if not tell(news.news()):
-                break
+        while process.poll() is None and tell(news.news()):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(every_s)
+                process.wait(0.5)
     finally:
         end([process])
     tell(news.news())

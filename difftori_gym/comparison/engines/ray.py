@@ -8,11 +8,10 @@ import socket
 import threading
 import uuid
 import warnings
-from pathlib import Path
 from typing import Any
 
 from difftori_gym.comparison.engines import node, process, storage
-from difftori_gym.comparison.engines.jobs import Engine, EngineError, Event, Job, Progress
+from difftori_gym.comparison.engines.jobs import Engine, EngineError, EngineOptions, Event, Job, Progress
 
 try:
     import ray
@@ -31,21 +30,17 @@ _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0,
 
 
 class RayEngine(Engine):
-    """
-    :param out: folder of the results
-    :param address: ``auto`` or ``HOST:PORT`` of a cluster, None to start one on this machine
-    :param cpus: that a run takes
-    :param gpus: that a run takes
-    :param uri: storage of the results where nodes share no folder
-    """
+    """Options: see :class:`~difftori_gym.comparison.engines.jobs.EngineOptions`."""
 
-    def __init__(self, out: Path, address: str | None, cpus: float, gpus: float, uri: str | None) -> None:
-        if cpus < 0 or gpus < 0 or cpus + gpus == 0:
+    def __init__(self, options: EngineOptions) -> None:
+        self.out, self.address = options.out.resolve(), options.address
+        self.cpus = 1.0 if options.cpus_per_run is None else options.cpus_per_run
+        self.gpus = options.gpus_per_run or 0.0
+        if min(self.cpus, self.gpus) < 0 or self.cpus + self.gpus == 0:
             raise ValueError(
-                f"--cpus-per-run and --gpus-per-run must be 0 or more, one of them more, got {cpus}, {gpus}."
+                f"--cpus-per-run and --gpus-per-run must be 0 or more, one of them more, got {self.cpus}, {self.gpus}."
             )
-        self.out, self.address, self.cpus, self.gpus = out.resolve(), address, cpus, gpus
-        self.storage = storage.Storage(uri) if uri else None
+        self.storage = storage.Storage(options.storage) if options.storage else None
         self._environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
         self._running: dict[Any, Job] = {}
         self._evaluations: dict[str, int] = {}
@@ -53,8 +48,8 @@ class RayEngine(Engine):
     def __enter__(self) -> RayEngine:
         if self.storage is not None and (told := self.storage.fault()):
             raise EngineError(f"--storage {self.storage.uri} cannot be written: {told}.")
-        self._connect()
         try:
+            self._connect()
             for module in (node, process, storage):
                 cloudpickle.register_pickle_by_value(module)
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -77,7 +72,6 @@ class RayEngine(Engine):
             except (OSError, ValueError) as error:
                 told = f"no Ray cluster answers: {error}"
                 raise EngineError(f"--address must be auto or HOST:PORT, got {self.address}: {told}.") from None
-        main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -85,33 +79,31 @@ class RayEngine(Engine):
                 warnings.simplefilter("ignore")  # Ray's own, about its next versions
                 started = dict(include_dashboard=False) if self.address is None else {}
                 ray.init(self.address or "local", log_to_driver=False, logging_level="ERROR", **started)
-        except (ConnectionError, RuntimeError) as error:
-            raise EngineError(f"--address {self.address}: no Ray cluster answers: {_line(error)}") from error
+        except Exception as error:  # Ray's own are bare where its processes do not start in time
+            told = f"--address {self.address}: no Ray cluster answers" if self.address else "No Ray starts here"
+            raise EngineError(f"{told}: {_line(error)}") from error
         finally:
-            if main:  # Ray takes SIGTERM for itself
+            if threading.current_thread() is threading.main_thread():  # Ray takes SIGTERM for itself
                 signal.signal(signal.SIGTERM, before)
 
     def _check_nodes(self) -> None:
         """:raises EngineError: if a node cannot do runs, naming the first"""
+        alive = [each for each in ray.nodes() if each["Alive"]]
+        rooms = [(each["Resources"].get("CPU", 0.0), each["Resources"].get("GPU", 0.0)) for each in alive]
+        if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in rooms):
+            raise EngineError(f"No node of the cluster has {self.cpus:g} processors and {self.gpus:g} GPUs for a run.")
         token = self.out / f".shared-{uuid.uuid4().hex}"
         self.out.mkdir(parents=True, exist_ok=True)
         token.touch()
         try:
-            check = ray.remote(node.fault)
-            alive = [each for each in ray.nodes() if each["Alive"]]
-            rooms = [(each["Resources"].get("CPU", 0.0), each["Resources"].get("GPU", 0.0)) for each in alive]
-            if not any(cpus >= self.cpus and gpus >= self.gpus for cpus, gpus in rooms):
-                raise EngineError(
-                    f"No node of the cluster has {self.cpus:g} processors and {self.gpus:g} GPUs for a run."
-                )
             asked = {}
             for each in alive:
                 there = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
-                task = check.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+                task = ray.remote(node.fault).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
                 asked[task.remote(token, self._environment, self.storage)] = each["NodeManagerHostname"]
-            for task, name in asked.items():
+            for answer, name in asked.items():
                 try:
-                    told = ray.get(task, timeout=_CHECK_S)
+                    told = ray.get(answer, timeout=_CHECK_S)
                 except ray.exceptions.TaskUnschedulableError:
                     continue  # it has died meanwhile
                 except ray.exceptions.RayError as error:
@@ -132,27 +124,25 @@ class RayEngine(Engine):
         self._running[self._work.options(**options).remote(*arguments)] = job
 
     def look(self) -> list[Event]:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         tasks = list(self._running)
         over, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
         events = []
         for name, kind, content in ray.get(self._board.take.remote()):
             if kind == "started":
                 events.append(Event(name, "started", told=content))
-            else:
-                if content["evaluations"] != self._evaluations.get(name):
-                    self._evaluations[name] = content["evaluations"]
-                    self._fetch(name)
-                events.append(Event(name, "progress", Progress(**content)))
+                continue
+            if content["evaluations"] != self._evaluations.get(name):
+                self._evaluations[name] = content["evaluations"]
+                self._fetch(name)
+            events.append(Event(name, "progress", Progress(**content)))
         for task in over:
             name = self._running.pop(task).name
-            exit_code, told = None, ""
             try:
-                exit_code = ray.get(task)
+                ended = Event(name, "ended", exit_code=ray.get(task))
             except ray.exceptions.RayError as error:
-                told = _line(error)
+                ended = Event(name, "ended", told=_line(error))
             self._fetch(name)
-            events.append(Event(name, "ended", exit_code=exit_code, told=told))
+            events.append(ended)
         return events
 
     def _fetch(self, name: str) -> None:
@@ -160,7 +150,6 @@ class RayEngine(Engine):
             self.storage.load(self.out, [f"runs/{name}", f"videos/{name}.mp4"], checkpoints=False)
 
     def cancel(self) -> None:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         ray.get(self._board.stop.remote())
         tasks = list(self._running)
         if tasks:

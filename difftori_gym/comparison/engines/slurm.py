@@ -7,8 +7,9 @@ import pickle
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from difftori_gym.comparison.engines import node, process, storage
 from difftori_gym.comparison.engines.jobs import Engine, EngineError, Event, Job, Progress
@@ -30,16 +31,25 @@ _RESTARTS = 1000
 _JOB_FILE = "slurm_job.txt"
 
 
+class _Followed(NamedTuple):
+    job: Job
+    handle: Any  # of submitit
+    progress: process.ProgressFile
+
+    @property
+    def over(self) -> bool:
+        return bool(self.handle.paths.result_pickle.exists())
+
+
 class SlurmEngine(Engine):
     """
     :param out: folder of the results, on a disk that all nodes share
     :param options: of the jobs, by submitit's names: ``partition``, ``time`` in minutes, ``mem``, ...
-    :param executor: of submitit, None for Slurm's
     """
 
     look_s = 1.0
 
-    def __init__(self, out: Path, options: dict[str, str], executor: Any = None) -> None:
+    def __init__(self, out: Path, options: Mapping[str, str], executor: Any = None) -> None:
         self.out = out.resolve()
         self._cancelled = self.out / "slurm" / "cancelled"
         if executor is None:
@@ -58,7 +68,7 @@ class SlurmEngine(Engine):
                 raise ValueError(f"--slurm: {' '.join(str(error).split())}") from error
         self._executor = executor
         self._waiting: list[Job] = []
-        self._running: dict[str, tuple[Job, Any, process.ProgressFile]] = {}
+        self._running: dict[str, _Followed] = {}
         self._started: set[str] = set()
         self._missing: set[str] = set()
         self._asked = time.monotonic()
@@ -75,23 +85,23 @@ class SlurmEngine(Engine):
         self._waiting.append(job)
 
     def _enqueue(self) -> None:
-        queue = self._queue() if any((job.folder / _JOB_FILE).exists() for job in self._waiting) else set()
+        # A job of a driver that was killed goes on.
+        numbers = [path.read_text() for job in self._waiting if (path := job.folder / _JOB_FILE).exists()]
+        queue = self._queue() if numbers else set()
         new = []
         for job in self._waiting:
-            # A job of a driver that was killed goes on.
-            known = (job.folder / _JOB_FILE).read_text() if (job.folder / _JOB_FILE).exists() else ""
-            if known and known in queue:
-                self._follow(job, self._executor.job_class(self._executor.folder, known))
+            path = job.folder / _JOB_FILE
+            if path.exists() and path.read_text() in queue:
+                self._follow(job, self._executor.job_class(self._executor.folder, path.read_text()))
             else:
                 new.append(job)
         self._waiting.clear()
         for first in range(0, len(new), _ARRAY):
             jobs = new[first : first + _ARRAY]
+            queued = [node.Queued(job.command, job.folder, self._cancelled) for job in jobs]
             try:
                 with self._executor.batch():
-                    handles = [
-                        self._executor.submit(node.Queued(job.command, job.folder, self._cancelled)) for job in jobs
-                    ]
+                    handles = [self._executor.submit(each) for each in queued]
             except (submitit.core.utils.FailedJobError, OSError) as error:
                 raise EngineError(f"Slurm takes no job: {' '.join(str(error).split())[:500]}") from error
             for job, handle in zip(jobs, handles, strict=True):
@@ -99,43 +109,35 @@ class SlurmEngine(Engine):
                 self._follow(job, handle)
 
     def _follow(self, job: Job, handle: Any) -> None:
-        self._running[job.name] = job, handle, process.ProgressFile(job.folder)
+        self._running[job.name] = _Followed(job, handle, process.ProgressFile(job.folder))
 
     def look(self) -> list[Event]:
-        """
-        See :class:`~difftori_gym.comparison.engines.jobs.Engine`.
-
-        :raises EngineError: if Slurm refuses jobs, in one line
-        """
+        """:raises EngineError: if Slurm refuses jobs, in one line"""
         events = []
         if self._waiting:
             self._enqueue()
+        lost: set[str] = set()
         if time.monotonic() - self._asked > _QUEUE_S:
             self._asked = time.monotonic()
             queue = self._queue()
-            missing = {name for name, (_, handle, _) in self._running.items() if handle.job_id not in queue}
+            missing = {name for name, each in self._running.items() if each.handle.job_id not in queue}
             lost, self._missing = missing & self._missing, missing
-        else:
-            lost = set()
-        for name, (job, handle, progress) in list(self._running.items()):
-            over = handle.paths.result_pickle.exists()
+        for name, each in list(self._running.items()):
+            handle, over = each.handle, each.over
             if name not in self._started and handle.paths.stdout.exists():
                 self._started.add(name)
                 events.append(Event(name, "started", told=f"job {handle.job_id}"))
-            if (news := progress.news()) is not None:
+            if (news := each.progress.news()) is not None:
                 events.append(Event(name, "progress", Progress(**news)))
+            if not over and name not in lost:
+                continue
+            told = f"job {handle.job_id} is no longer in Slurm's queue; its output: {handle.paths.stdout}"
+            code = None
             if over:
                 outcome, result = pickle.loads(handle.paths.result_pickle.read_bytes())
                 code, told = (result, "") if outcome == "success" else (None, str(result).strip().splitlines()[-1])
-            elif name in lost:
-                code, told = (
-                    None,
-                    f"job {handle.job_id} is no longer in Slurm's queue; its output: {handle.paths.stdout}",
-                )
-            else:
-                continue
             del self._running[name]
-            (job.folder / _JOB_FILE).unlink(missing_ok=True)
+            (each.job.folder / _JOB_FILE).unlink(missing_ok=True)
             events.append(Event(name, "ended", exit_code=code, told=told))
         return events
 
@@ -144,28 +146,26 @@ class SlurmEngine(Engine):
         command = ["squeue", f"--user={os.getuid()}", "--noheader", "--array", "--format=%i"]
         done = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("squeue") else None
         if done is None or done.returncode:
-            return {handle.job_id for _, handle, _ in self._running.values()}
+            return {each.handle.job_id for each in self._running.values()}
         return set(done.stdout.split())
 
     def cancel(self) -> None:
-        """See :class:`~difftori_gym.comparison.engines.jobs.Engine`."""
         self._waiting.clear()
         self._cancelled.touch()
         deadline = time.monotonic() + process.GRACE_S + 10.0
-        self._end(["scancel", "--state=PENDING"])
+        self._end("--state=PENDING")
         while time.monotonic() < deadline and any(
-            handle.paths.stdout.exists() and not handle.paths.result_pickle.exists()
-            for _, handle, _ in self._running.values()
+            each.handle.paths.stdout.exists() and not each.over for each in self._running.values()
         ):
             time.sleep(self.look_s)
 
-    def _end(self, command: list[str]) -> None:
-        numbers = [handle.job_id for _, handle, _ in self._running.values()]
-        if numbers and shutil.which(command[0]):
-            subprocess.run([*command, *numbers], check=False, capture_output=True)
+    def _end(self, *options: str) -> None:
+        numbers = [each.handle.job_id for each in self._running.values()]
+        if numbers and shutil.which("scancel"):
+            subprocess.run(["scancel", *options, *numbers], check=False, capture_output=True)
 
     def __exit__(self, *exception: Any) -> None:
-        self._end(["scancel"])
-        for job, _, _ in self._running.values():
-            (job.folder / _JOB_FILE).unlink(missing_ok=True)
+        self._end()
+        for each in self._running.values():
+            (each.job.folder / _JOB_FILE).unlink(missing_ok=True)
         self._running.clear()

@@ -54,10 +54,8 @@ class Storage:
 
     def save(self, out: Path, sent: dict[str, tuple[int, int]]) -> None:
         """
-        Copy what is new, then remove what is gone.
+        Copy what is new beyond ``sent``, which is changed in place, then remove what is gone.
 
-        :param out: the folder
-        :param sent: what it had at the last call, changed in place
         :raises FileNotFoundError: if files went meanwhile; nothing is lost, call again
         """
         file_system, root = self._open()
@@ -94,12 +92,7 @@ class Storage:
             file_system.put_file(str(source), path)
 
     def load(self, out: Path, folders: Iterable[str], checkpoints: bool = True) -> dict[str, tuple[int, int]]:
-        """
-        :param out: folder to copy to
-        :param folders: parts of it, or single files; those that are not there are passed over
-        :param checkpoints: whether to copy them too
-        :return: what was copied, for :meth:`save`
-        """
+        """Copy folders or single files to ``out`` as far as they are there; returns them for :meth:`save`."""
         file_system, root = self._open()
         file_system.invalidate_cache()
         copied = {}

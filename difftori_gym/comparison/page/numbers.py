@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from difftori_gym.comparison.page.aggregates import Tasks, aggregate, probability_of_improvement, share_above
-from difftori_gym.comparison.page.records import Key
-from difftori_gym.comparison.published import published_curves, published_successes
-from difftori_gym.comparison.results import Group, Row, Runs, group_rows
-from difftori_gym.comparison.statistics import Difference, Estimate, Values, bootstrap
+from difftori_gym.comparison.records import Key
+from difftori_gym.comparison.results import Group, Groups, Row, Runs, by_amount, group_rows
+from difftori_gym.comparison.statistics import (
+    Estimate,
+    Tasks,
+    Values,
+    aggregate,
+    bootstrap,
+    probability_of_improvement,
+    share_above,
+)
 from difftori_gym.comparison.statistics import differences as paired
+from difftori_gym.data.published import published_curves, published_successes
 
 Json = dict[str, Any]
-Grouped = Mapping[Group, Mapping[str, Runs]]  # from results.group_rows
 
 _THRESHOLDS = np.linspace(0.0, 1.0, 41)
 _TIMES = 25
 
 
-def title(group: Group) -> str:
-    """How a task is headed."""
-    suite, task, obs, demos = group
-    return f"{suite}/{task} ({obs}{f', {demos} demonstrations' if demos else ''})"
-
-
-def score_name(rows: Iterable[Row]) -> str:
+def score_name(rows: Sequence[Row]) -> str:
     """What the scores of one task's evaluations measure."""
     return "success %" if all(row.kind == "imitation" and row.successes is not None for row in rows) else "return"
 
@@ -39,63 +39,65 @@ def rows_of(entries: Mapping[str, Runs]) -> list[Row]:
     return [row for seeds in entries.values() for run in seeds.values() for row in run]
 
 
-def panels(grouped: Grouped, *, published: bool) -> list[Json]:
+def panels(groups: Groups, *, published: bool) -> list[Json]:
     """Learning curves, a panel per task."""
     return [
         {
-            "title": title(group),
-            "unit": "environment frames" if rows_of(entries)[0].unit == "frames" else "gradient steps",
+            "title": group.title,
+            "unit": "gradient steps" if group.demos else "environment frames",
             "score": score_name(rows_of(entries)),
             "curves": {entry: _curve(runs) for entry, runs in entries.items()},
             "published": _published(group, rows_of(entries)) if published else [],
         }
-        for group, entries in grouped.items()
+        for group, entries in groups.items()
     ]
 
 
 def _curve(runs: Runs) -> Json:
     """Mean over seeds at each amount with its interval, and mean seconds until then."""
-    by_amount: dict[int, list[Row]] = {}
-    for run in runs.values():
-        for row in run:
-            by_amount.setdefault(row.amount, []).append(row)
-    points = [by_amount[amount] for amount in sorted(by_amount)]
+    points = by_amount(runs)
     return {
-        "amount": sorted(by_amount),
-        "wall": [_short(np.mean([row.wall_s for row in point])) for point in points],
-        "cpu": [_short(np.mean([row.cpu_s for row in point])) for point in points],
-        "score": [estimate(_bootstrap(tuple(row.score for row in point))) for point in points],
-        "seeds": [len(point) for point in points],
+        "amount": list(points),
+        "wall": [_short(np.mean([row.wall_s for row in point])) for point in points.values()],
+        "cpu": [_short(np.mean([row.cpu_s for row in point])) for point in points.values()],
+        "score": [estimate(_bootstrap(tuple(row.score for row in point))) for point in points.values()],
+        "seeds": [len(point) for point in points.values()],
     }
 
 
 def _published(group: Group, rows: Sequence[Row]) -> list[Json]:
-    suite, task, obs, demos = group
     last = max(row.amount for row in rows)
     lines = []
-    for curve in published_curves(suite, task, obs) if not demos else []:
+    for curve in published_curves(*group[:3]) if not group.demos else []:
         if curve.within(last):
             shown = curve.frames <= last
             x, y = curve.frames[shown].tolist(), [_short(mean) for mean in curve.mean[shown]]
             lines.append(dict(name=f"{curve.method}, {curve.num_seeds} seeds", source=curve.source, x=x, y=y))
-    for each in published_successes(suite, task) if score_name(rows) == "success %" else []:
+    for each in published_successes(*group[:2]) if score_name(rows) == "success %" else []:
         source = f"{each.source}; {each.benchmark}, {each.protocol}: another protocol than ours"
         lines.append(dict(name=each.method, source=source, x=[0, last], y=[_short(100.0 * each.success)] * 2))
     return lines
 
 
-def differences(grouped: Grouped, labels: Mapping[str, str]) -> list[Json]:
+def differences(groups: Groups, labels: Mapping[str, str]) -> list[Json]:
     """Of each task, then over all, where ``task`` is None: see :func:`.statistics.differences`."""
     entries = {label: entry for entry, label in labels.items()}
-    found: list[tuple[str | None, Difference]]
-    found = [(title(group), each) for group in grouped for each in paired({group: grouped[group]})]
-    found += [(None, each) for each in paired(grouped) if each.tasks > 1]
-    names = [dict(task=task, one=entries[each.better], other=entries[each.other]) for task, each in found]
-    values = [dict(unit=each.unit, pairs=each.pairs, gain=estimate(each.gain)) for _, each in found]
-    return [{**name, **value} for name, value in zip(names, values, strict=True)]
+    found = [(group.title, each) for group in groups for each in paired({group: groups[group]})]
+    over_all = [(None, each) for each in paired(groups) if each.tasks > 1]
+    return [
+        {
+            "task": task,
+            "one": entries[each.better],
+            "other": entries[each.other],
+            "unit": each.unit,
+            "pairs": each.pairs,
+            "gain": estimate(each.gain),
+        }
+        for task, each in [*found, *over_all]
+    ]
 
 
-def overall(grouped: Grouped, unfinished: Collection[Key]) -> list[Json]:
+def overall(groups: Groups, unfinished: Collection[Key]) -> list[Json]:
     """
     Aggregate scores of either kind of learning, over tasks whose scores have one scale.
 
@@ -103,10 +105,10 @@ def overall(grouped: Grouped, unfinished: Collection[Key]) -> list[Json]:
     two tasks is left out, those with the fewest runs first.
     """
     found = []
-    for kind in ("rl", "imitation"):
+    for imitates in (False, True):
         runs: dict[str, dict[tuple[Group, int], list[Row]]] = {}
-        for group, entries in grouped.items():
-            if all(row.kind == kind and _normalised(row) is not None for row in rows_of(entries)):
+        for group, entries in groups.items():
+            if bool(group.demos) == imitates and all(_normalised(row) is not None for row in rows_of(entries)):
                 for entry, seeds in entries.items():
                     done = {(group, seed): run for seed, run in seeds.items() if (group, entry, seed) not in unfinished}
                     runs.setdefault(entry, {}).update(done)
@@ -114,7 +116,7 @@ def overall(grouped: Grouped, unfinished: Collection[Key]) -> list[Json]:
             common = set.intersection(*(set(keys) for keys in runs.values()))
             if len({group for group, _ in common}) > 1:
                 rows = (row for keys in runs.values() for key, run in keys.items() if key in common for row in run)
-                found.append(_overall(kind, tuple(rows)))
+                found.append(_overall("imitation" if imitates else "reinforcement learning", tuple(rows)))
                 break
             del runs[min(runs, key=lambda entry: (len(runs[entry]), entry))]
     return found
@@ -129,10 +131,10 @@ def _normalised(row: Row) -> float | None:
 
 @functools.lru_cache(maxsize=4)  # runs that are done do not change, so that most writings find nothing new
 def _overall(kind: str, rows: tuple[Row, ...]) -> Json:
-    grouped = group_rows(rows)
+    groups = group_rows(rows)
     seconds = np.linspace(0.0, max(row.cpu_s for row in rows), _TIMES)
     runs: dict[str, list[list[list[Row]]]] = {}  # by entry, task and seed
-    for entries in grouped.values():
+    for entries in groups.values():
         for entry, seeds in entries.items():
             runs.setdefault(entry, []).append(list(seeds.values()))
     final: dict[str, Tasks] = {
@@ -150,8 +152,8 @@ def _overall(kind: str, rows: tuple[Row, ...]) -> Json:
             "per_hour": _short(sum(scores.sum() for scores in final[entry]) / hours) if hours else None,
         }
     return {
-        "kind": "reinforcement learning" if kind == "rl" else "imitation",
-        "tasks": [title(group) for group in grouped],
+        "kind": kind,
+        "tasks": [group.title for group in groups],
         "methods": methods,
         "better": {
             one: {each: estimate(probability_of_improvement(final[one], final[each])) for each in final if each != one}

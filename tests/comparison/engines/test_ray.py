@@ -173,3 +173,12 @@ def test_a_node_that_cannot_do_runs_says_why(tmp_path, monkeypatch):
     assert "cannot be written" in node.fault(token, {}, Storage(f"file://{token}/inside"))
     monkeypatch.setattr(node, "_HAS_PACKAGE", "import sys; sys.exit(1)")
     assert "install the package there" in node.fault(token, {}, None)
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line(tmp_path, monkeypatch):
+    def late(*arguments, **keywords):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(ValueError, match=r"^No Ray starts here: The current node timed out during startup\.$"):
+        make_engine("ray", EngineOptions(out=tmp_path)).__enter__()

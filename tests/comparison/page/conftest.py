@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from difftori_gym.comparison.page import write_page
+from difftori_gym.comparison.records import Results, Standing, read_records
 from difftori_gym.comparison.results import Row, write_rows
 from difftori_gym.comparison.run_record import Run
 
@@ -28,6 +30,16 @@ def evaluation():
 @pytest.fixture
 def hostile():
     return HOSTILE
+
+
+@pytest.fixture
+def write(out):
+    """Writes the page of some evaluations."""
+
+    def write_them(rows, running=(), waiting=(), commands=(), **settings):
+        return write_page(Results(out, rows, read_records(out, Standing(running, waiting)), commands), **settings)
+
+    return write_them
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from difftori_gym.comparison.page import write_page
-
 pytest.importorskip("plotly")
 pytest.importorskip("selenium")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -71,8 +69,8 @@ def film(path, color):
             writer.append_data(np.full((64, 64, 3), color, np.uint8))
 
 
-def test_page(rows, out, open_page):
-    driver = open_page(write_page(out, rows, commands=["python examples/compare.py"]))
+def test_page(rows, write, open_page):
+    driver = open_page(write(rows, commands=["python examples/compare.py"]))
     assert driver.get_log("browser") == []
     size = driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert size[0] <= size[1]
@@ -97,10 +95,10 @@ def test_page(rows, out, open_page):
     assert driver.get_log("browser") == []
 
 
-def test_keyboard(rows, out, open_page):
+def test_keyboard(rows, write, open_page):
     from selenium.webdriver import ActionChains, Keys
 
-    driver = open_page(write_page(out, rows))
+    driver = open_page(write(rows))
     for _ in range(30):
         ActionChains(driver).send_keys(Keys.TAB).perform()
         if driver.switch_to.active_element.get_attribute("value") == "difftori":
@@ -116,12 +114,12 @@ def test_keyboard(rows, out, open_page):
     assert driver.execute_script(width) == pytest.approx(before)
 
 
-def test_films_play_together_and_hold_the_reload_back(rows, out, open_page):
+def test_films_play_together_and_hold_the_reload_back(rows, out, write, open_page):
     pytest.importorskip("imageio_ffmpeg")
     (out / "videos").mkdir()
     for name, color in (("sac-cheetah-run-state-seed0", 60), ("difftori-cheetah-run-state-seed0", 200)):
         film(out / "videos" / f"{name}.mp4", color)
-    driver = open_page(write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
+    driver = open_page(write(rows, running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
     click(driver, "#play")
     times = "return [...document.querySelectorAll('.films video')].map((video) => video.currentTime)"
     until(lambda: min(driver.execute_script(times), default=0) > 2.5)
@@ -133,16 +131,16 @@ def test_films_play_together_and_hold_the_reload_back(rows, out, open_page):
     until(lambda: driver.execute_script("return window.same") is None)
 
 
-def test_an_open_page_reloads_while_runs_go_on(rows, out, open_page):
-    driver = open_page(write_page(out, rows[:-1], running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
+def test_an_open_page_reloads_while_runs_go_on(rows, write, open_page):
+    driver = open_page(write(rows[:-1], running=["tdmpc-cheetah-run-state-seed0"], reload_s=1.0))
     click(driver, "#methods input[value=sac]")
-    write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"], commands=["a second time"], reload_s=1.0)
+    write(rows, running=["tdmpc-cheetah-run-state-seed0"], commands=["a second time"], reload_s=1.0)
     until(lambda: "a second time" in driver.page_source)
     assert "sac" not in driver.execute_script(TRACES)[CHEETAH]
 
 
-def test_a_page_that_nobody_writes_any_more_says_so(rows, out, open_page):
-    page = write_page(out, rows, running=["tdmpc-cheetah-run-state-seed0"])
+def test_a_page_that_nobody_writes_any_more_says_so(rows, write, open_page):
+    page = write(rows, running=["tdmpc-cheetah-run-state-seed0"])
     text = re.sub(r'"written":([\d.]+)', lambda found: f'"written":{float(found[1]) - 600_000}', page.read_text())
     page.write_text(text)
     age = open_page(page).find_element("css selector", "#age").text

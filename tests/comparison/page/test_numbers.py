@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from difftori_gym.comparison.page import numbers
-from difftori_gym.comparison.page.aggregates import aggregate, probability_of_improvement, share_above
 from difftori_gym.comparison.results import group_rows
+from difftori_gym.comparison.statistics import aggregate, probability_of_improvement, share_above
 
 LABELS = {"difftori": "DiffTORI", "tdmpc": "TD-MPC", "sac": "SAC"}
 STREAM = np.random.default_rng(1)

@@ -6,14 +6,17 @@ import re
 
 import pytest
 
-from difftori_gym.comparison.page import write, write_page
+from difftori_gym.comparison.page import write as page_writer
+from difftori_gym.comparison.page import write_page
+from difftori_gym.comparison.records import Results, Standing, read_records
+from difftori_gym.comparison.report import write_report
 
 pytest.importorskip("plotly")
 
 
 @pytest.fixture
-def written(rows, out):
-    return lambda **settings: write_page(out, rows, **settings).read_text(encoding="utf-8")
+def written(rows, write):
+    return lambda **settings: write(rows, **settings).read_text(encoding="utf-8")
 
 
 def embedded(page):
@@ -76,6 +79,21 @@ def test_runs_that_are_not_done_count_in_curves_only(written):
     assert len(data["overall"][0]["tasks"]) == 2  # TD-MPC has no run on cheetah-run that is done
 
 
+def test_the_newest_scores_are_those_of_the_report(rows, out, written):
+    page = written(running=["tdmpc-cheetah-run-state-seed0"])
+    columns, *lines = [
+        re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line)
+        for line in re.search(r"<caption>dm_control/cheetah-run.*?</table>", page, re.DOTALL)[0].split("<tr")[1:]
+    ]
+    assert columns[-2:] == ["seeds done", "score per processor s"]
+    assert [line[-2] for line in lines] == ["2 of 2", "0 of 2", "2 of 2"]
+    write_report(Results(out, rows, read_records(out, Standing())))
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for line in (columns, *lines):
+        assert f"| {' | '.join(line[:-2])} |" in report
+    assert "## Runs that died\n\n### tdmpc-cheetah-run-state-seed1\n\n```\nTraceback" in report
+
+
 def test_films_are_links_grouped_by_start(out, written):
     (out / "videos").mkdir()
     for name in ("sac-cheetah-run-state-seed0", "difftori-cheetah-run-state-seed0", "sac-cheetah-run-state-seed1"):
@@ -89,11 +107,11 @@ def test_films_are_links_grouped_by_start(out, written):
 
 
 def test_an_empty_folder_has_a_page(tmp_path):
-    page = write_page(tmp_path, []).read_text(encoding="utf-8")
+    page = write_page(Results(tmp_path)).read_text(encoding="utf-8")
     assert "0 methods, 0 tasks, 0 runs" in page
 
 
-def test_without_plotly_one_line_names_the_command(rows, out, monkeypatch, caplog):
+def test_without_plotly_one_line_names_the_command(rows, out, write, monkeypatch, caplog):
     real = builtins.__import__
 
     def refuse(name, *arguments, **keywords):
@@ -101,13 +119,13 @@ def test_without_plotly_one_line_names_the_command(rows, out, monkeypatch, caplo
             raise ImportError(name)
         return real(name, *arguments, **keywords)
 
-    write._plotly.cache_clear()
+    page_writer._plotly.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
     try:
-        assert write_page(out, rows) is None
-        assert write_page(out, rows) is None
+        assert write(rows) is None
+        assert write(rows) is None
     finally:
-        write._plotly.cache_clear()
+        page_writer._plotly.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "No report.html, which needs plotly: pip install 'difftori-gym[compare]'"
     ]

@@ -195,15 +195,13 @@ function update() {
   all("[data-task]").forEach((node) => (node.hidden = chosen.hidden.includes(node.dataset.task)));
 }
 function checkboxes(place, names, titles, list) {
-  const boxes = names.map((name, index) => {
+  names.forEach((name, index) => {
     const item = make(place, "label");
     const box = make(item, "input", "", { type: "checkbox", value: name });
     if (list === "off") swatch(item, style(index, COLORS), style(index, DASHES), style(index, SHAPES));
     item.append(" " + titles[index]);
     box.checked = !chosen[list].includes(name);
-    return box;
   });
-  place.onchange = () => (keep({ [list]: boxes.filter((box) => !box.checked).map((box) => box.value) }), update());
 }
 function options(select, names, titles, key, change) {
   names.forEach((name, index) => make(select, "option", titles[index], { value: name }));
@@ -216,14 +214,14 @@ checkboxes($("#methods"), entries, Object.values(data.labels), "off");
 checkboxes($("#tasks"), tasks, tasks, "hidden");
 options($("#reference"), entries, Object.values(data.labels), "reference", update);
 options($("#start"), starts, starts, "start", showFilms);
-for (const box of all("#axis input")) {
-  box.checked = box.value === chosen.axis;
-  box.onchange = () => (keep({ axis: box.value }), drawCurves());
-}
-for (const box of [$("#bands"), $("#published")]) {
-  box.checked = chosen[box.id];
-  box.onchange = () => (keep({ [box.id]: box.checked }), update());
-}
+const form = $("#controls");
+const [bands, published] = [$("#bands"), $("#published")];
+[form.axis.value, bands.checked, published.checked] = [chosen.axis, chosen.bands, chosen.published];
+form.onchange = () => {
+  const [off, hidden] = ["#methods", "#tasks"].map((place) => all(place + " input:not(:checked)").map((box) => box.value));
+  keep({ off, hidden, axis: form.axis.value, bands: bands.checked, published: published.checked });
+  update();
+};
 for (const node of all("#runs details")) {
   node.open = chosen.open.includes(node.id);
   node.ontoggle = () => keep({ open: all("#runs details[open]").map((each) => each.id) });
