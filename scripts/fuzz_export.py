@@ -32,6 +32,9 @@ from gymnasium import spaces
 import difftori_gym
 from difftori_gym.baselines.bc import BCPolicy
 from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
+from difftori_gym.baselines.flow_matching import FlowUnetPolicy
+from difftori_gym.baselines.mip import MIPUnetPolicy
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2Policy
 from difftori_gym.il import DiffTORIImitationPolicy
 from difftori_gym.il.policies import PolicySpec
 from difftori_gym.rl import CnnPolicy, DiffTORIPolicy, MultiInputPolicy
@@ -83,7 +86,11 @@ def policies() -> list[Any]:
         DiffTORIImitationPolicy(
             vector, action, schedule, base=PolicySpec.of(base), init="base_policy", net_arch=[8], latent_dim=3, **window
         ),
-        DiffusionUnetPolicy(vector, action, schedule, size="small", ema_decay=0.9, **window),
+        *(
+            cls(vector, action, schedule, size="small", ema_decay=0.9, **window)
+            for cls in (DiffusionUnetPolicy, FlowUnetPolicy, MIPUnetPolicy)
+        ),
+        TDMPC2Policy(vector, action, schedule, size="small", net_arch=[8], latent_dim=8, num_bins=5),
     ]
 
 
@@ -290,8 +297,12 @@ def fuzz(folder: Path, files: int, seed: int = 0, progress: Callable[[str], None
     :param progress: told how far it is
     :return: what happened
     """
+    kinds = policies()
+    whole = [(policy, False) for policy in kinds]
+    acting = [(policy, True) for policy in kinds if getattr(policy, "training_networks", ())]
     seeds = [
-        difftori_gym.export(policy, folder / f"seed{index}").read_bytes() for index, policy in enumerate(policies())
+        difftori_gym.export(policy, folder / f"seed{index}", acting_only=acting_only).read_bytes()
+        for index, (policy, acting_only) in enumerate(whole + acting)
     ]
     for index in range(len(seeds)):
         outcome = judge(folder / f"seed{index}.safetensors")

@@ -14,8 +14,12 @@ from difftori_gym.baselines.bc import BCPolicy
 from difftori_gym.baselines.bc_rnn import BCRNNPolicy
 from difftori_gym.baselines.diffusion_policy import DiffusionUnetPolicy
 from difftori_gym.baselines.drqv2 import DrQv2Policy
+from difftori_gym.baselines.flow_matching import FlowUnetPolicy
 from difftori_gym.baselines.ibc import IBCPolicy
+from difftori_gym.baselines.mip import MIPUnetPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
+from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2CnnPolicy, TDMPC2MultiInputPolicy, TDMPC2Policy
 from difftori_gym.exports import export_onnx
 from difftori_gym.il import DiffTORIImitationPolicy
 from difftori_gym.il.policies import PolicySpec
@@ -53,7 +57,7 @@ def rl(
     cls=DiffTORIPolicy, observations=VECTOR, actions=ACTION, *, episodic=False, solver=None, init="policy", **kwargs
 ):
     planner = Planner(solver or TrajectoryOptimizer(solver="lm"), init=init, num_prior_samples=kwargs.pop("prior", 0))
-    policy = cls(observations, actions, lambda _: 1e-3, planner=planner, **{**SMALL, **kwargs})
+    policy = cls(observations, actions, lambda _: 1e-3, **{**SMALL, "planner": planner, **kwargs})
     policy.model.episodic = episodic
     return policy
 
@@ -65,6 +69,15 @@ def il(cls, observations=VECTOR, **kwargs):
 def base():
     policy = il(BCPolicy, net_arch=[16], head="gmm", num_modes=2, n_obs_steps=3, horizon=2, n_action_steps=1)
     return PolicySpec.of(policy)
+
+
+def tdmpc2(solver="mppi", cls=TDMPC2Policy, *, prior=3, **kwargs):
+    # A few iterations: where draws have converged, rounding tells elites apart, and chooses the one that acts.
+    optimizer = TrajectoryOptimizer(solver=solver, max_iterations=2, momentum=0.0, **DRAWN)
+    planner = TDMPC2Planner(optimizer, num_prior_samples=prior)
+    policy = rl(cls, planner=planner, **{**dict(latent_dim=16, num_bins=21), **kwargs})
+    torch.nn.init.normal_(policy.model.reward[-1].weight, std=0.1)  # what ends at once differs by its reward alone
+    return policy
 
 
 LM, ADAM = (lambda **k: TrajectoryOptimizer(solver="lm", **k)), (lambda **k: TrajectoryOptimizer(solver="adam", **k))
@@ -83,6 +96,11 @@ POLICIES = {
     "adam": lambda: rl(solver=ADAM(max_iterations=4, step_size=0.05)),
     "mppi": lambda: rl(init="warm", solver=TrajectoryOptimizer(solver="mppi", **DRAWN), prior=3, episodic=True),
     "cem": lambda: rl(init="zero", solver=TrajectoryOptimizer(solver="cem", **DRAWN)),
+    "tdmpc2": lambda: tdmpc2(),
+    "tdmpc2, terminations": lambda: tdmpc2(episodic=True, n_critics=1, horizon=1, norm_obs=True),
+    "tdmpc2, cem": lambda: tdmpc2("cem", prior=0, n_critics=2, actions=DOUBLE),
+    "tdmpc2 of images": lambda: tdmpc2(cls=TDMPC2CnnPolicy, observations=IMAGE),
+    "tdmpc2 of many": lambda: tdmpc2(cls=TDMPC2MultiInputPolicy, observations=MANY),
     "discrete": lambda: rl(observations=spaces.Discrete(5)),
     "several discrete": lambda: rl(observations=spaces.MultiDiscrete([3, 4])),
     "image": lambda: rl(CnnPolicy, IMAGE),
@@ -120,6 +138,8 @@ POLICIES = {
     "diffusion of samples": lambda: il(
         DiffusionUnetPolicy, size="small", prediction="sample", num_inference_steps=3, ema_decay=0.9
     ),
+    "flow matching": lambda: il(FlowUnetPolicy, size="small", num_inference_steps=3, horizon=5),
+    "mip": lambda: il(MIPUnetPolicy, BOTH, size="small", t_star=0.8, horizon=5),
 }
 
 
@@ -250,6 +270,7 @@ class OwnPolicy(DiffTORIPolicy):
     [
         (lambda: rl(solver=TrajectoryOptimizer(solver="newton")), "cannot write the solver 'newton': plan with one of"),
         (lambda: rl(solver=TrajectoryOptimizer(solver=own_solver)), "the solver 'of your own': plan with one of"),
+        (lambda: tdmpc2("lm"), "the solver 'lm' of TDMPC2: plan with one of mppi, cem"),
         (lambda: rl(OwnPolicy), "cannot write the policy OwnPolicy"),
         (lambda: il(IBCPolicy), "cannot write IBC.*distil it into BC"),
         (lambda: with_layer(nn.Hardswish()), "the layer Hardswish in the reward: build it of Linear"),

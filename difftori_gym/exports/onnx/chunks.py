@@ -12,10 +12,12 @@ from torch import nn
 from difftori_gym.baselines.bc import ActionHead, BCNetwork
 from difftori_gym.baselines.bc_rnn import BCRNNNetwork
 from difftori_gym.baselines.diffusion_policy import DiffusionNetwork
+from difftori_gym.baselines.flow_matching import FlowNetwork
 from difftori_gym.baselines.ibc import IBCNetwork
+from difftori_gym.baselines.mip import MIPNetwork
 from difftori_gym.baselines.residual import ResidualNetwork
 from difftori_gym.exports.onnx.chunk_objective import ChunkObjective
-from difftori_gym.exports.onnx.diffusion import denoised
+from difftori_gym.exports.onnx.diffusion import carried, denoised, regressed
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.exports.onnx.refusals import cannot
@@ -149,5 +151,7 @@ CHUNKS: dict[type[ChunkNetwork], Callable[[Graph, Any, Value, np.ndarray, Value 
     ResidualNetwork: _corrected,
     DiffTORINetwork: _optimised,
     DiffusionNetwork: denoised,
+    FlowNetwork: carried,
+    MIPNetwork: regressed,
 }
 """A further network is one entry."""

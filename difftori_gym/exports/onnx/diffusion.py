@@ -1,4 +1,4 @@
-"""The sampling of Diffusion Policy as ONNX operations: DDIM's steps through the U-Net, one after the other."""
+"""Diffusion Policy, flow matching and MIP as ONNX operations: calls of their U-Net, one after the other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from difftori_gym.baselines.diffusion_policy import DiffusionNetwork
+from difftori_gym.baselines.flow_matching import FlowNetwork
+from difftori_gym.baselines.mip import MIPNetwork
+from difftori_gym.baselines.unet_policy import TIME_SCALE, UnetNetwork
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.models import ConditionalUnet1D
@@ -16,20 +19,45 @@ from difftori_gym.models import ConditionalUnet1D
 
 def denoised(graph: Graph, module: DiffusionNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
     """Actions ``[H, A]`` from features ``[n_obs_steps, F]``; see :func:`difftori_gym.exports.onnx.chunks.chunk`."""
-    condition = graph.reshape(features, 1, -1)
-    actions = graph.constant(noise.reshape(module.length, module.action_dim).T[None])  # [1, A, T]
+    actions = _noisy(graph, module, noise)
     scheduler: Any = module.sampling
     for step in scheduler.timesteps:
-        with torch.no_grad():
-            embedded = module.unet.embedding(torch.as_tensor([int(step)], device=_device(module)))
-        found = _unet(graph, module.unet, actions, graph.concat([numbers(embedded), condition], 1))
+        found = _answer(graph, module, int(step), actions, features)
         actions = _ddim(graph, scheduler, int(step), actions, found)
+    return _planned(graph, module, actions)
+
+
+def carried(graph: Graph, module: FlowNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
+    """The same along the velocity."""
+    actions, count = _noisy(graph, module, noise), module.num_inference_steps
+    for step in range(count):
+        velocity = _answer(graph, module, TIME_SCALE * step / count, actions, features)
+        actions = graph("Add", actions, graph("Div", velocity, float(count)))
+    return _planned(graph, module, actions)
+
+
+def regressed(graph: Graph, module: MIPNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
+    """The same from nothing, in two steps."""
+    nothing = graph.constant(np.zeros((1, module.action_dim, module.length), np.float32))
+    first = graph("Mul", _answer(graph, module, 0.0, nothing, features), module.t_star)
+    return _planned(graph, module, _answer(graph, module, TIME_SCALE * module.t_star, first, features))
+
+
+def _noisy(graph: Graph, module: UnetNetwork, noise: np.ndarray) -> Value:
+    return graph.constant(noise.reshape(module.length, module.action_dim).T[None])  # [1, A, T]
+
+
+def _answer(graph: Graph, module: UnetNetwork, step: float, actions: Value, features: Value) -> Value:
+    """The U-Net's answer ``[1, A, T]``."""
+    with torch.no_grad():
+        embedded = module.unet.embedding(torch.tensor([step], device=next(module.parameters()).device))
+    condition = graph.concat([numbers(embedded), graph.reshape(features, 1, -1)], 1)
+    return _unet(graph, module.unet, actions, condition)
+
+
+def _planned(graph: Graph, module: UnetNetwork, actions: Value) -> Value:
     ordered = graph("Transpose", actions, perm=[0, 2, 1])
     return graph.slice(graph.reshape(ordered, module.length, module.action_dim), 0, module.horizon)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 def _ddim(graph: Graph, scheduler: Any, step: int, actions: Value, found: Value) -> Value:
