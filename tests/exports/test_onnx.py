@@ -18,6 +18,7 @@ from difftori_gym.baselines.flow_matching import FlowUnetPolicy
 from difftori_gym.baselines.ibc import IBCPolicy
 from difftori_gym.baselines.mip import MIPUnetPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
+from difftori_gym.baselines.tdmpc2_networks import TDMPC2Model
 from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
 from difftori_gym.baselines.tdmpc2_policies import TDMPC2CnnPolicy, TDMPC2MultiInputPolicy, TDMPC2Policy
 from difftori_gym.exports import export_onnx
@@ -75,7 +76,7 @@ def tdmpc2(solver="mppi", cls=TDMPC2Policy, *, prior=3, **kwargs):
     # A few iterations: where draws have converged, rounding tells elites apart, and chooses the one that acts.
     optimizer = TrajectoryOptimizer(solver=solver, max_iterations=2, momentum=0.0, **DRAWN)
     planner = TDMPC2Planner(optimizer, num_prior_samples=prior)
-    policy = rl(cls, planner=planner, **{**dict(latent_dim=16, num_bins=21), **kwargs})
+    policy = rl(cls, **{**dict(planner=planner, latent_dim=16, num_bins=21), **kwargs})
     torch.nn.init.normal_(policy.model.reward[-1].weight, std=0.1)  # what ends at once differs by its reward alone
     return policy
 
@@ -265,12 +266,29 @@ class OwnPolicy(DiffTORIPolicy):
     pass
 
 
+class OwnPlanner(Planner):
+    pass
+
+
+class OwnModel(TDMPC2Model):
+    pass
+
+
+def own_model():
+    policy = tdmpc2()
+    policy.model.__class__ = OwnModel
+    return policy
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: rl(solver=TrajectoryOptimizer(solver="newton")), "cannot write the solver 'newton': plan with one of"),
         (lambda: rl(solver=TrajectoryOptimizer(solver=own_solver)), "the solver 'of your own': plan with one of"),
         (lambda: tdmpc2("lm"), "the solver 'lm' of TDMPC2: plan with one of mppi, cem"),
+        (lambda: rl(planner=OwnPlanner()), "the planner OwnPlanner: plan with Planner itself"),
+        (lambda: tdmpc2(planner=Planner()), "the planner Planner: plan with TDMPC2Planner itself"),
+        (own_model, "the model OwnModel: plan in a TDMPC2Model"),
         (lambda: rl(OwnPolicy), "cannot write the policy OwnPolicy"),
         (lambda: il(IBCPolicy), "cannot write IBC.*distil it into BC"),
         (lambda: with_layer(nn.Hardswish()), "the layer Hardswish in the reward: build it of Linear"),

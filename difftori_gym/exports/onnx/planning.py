@@ -18,6 +18,7 @@ from difftori_gym.exports.onnx.solvers import solve
 from difftori_gym.models import LatentModel
 from difftori_gym.models.latent_objective import modules_of
 from difftori_gym.rl import DiffTORIPolicy
+from difftori_gym.rl.planning import Planner
 
 TANH_IS_ONE = 9.0108404
 """From here on the float32 nearest to tanh is 1, which torch finds; onnxruntime's approximation is there at 8 or 9."""
@@ -31,7 +32,12 @@ class PlanningGraph:
     Random numbers are those of deterministic predictions, the same for every observation, and constants of the file.
     """
 
+    planner_class: type[Planner] = Planner
+
     def __init__(self, graph: Graph, policy: DiffTORIPolicy, memory: Memory) -> None:
+        if type(policy.planner) is not self.planner_class:
+            remedy = f"plan with {self.planner_class.__name__} itself, or act with torch"
+            raise cannot(f"the planner {type(policy.planner).__name__}", remedy)
         self._graph, self._policy, self._memory = graph, policy, memory
         self._model: LatentModel = policy.model
         self._horizon, self._action_dim = policy.horizon, policy.model.action_dim

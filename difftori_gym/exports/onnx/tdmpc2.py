@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from difftori_gym.baselines.tdmpc2_networks import LOG_STD_BOUNDS, TDMPC2Model
+from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
 from difftori_gym.baselines.tdmpc2_policies import TDMPC2Policy
 from difftori_gym.exports.onnx.encoders import forward
 from difftori_gym.exports.onnx.graph import Graph, Value
@@ -20,10 +21,13 @@ from difftori_gym.exports.onnx.sampling import WEIGHTS, refit_to_elites
 class TDMPC2PlanningGraph(PlanningGraph):
     """The same with TD-MPC2's networks, whose draws come from the generator in the order of torch's."""
 
+    planner_class = TDMPC2Planner
     _model: TDMPC2Model
 
     def __init__(self, graph: Graph, policy: TDMPC2Policy, memory: Memory) -> None:
         super().__init__(graph, policy, memory)
+        if type(policy.model) is not TDMPC2Model:
+            raise cannot(f"the model {type(policy.model).__name__}", "plan in a TDMPC2Model, or act with torch")
         if policy.planner.optimizer.solver not in WEIGHTS:
             remedy = f"plan with one of {', '.join(WEIGHTS)}, or act with torch"
             raise cannot(f"the solver {policy.planner.optimizer.solver!r} of TDMPC2", remedy)
