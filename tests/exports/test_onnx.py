@@ -18,6 +18,9 @@ from difftori_gym.baselines.flow_matching import FlowUnetPolicy
 from difftori_gym.baselines.ibc import IBCPolicy
 from difftori_gym.baselines.mip import MIPUnetPolicy
 from difftori_gym.baselines.residual import ResidualPolicy
+from difftori_gym.baselines.tdmpc2_networks import TDMPC2Model
+from difftori_gym.baselines.tdmpc2_planning import TDMPC2Planner
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2CnnPolicy, TDMPC2MultiInputPolicy, TDMPC2Policy
 from difftori_gym.exports import export_onnx
 from difftori_gym.il import DiffTORIImitationPolicy
 from difftori_gym.il.policies import PolicySpec
@@ -55,7 +58,7 @@ def rl(
     cls=DiffTORIPolicy, observations=VECTOR, actions=ACTION, *, episodic=False, solver=None, init="policy", **kwargs
 ):
     planner = Planner(solver or TrajectoryOptimizer(solver="lm"), init=init, num_prior_samples=kwargs.pop("prior", 0))
-    policy = cls(observations, actions, lambda _: 1e-3, planner=planner, **{**SMALL, **kwargs})
+    policy = cls(observations, actions, lambda _: 1e-3, **{**SMALL, "planner": planner, **kwargs})
     policy.model.episodic = episodic
     return policy
 
@@ -67,6 +70,15 @@ def il(cls, observations=VECTOR, **kwargs):
 def base():
     policy = il(BCPolicy, net_arch=[16], head="gmm", num_modes=2, n_obs_steps=3, horizon=2, n_action_steps=1)
     return PolicySpec.of(policy)
+
+
+def tdmpc2(solver="mppi", cls=TDMPC2Policy, *, prior=3, **kwargs):
+    # A few iterations: where draws have converged, rounding tells elites apart, and chooses the one that acts.
+    optimizer = TrajectoryOptimizer(solver=solver, max_iterations=2, momentum=0.0, **DRAWN)
+    planner = TDMPC2Planner(optimizer, num_prior_samples=prior)
+    policy = rl(cls, **{**dict(planner=planner, latent_dim=16, num_bins=21), **kwargs})
+    torch.nn.init.normal_(policy.model.reward[-1].weight, std=0.1)  # what ends at once differs by its reward alone
+    return policy
 
 
 LM, ADAM = (lambda **k: TrajectoryOptimizer(solver="lm", **k)), (lambda **k: TrajectoryOptimizer(solver="adam", **k))
@@ -85,6 +97,11 @@ POLICIES = {
     "adam": lambda: rl(solver=ADAM(max_iterations=4, step_size=0.05)),
     "mppi": lambda: rl(init="warm", solver=TrajectoryOptimizer(solver="mppi", **DRAWN), prior=3, episodic=True),
     "cem": lambda: rl(init="zero", solver=TrajectoryOptimizer(solver="cem", **DRAWN)),
+    "tdmpc2": lambda: tdmpc2(),
+    "tdmpc2, terminations": lambda: tdmpc2(episodic=True, n_critics=1, horizon=1, norm_obs=True),
+    "tdmpc2, cem": lambda: tdmpc2("cem", prior=0, n_critics=2, actions=DOUBLE),
+    "tdmpc2 of images": lambda: tdmpc2(cls=TDMPC2CnnPolicy, observations=IMAGE),
+    "tdmpc2 of many": lambda: tdmpc2(cls=TDMPC2MultiInputPolicy, observations=MANY),
     "discrete": lambda: rl(observations=spaces.Discrete(5)),
     "several discrete": lambda: rl(observations=spaces.MultiDiscrete([3, 4])),
     "image": lambda: rl(CnnPolicy, IMAGE),
@@ -122,8 +139,8 @@ POLICIES = {
     "diffusion of samples": lambda: il(
         DiffusionUnetPolicy, size="small", prediction="sample", num_inference_steps=3, ema_decay=0.9
     ),
-    "flow": lambda: il(FlowUnetPolicy, size="small", num_inference_steps=4, horizon=5),
-    "mip": lambda: il(MIPUnetPolicy, size="small", t_star=0.7, horizon=5, ema_decay=0.9),
+    "flow matching": lambda: il(FlowUnetPolicy, size="small", num_inference_steps=3, horizon=5),
+    "mip": lambda: il(MIPUnetPolicy, BOTH, size="small", t_star=0.8, horizon=5),
 }
 
 
@@ -249,11 +266,29 @@ class OwnPolicy(DiffTORIPolicy):
     pass
 
 
+class OwnPlanner(Planner):
+    pass
+
+
+class OwnModel(TDMPC2Model):
+    pass
+
+
+def own_model():
+    policy = tdmpc2()
+    policy.model.__class__ = OwnModel
+    return policy
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: rl(solver=TrajectoryOptimizer(solver="newton")), "cannot write the solver 'newton': plan with one of"),
         (lambda: rl(solver=TrajectoryOptimizer(solver=own_solver)), "the solver 'of your own': plan with one of"),
+        (lambda: tdmpc2("lm"), "the solver 'lm' of TDMPC2: plan with one of mppi, cem"),
+        (lambda: rl(planner=OwnPlanner()), "the planner OwnPlanner: plan with Planner itself"),
+        (lambda: tdmpc2(planner=Planner()), "the planner Planner: plan with TDMPC2Planner itself"),
+        (own_model, "the model OwnModel: plan in a TDMPC2Model"),
         (lambda: rl(OwnPolicy), "cannot write the policy OwnPolicy"),
         (lambda: il(IBCPolicy), "cannot write IBC.*distil it into BC"),
         (lambda: with_layer(nn.Hardswish()), "the layer Hardswish in the reward: build it of Linear"),

@@ -22,7 +22,7 @@ from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.exports.onnx.refusals import cannot
 from difftori_gym.exports.onnx.scan import Objective, ScanObjective
 from difftori_gym.exports.onnx.solvers import solve
-from difftori_gym.exports.onnx.unet import denoised, flowed, regressed
+from difftori_gym.exports.onnx.unet import carried, denoised, regressed
 from difftori_gym.il.difftori_network import DiffTORINetwork
 from difftori_gym.il.networks import ChunkNetwork
 from difftori_gym.models import ChunkScore
@@ -151,7 +151,7 @@ CHUNKS: dict[type[ChunkNetwork], Callable[[Graph, Any, Value, np.ndarray, Value 
     ResidualNetwork: _corrected,
     DiffTORINetwork: _optimised,
     DiffusionNetwork: denoised,
-    FlowNetwork: flowed,
+    FlowNetwork: carried,
     MIPNetwork: regressed,
 }
 """A further network is one entry."""

@@ -1,14 +1,16 @@
-"""Feature extractors as ONNX operations, forward only."""
+"""Feature extractors and encoders as ONNX operations, forward only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
+from difftori_gym.baselines.tdmpc2_networks import Mish, SimNorm
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import LAYERS, check_layer, network, numbers
 from difftori_gym.exports.onnx.observations import Parts
@@ -42,7 +44,7 @@ def _flat(graph: Graph, extractor: Any, value: Value, batch: int) -> Value:
 
 
 def _state(graph: Graph, extractor: StateEncoder, value: Value, batch: int) -> Value:
-    return _forward(graph, extractor.layers, graph.reshape(value, batch, -1))
+    return forward(graph, extractor.layers, graph.reshape(value, batch, -1))
 
 
 def _points(graph: Graph, extractor: PointNetEncoder, value: Value, batch: int) -> Value:
@@ -51,9 +53,9 @@ def _points(graph: Graph, extractor: PointNetEncoder, value: Value, batch: int) 
     count, channels = shape
     if extractor.in_channels < channels:
         value = graph.slice(value, 0, extractor.in_channels, axis=2)
-    each = _forward(graph, extractor.points, graph.reshape(value, batch * count, extractor.in_channels))
+    each = forward(graph, extractor.points, graph.reshape(value, batch * count, extractor.in_channels))
     greatest = graph.reduce("Max", graph.reshape(each, batch, count, -1), 1, keepdims=False)
-    return _forward(graph, extractor.final, greatest)
+    return forward(graph, extractor.final, greatest)
 
 
 def _image(graph: Graph, extractor: ImageEncoder, value: Value, batch: int) -> Value:
@@ -62,7 +64,7 @@ def _image(graph: Graph, extractor: ImageEncoder, value: Value, batch: int) -> V
     assert shape is not None
     if flow is not None:
         value = graph.reshape(value, batch * flow, shape[0] // flow, *shape[1:])
-    read = _forward(graph, extractor.convolutions, value)
+    read = forward(graph, extractor.convolutions, value)
     if flow is not None:
         each = graph.reshape(read, batch, flow, -1)
         last = graph.slice(each, flow - 1, flow, axis=1)
@@ -71,11 +73,11 @@ def _image(graph: Graph, extractor: ImageEncoder, value: Value, batch: int) -> V
             last = graph.concat([last, graph("Mul", change, FLOW_SCALE)], 1)
         read = last
     read = graph.reshape(read, batch, -1)
-    return _forward(graph, extractor.squash, _forward(graph, extractor.linear, read))
+    return forward(graph, extractor.squash, forward(graph, extractor.linear, read))
 
 
 def _nature(graph: Graph, extractor: NatureCNN, value: Value, batch: int) -> Value:
-    return _forward(graph, extractor.linear, graph.reshape(_forward(graph, extractor.cnn, value), batch, -1))
+    return forward(graph, extractor.linear, graph.reshape(forward(graph, extractor.cnn, value), batch, -1))
 
 
 EXTRACTORS: dict[type[nn.Module], Callable[[Graph, Any, Value, int], Value]] = {
@@ -116,20 +118,26 @@ def _places(module: Any) -> dict[str, Any]:
     )
 
 
-_CONVOLUTIONS: dict[type[nn.Module], Callable[[Graph, Any, Value], Value]] = {
+def _simnorm(graph: Graph, module: SimNorm, value: Value) -> Value:
+    groups = graph("Softmax", graph("Reshape", value, np.array([0, -1, module.dim], np.int64)), axis=-1)
+    return graph("Reshape", groups, np.array([0, -1], np.int64))
+
+
+_FORWARD_ONLY: dict[type[nn.Module], Callable[[Graph, Any, Value], Value]] = {
     nn.Conv2d: _convolution,
     WhitenedConv2d: _whitened,
     nn.Flatten: lambda graph, module, value: graph("Flatten", value, axis=1),
+    Mish: lambda graph, module, value: graph("Mish", value),
+    SimNorm: _simnorm,
 }
 
 
-def _forward(graph: Graph, module: nn.Module, value: Value) -> Value:
-    """A network of convolutions and other layers."""
+def forward(graph: Graph, module: nn.Module, value: Value, where: str = "the encoder") -> Value:
+    """A network of layers whose gradient nobody asks for; ``where`` it is, for errors."""
     for layer in layers_of(module):
-        if type(layer) in _CONVOLUTIONS:
-            check_layer(layer, _CONVOLUTIONS, "the encoder")
-            value = _CONVOLUTIONS[type(layer)](graph, layer, value)
+        check_layer(layer, {**LAYERS, **_FORWARD_ONLY}, where)
+        if type(layer) in _FORWARD_ONLY:
+            value = _FORWARD_ONLY[type(layer)](graph, layer, value)
         else:
-            check_layer(layer, {**LAYERS, **_CONVOLUTIONS}, "the encoder")
-            value, _ = network(graph, layer, value, "the encoder")
+            value, _ = network(graph, layer, value, where)
     return value

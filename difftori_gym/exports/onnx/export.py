@@ -15,6 +15,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.vec_env import VecNormalize
 
 from difftori_gym.baselines.drqv2 import DrQv2Policy
+from difftori_gym.baselines.tdmpc2_policies import TDMPC2Policy
 from difftori_gym.checkpointing.files import atomic_file
 from difftori_gym.exports.onnx.encoders import features
 from difftori_gym.exports.onnx.graph import OPSET, Graph, Value
@@ -24,6 +25,7 @@ from difftori_gym.exports.onnx.memory import Memory
 from difftori_gym.exports.onnx.observations import ACTION, LONE, input_dtype, observation_inputs, preprocessed
 from difftori_gym.exports.onnx.planning import PlanningGraph
 from difftori_gym.exports.onnx.refusals import cannot
+from difftori_gym.exports.onnx.tdmpc2 import TDMPC2PlanningGraph
 from difftori_gym.exports.policies import POLICIES
 from difftori_gym.il.policies import ImitationPolicy
 from difftori_gym.observations import entries
@@ -87,6 +89,8 @@ def _action(graph: Graph, policy: Any, memory: Memory) -> Value:
     if type(policy) not in known_classes:
         known = ", ".join(cls.__name__ for cls in known_classes)
         raise cannot(f"the policy {type(policy).__name__}", f"it writes {known}; other classes act with torch")
+    if isinstance(policy, TDMPC2Policy):
+        return TDMPC2PlanningGraph(graph, policy, memory).action()
     if isinstance(policy, DiffTORIPolicy):
         return PlanningGraph(graph, policy, memory).action()
     if isinstance(policy, ImitationPolicy):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difftori_gym.exports.onnx.encoders import features
+from difftori_gym.exports.onnx.encoders import features, forward
 from difftori_gym.exports.onnx.graph import Graph, Value
 from difftori_gym.exports.onnx.layers import network
 from difftori_gym.exports.onnx.memory import Memory
@@ -16,9 +16,9 @@ from difftori_gym.exports.onnx.sampling import WEIGHTS, refit_to_elites
 from difftori_gym.exports.onnx.scan import ScanObjective
 from difftori_gym.exports.onnx.solvers import solve
 from difftori_gym.models import LatentModel
-from difftori_gym.models.call_lists import Modules
 from difftori_gym.models.latent_objective import modules_of
 from difftori_gym.rl import DiffTORIPolicy
+from difftori_gym.rl.planning import Planner
 
 TANH_IS_ONE = 9.0108404
 """From here on the float32 nearest to tanh is 1, which torch finds; onnxruntime's approximation is there at 8 or 9."""
@@ -32,13 +32,14 @@ class PlanningGraph:
     Random numbers are those of deterministic predictions, the same for every observation, and constants of the file.
     """
 
+    planner_class: type[Planner] = Planner
+
     def __init__(self, graph: Graph, policy: DiffTORIPolicy, memory: Memory) -> None:
-        modules = modules_of(policy.model)
-        if modules is None:
-            raise cannot(f"the model {type(policy.model).__name__}", "plan in a LatentModel of the package")
+        if type(policy.planner) is not self.planner_class:
+            remedy = f"plan with {self.planner_class.__name__} itself, or act with torch"
+            raise cannot(f"the planner {type(policy.planner).__name__}", remedy)
         self._graph, self._policy, self._memory = graph, policy, memory
         self._model: LatentModel = policy.model
-        self._modules: Modules = modules
         self._horizon, self._action_dim = policy.horizon, policy.model.action_dim
         self._generator = torch.Generator().manual_seed(0)
 
@@ -60,18 +61,20 @@ class PlanningGraph:
 
     def objective(self, z: Value, count: int) -> ScanObjective:
         """The imagined return of ``count`` plans from one state ``[1, Z]``."""
+        modules = modules_of(self._model)
+        if modules is None:
+            raise cannot(f"the model {type(self._model).__name__}", "plan in a LatentModel of the package")
         repeated = z if count == 1 else self._graph.expand(z, count, self._model.latent_dim)
         shape = self._horizon, count, self._action_dim
         discount = self._policy.planner.discount
-        return ScanObjective(self._graph, self._modules, repeated, shape, self._model.latent_dim, discount)
+        return ScanObjective(self._graph, modules, repeated, shape, self._model.latent_dim, discount)
 
     def _encoded(self) -> Value:
         graph, policy = self._graph, self._policy
         parts = observation_inputs(graph, policy.observation_space)
         parts = preprocessed(graph, parts, policy.observation_space, normalize_images=policy.normalize_images)
         parts = normalized(graph, parts, policy.observation_norm)
-        z, _ = network(graph, policy.encoder.head, features(graph, policy.encoder.features_extractor, parts, 1), "h")
-        return z
+        return forward(graph, policy.encoder.head, features(graph, policy.encoder.features_extractor, parts, 1))
 
     def _start(self, z: Value) -> Value:
         """``[H, 1, A]``"""
@@ -119,7 +122,8 @@ class PlanningGraph:
         def valued(samples: int, actions: Value) -> Value:
             return self.objective(z, samples).value(actions)
 
-        return refit_to_elites(graph, valued, start, candidates, count, size, planner.optimizer, self._generator)
+        found = refit_to_elites(graph, valued, start, candidates, count, size, planner.optimizer, self._generator)
+        return found[:2]
 
 
 def _tanh(graph: Graph, x: Value) -> Value:

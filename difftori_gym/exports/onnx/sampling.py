@@ -24,19 +24,20 @@ def refit_to_elites(
     size: tuple[int, int],
     settings: TrajectoryOptimizer,
     generator: torch.Generator,
-) -> tuple[Value, Value]:
+) -> tuple[Value, Value, Value]:
     """
     :param start: ``[H, 1, A]``
     :param candidates: that compete beside the draws ``[H, N, A]``
     :param size: H, A
     :param generator: of the draws, which become constants
-    :return: the best sequence that was seen, and the mean in the end, ``[H, A]`` each
+    :return: the best sequence that was seen, the mean in the end, and an elite drawn by its weight, ``[H, A]`` each
     """
     horizon, action_dim = size
     num_draws = max(settings.num_samples - num_candidates, 1)
     count = num_draws + num_candidates
     mean = graph("Clip", start, -1.0, 1.0)
     std = graph.constant(np.full((horizon, 1, action_dim), settings.max_std, np.float32))
+    elite = mean
     best, best_value = mean, graph.reshape(_finite(graph, value_of(1, mean)), 1)
     for _ in range(settings.max_iterations):
         noise = torch.randn(num_draws, 1, *size, generator=generator)[:, 0].transpose(0, 1)
@@ -45,10 +46,9 @@ def refit_to_elites(
         values = graph.reshape(_finite(graph, value_of(count, samples)), count)
         num_elites = min(settings.num_elites, count)
         top, index = graph.several("TopK", 2, values, np.array([num_elites], np.int64), axis=0)
-        # The same draws as torch's: choosing an elite to explore with takes some.
-        torch.multinomial(torch.full((1, num_elites), 1.0 / num_elites), 1, generator=generator)
         elites = graph("Gather", samples, index, axis=1)  # [H, E, A]
-        weights = graph.reshape(WEIGHTS[str(settings.solver)](graph, top, settings), 1, num_elites, 1)
+        shares = WEIGHTS[str(settings.solver)](graph, top, settings)
+        weights = graph.reshape(shares, 1, num_elites, 1)
         refitted = graph.reduce("Sum", graph("Mul", elites, weights), 1)
         apart = graph("Sub", elites, refitted)
         spread = graph("Sqrt", graph.reduce("Sum", graph("Mul", graph("Mul", apart, apart), weights), 1))
@@ -57,10 +57,19 @@ def refit_to_elites(
         std = graph("Where", usable, graph("Clip", spread, settings.min_std, settings.max_std), std)
         kept, new = graph("Mul", mean, settings.momentum), graph("Mul", refitted, 1.0 - settings.momentum)
         mean = graph("Where", usable, graph("Add", kept, new), mean)
+        elite = graph("Where", usable, _drawn(graph, elites, shares, num_elites, generator), elite)
         better = graph("Greater", found, best_value)
         best = graph("Where", better, graph.slice(elites, 0, 1, axis=1), best)
         best_value = graph("Max", best_value, found)
-    return graph.reshape(best, *size), graph.reshape(mean, *size)
+    return graph.reshape(best, *size), graph.reshape(mean, *size), graph.reshape(elite, *size)
+
+
+def _drawn(graph: Graph, elites: Value, weights: Value, count: int, generator: torch.Generator) -> Value:
+    """One of the elites ``[H, E, A]``, drawn as ``torch.multinomial`` does: greatest weight over exponential noise."""
+    noise = torch.empty(count).exponential_(generator=generator)
+    shares = graph("Add", weights, float(np.finfo(np.float32).tiny))
+    index = graph("ArgMax", graph("Div", shares, noise), axis=0)
+    return graph("Gather", elites, index, axis=1)
 
 
 def _finite(graph: Graph, values: Value) -> Value:

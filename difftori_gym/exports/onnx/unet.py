@@ -1,7 +1,4 @@
-"""
-What samples actions by a U-Net as ONNX operations, step by step: Diffusion Policy, flow matching, the minimal iterative
-policy.
-"""
+"""Diffusion Policy, flow matching and MIP as ONNX operations: calls of their U-Net, one after the other."""
 
 from __future__ import annotations
 
@@ -20,59 +17,47 @@ from difftori_gym.exports.onnx.layers import network, numbers
 from difftori_gym.models import ConditionalUnet1D
 
 
-class _Sampler:
-    """Calls of a U-Net with actions ``[1, A, T]``, and their beginning and end."""
-
-    def __init__(self, graph: Graph, module: UnetNetwork, features: Value) -> None:
-        self.graph, self.module = graph, module
-        self.condition = graph.reshape(features, 1, -1)
-
-    def start(self, noise: np.ndarray) -> Value:
-        return self.graph.constant(noise.reshape(self.module.length, self.module.action_dim).T[None])
-
-    def at(self, time: float, actions: Value) -> Value:
-        """:param time: as the U-Net reads it"""
-        with torch.no_grad():
-            embedded = self.module.unet.embedding(torch.as_tensor([time], device=_device(self.module)))
-        condition = self.graph.concat([numbers(embedded), self.condition], 1)
-        return _unet(self.graph, self.module.unet, actions, condition)
-
-    def end(self, actions: Value) -> Value:
-        """``[H, A]``"""
-        ordered = self.graph("Transpose", actions, perm=[0, 2, 1])
-        rows = self.graph.reshape(ordered, self.module.length, self.module.action_dim)
-        return self.graph.slice(rows, 0, self.module.horizon)
-
-
 def denoised(graph: Graph, module: DiffusionNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
     """Actions ``[H, A]`` from features ``[n_obs_steps, F]``; see :func:`difftori_gym.exports.onnx.chunks.chunk`."""
-    sampler = _Sampler(graph, module, features)
-    actions = sampler.start(noise)
+    actions = _noisy(graph, module, noise)
     scheduler: Any = module.sampling
     for step in scheduler.timesteps:
-        actions = _ddim(graph, scheduler, int(step), actions, sampler.at(int(step), actions))
-    return sampler.end(actions)
+        found = _answer(graph, module, int(step), actions, features)
+        actions = _ddim(graph, scheduler, int(step), actions, found)
+    return _planned(graph, module, actions)
 
 
-def flowed(graph: Graph, module: FlowNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
-    """See :func:`denoised`."""
-    sampler = _Sampler(graph, module, features)
-    actions, steps = sampler.start(noise), module.num_inference_steps
-    for step in range(steps):
-        velocity = sampler.at(TIME_SCALE * (step / steps), actions)
-        actions = graph("Add", actions, graph("Div", velocity, float(steps)))
-    return sampler.end(actions)
+def carried(graph: Graph, module: FlowNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
+    """The same along the velocity."""
+    actions, count = _noisy(graph, module, noise), module.num_inference_steps
+    for step in range(count):
+        velocity = _answer(graph, module, TIME_SCALE * step / count, actions, features)
+        actions = graph("Add", actions, graph("Div", velocity, float(count)))
+    return _planned(graph, module, actions)
 
 
 def regressed(graph: Graph, module: MIPNetwork, features: Value, noise: np.ndarray, start: Value | None) -> Value:
-    """See :func:`denoised`."""
-    sampler = _Sampler(graph, module, features)
-    first = sampler.at(0.0, sampler.start(np.zeros(module.length * module.action_dim, np.float32)))
-    return sampler.end(sampler.at(TIME_SCALE * module.t_star, graph("Mul", first, module.t_star)))
+    """The same from nothing, in two steps."""
+    nothing = graph.constant(np.zeros((1, module.action_dim, module.length), np.float32))
+    first = graph("Mul", _answer(graph, module, 0.0, nothing, features), module.t_star)
+    return _planned(graph, module, _answer(graph, module, TIME_SCALE * module.t_star, first, features))
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+def _noisy(graph: Graph, module: UnetNetwork, noise: np.ndarray) -> Value:
+    return graph.constant(noise.reshape(module.length, module.action_dim).T[None])  # [1, A, T]
+
+
+def _answer(graph: Graph, module: UnetNetwork, step: float, actions: Value, features: Value) -> Value:
+    """The U-Net's answer ``[1, A, T]``."""
+    with torch.no_grad():
+        embedded = module.unet.embedding(torch.tensor([step], device=next(module.parameters()).device))
+    condition = graph.concat([numbers(embedded), graph.reshape(features, 1, -1)], 1)
+    return _unet(graph, module.unet, actions, condition)
+
+
+def _planned(graph: Graph, module: UnetNetwork, actions: Value) -> Value:
+    ordered = graph("Transpose", actions, perm=[0, 2, 1])
+    return graph.slice(graph.reshape(ordered, module.length, module.action_dim), 0, module.horizon)
 
 
 def _ddim(graph: Graph, scheduler: Any, step: int, actions: Value, found: Value) -> Value:
