@@ -221,7 +221,7 @@ class Updater:
         aim = planned.solution.best_actions[:, 0].detach()
         error = (self.policy.model.pi(planned.z.detach()) - aim).square().mean()
         self.means.add("imitation_loss", error.detach())
-        return prior + self.settings.imitation_coef * (1.0 + prior.detach().abs()) * error
+        return prior + self.settings.imitation_coef * prior.detach().abs() * error
 
     def _update_raw_critic(
         self, batch: SequenceBatch, observations: TensorObs, next_z: Tensor, returns: Returns
