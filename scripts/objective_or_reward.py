@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--tasks", nargs="+", default=list(metaworld.RankingSettings.tasks), help="of ranking")
     add("--reward-seeds", nargs="+", type=int, default=[0], help="of reinforcement, default: 0")
     add("--rewards", nargs="+", choices=reinforcement.REWARDS, default=list(reinforcement.REWARDS))
-    add("--frames", type=int, default=30_000, help="of reinforcement, default: 30000")
+    add("--frames", type=int, default=20_000, help="of reinforcement, default: 20000")
     add("--data", type=Path, default=ROOT / "docs" / "data", help="folder of the csv files")
     add("--figures", type=Path, default=ROOT / "docs" / "figures", help="folder of the figures")
     add("--demos", type=Path, default=ROOT / "results" / "reward_demos", help="folder of demonstrations")

@@ -73,12 +73,10 @@ def _correlation(rows: Rows) -> Figure:
             if own:
                 _line(axis, own, lambda row: kinds.index(row["plans"]), "spearman", learner, color=COLORS[learner])
         axis.axhline(0.0, color="black", linewidth=0.5)
-        axis.set(
-            title=system, xlabel="plans that are ordered", ylabel="rank correlation with the true cost, within a state"
-        )
+        axis.set(title=system, xlabel="plans that are ordered", ylabel="rank correlation within a state")
         axis.set_xticks(range(len(kinds)), kinds)
         axis.set_ylim(-0.7, 1.05)
-    panels[-1].legend(fontsize=7, loc="lower left")
+        axis.legend(fontsize=7, loc="lower left")
     return figure
 
 
@@ -107,7 +105,7 @@ def _transfer(rows: Rows) -> Figure:
         axis.set_xticks(range(len(factors)), [f"{factor:g}" for factor in factors])
         axis.set_yscale("symlog", linthresh=0.01)
         axis.set_ylim(-0.002, None)
-    panels[-1].legend(fontsize=6, loc="best")
+        axis.legend(fontsize=6, loc=(0.02, 0.12))
     return figure
 
 
@@ -140,8 +138,8 @@ def _reward(rows: Rows) -> Figure:
             axis.axhline(100 * success, color="#CC79A7", linestyle="--", label="imitation alone")
             continue
         percent = [{**row, "success": str(100 * float(row["success"]))} for row in own]
-        _line(axis, percent, lambda row: float(row["frames"]), "success", reward, color=colors[reward])
-    axis.set(title=rows[0]["task"], xlabel="environment frames", ylabel="success, %")
+        _line(axis, percent, lambda row: float(row["frames"]) / 1000, "success", reward, color=colors[reward])
+    axis.set(title=rows[0]["task"], xlabel="thousands of environment frames", ylabel="success, %")
     axis.set_ylim(-3, 103)
     axis.legend(fontsize=7, loc="best", title="reward", title_fontsize=7)
     return figure

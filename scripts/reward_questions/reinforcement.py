@@ -59,7 +59,7 @@ class ReinforcementSettings:
     task: str = "metaworld/drawer-open"
     rewards: tuple[str, ...] = REWARDS
     seeds: tuple[int, ...] = (0,)
-    frames: int = 30_000
+    frames: int = 20_000
     eval_freq: int = 5000
     episodes: int = 10
     demos: int = 10
