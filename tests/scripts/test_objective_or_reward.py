@@ -20,7 +20,7 @@ def questions():
         module.__name__.rpartition(".")[2]: module
         for module in (drawing, known, metaworld, objectives, reinforcement, systems, table)
     }
-    sys.path.remove(str(EXAMPLES))
+    sys.path[:] = [place for place in sys.path if place != str(EXAMPLES)]
     for name in [name for name in sys.modules if name.startswith(("known_dynamics", "reward_questions"))]:
         del sys.modules[name]
 
