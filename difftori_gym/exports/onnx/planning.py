@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +17,6 @@ from difftori_gym.exports.onnx.refusals import cannot
 from difftori_gym.exports.onnx.sampling import WEIGHTS, refit_to_elites
 from difftori_gym.exports.onnx.scan import ScanObjective
 from difftori_gym.exports.onnx.solvers import solve
-from difftori_gym.models import LatentModel
 from difftori_gym.models.latent_objective import modules_of
 from difftori_gym.rl import DiffTORIPolicy
 from difftori_gym.rl.planning import Planner
@@ -39,7 +40,7 @@ class PlanningGraph:
             remedy = f"plan with {self.planner_class.__name__} itself, or act with torch"
             raise cannot(f"the planner {type(policy.planner).__name__}", remedy)
         self._graph, self._policy, self._memory = graph, policy, memory
-        self._model: LatentModel = policy.model
+        self._model: Any = policy.model
         self._horizon, self._action_dim = policy.horizon, policy.model.action_dim
         self._generator = torch.Generator().manual_seed(0)
 
