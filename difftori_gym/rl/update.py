@@ -134,7 +134,7 @@ class Updater:
             prior = prior_loss(
                 policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
             )
-            if planned is not None:
+            if planned is not None and settings.imitation_coef > 0:
                 prior = self._with_imitation(prior, planned)
             if isinstance(batch, DemonstratedBatch):
                 prior = with_cloning(policy.model, prior, loss, batch, settings, self.means)
