@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..learning.running_means import RunningMeans
 from ..rl.demonstrated_batch import DemonstratedBatch
 from ..rl.images import augmented
-from ..rl.losses import LossCoefficients, ModelLoss, Returns, joined, n_step_returns
+from ..rl.losses import LossCoefficients, ModelLoss, Returns, n_step_returns, target_value
 from ..rl.sequence_buffer import SequenceBatch, flatten_time
 from ..rl.update import UpdateSettings, descend, with_cloning, with_encoder_cloning
 from .tdmpc2_networks import TDMPC2Model, TwoHotCritic
@@ -68,7 +68,7 @@ def td_target(
     z = next_z.flatten(0, 1)
     action = model.sample(z, noise.flatten(0, 1)).action
     values = model.bins.decode(target_critic(z, action, members))
-    value = joined(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
+    value = target_value(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
     return returns.rewards + returns.weight * value.gather(1, returns.last)
 
 

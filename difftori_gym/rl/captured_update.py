@@ -37,7 +37,7 @@ class CapturedUpdater(Updater):
         policy, kind = self.policy, self.kind(n_updates)
         if not self._captured.records(policy.device) or (kind[0] and not is_recordable(policy.planner)):
             return super().update(batch, n_updates)
-        horizon = policy.horizon if kind[0] else 0  # without a policy-gradient loss nothing is planned
+        horizon = policy.horizon if kind[0] else 0  # of those that plan
         key = (self.settings, policy.planner, horizon, policy.model.episodic, policy.training, kind)
         priorities, *values = self._captured(
             partial(self._noting, replace(batch), n_updates, key),

@@ -83,7 +83,7 @@ class DiffTORI(FromDemonstrations):
     :param pg_batch_size: states of the replay batch that it plans from
     :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm before it joins it;
         None adds the whole of it, as in the paper
-    :param imitation_coef: weight of the prior's squared distance to plans of as many states, as often (after BMPC)
+    :param imitation_coef: weight, times the size of the values, of the prior's squared distance to plans (after BMPC)
     :param max_grad_norm: norm that every other gradient is clipped to
     :param policy_delay: updates between two of the policy prior
     :param target_update_interval: updates between two steps of the moving averages

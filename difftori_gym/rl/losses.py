@@ -97,7 +97,7 @@ def n_step_returns(rewards: Tensor, terminated: Tensor, mask: Tensor, *, n_steps
     return Returns(total, weight, last)
 
 
-def joined(values: Tensor, *, clipped_double_q: bool) -> Tensor:
+def target_value(values: Tensor, *, clipped_double_q: bool) -> Tensor:
     """Values of several critics ``[E, B]`` -> what targets take of them ``[B]``: the least, or the mean."""
     return values.amin(dim=0) if clipped_double_q else values.mean(dim=0)
 
@@ -125,7 +125,7 @@ def td_target(
     """
     action = (model.pi(next_z) + noise).clamp(-1.0, 1.0)
     values = target_critic(next_z.flatten(0, 1), action.flatten(0, 1))
-    value = joined(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
+    value = target_value(values, clipped_double_q=clipped_double_q).view_as(returns.rewards)
     return returns.rewards + returns.weight * value.gather(1, returns.last)
 
 

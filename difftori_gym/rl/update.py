@@ -18,12 +18,12 @@ from difftori_gym.rl.losses import (
     LossCoefficients,
     ModelLoss,
     Returns,
-    joined,
     model_loss,
     n_step_returns,
     policy_gradient_loss,
     prior_loss,
     raw_critic_loss,
+    target_value,
     td_target,
 )
 from difftori_gym.rl.policies import DiffTORIPolicy
@@ -232,7 +232,7 @@ class Updater:
         with torch.no_grad():
             action = (policy.model.pi(next_z[rows, last]) + self._noise(next_z.shape[:1])).clamp(-1.0, 1.0)
             values = policy.raw_critic_target(following, action)
-            value = joined(values, clipped_double_q=self.settings.clipped_double_q)
+            value = target_value(values, clipped_double_q=self.settings.clipped_double_q)
         target = returns.rewards[:, 0] + returns.weight[:, 0] * value
         loss = raw_critic_loss(policy.raw_critic(observations, batch.actions[:, 0]), target, batch.weights)
         self._descend("raw_critic", loss, policy.raw_critic_optimizer, self._raw_critic_parameters)
