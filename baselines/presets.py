@@ -77,8 +77,14 @@ DRQV2: Hyperparameters = dict(buffer_size=100_000)
 
 # One update per agent step whatever the number of environments. Two layers of 256 units are Stable-Baselines3's own
 # size; one of 128 is three times faster on a CPU and learns the control suite's small tasks as well.
-_OFF_POLICY: Hyperparameters = dict(learning_starts=1000, train_freq=1, gradient_steps=-1, batch_size=256)
-_OFF_POLICY |= dict(learning_rate=1e-3, policy_kwargs=dict(net_arch=[128, 128]))
+_OFF_POLICY: Hyperparameters = dict(
+    learning_starts=1000,
+    train_freq=1,
+    gradient_steps=-1,
+    batch_size=256,
+    learning_rate=1e-3,
+    policy_kwargs=dict(net_arch=[128, 128]),
+)
 SAC: Hyperparameters = dict(_OFF_POLICY, ent_coef="auto_0.1")
 TD3: Hyperparameters = dict(_OFF_POLICY, action_noise_std=0.1)
 # Its critics, which have no targets, are wider than the others', as published; a quarter of sb3-contrib's 1024 units.
@@ -86,8 +92,15 @@ CROSSQ: Hyperparameters = dict(SAC, policy_kwargs=dict(net_arch=dict(pi=[128, 12
 # From images and clouds the time of an update goes into the encoder: an update after every fourth agent step.
 _OFF_POLICY_SEEN = dict(buffer_size=100_000, batch_size=128, train_freq=4, gradient_steps=1, learning_rate=3e-4)
 OFF_POLICY_LAYERS: Layers = {"pixels": _OFF_POLICY_SEEN, "pointcloud": _OFF_POLICY_SEEN}
-PPO: Hyperparameters = dict(n_steps=500, batch_size=50, n_epochs=10, learning_rate=3e-4, gae_lambda=0.95)
-PPO |= dict(clip_range=0.2, policy_kwargs=dict(net_arch=[128, 128], log_std_init=-0.5))
+PPO: Hyperparameters = dict(
+    n_steps=500,
+    batch_size=50,
+    n_epochs=10,
+    learning_rate=3e-4,
+    gae_lambda=0.95,
+    clip_range=0.2,
+    policy_kwargs=dict(net_arch=[128, 128], log_std_init=-0.5),
+)
 # Swinging up a pendulum for 200 steps: the discount of rl-zoo3's tuned setting.
 PPO_LAYERS: Layers = {"gymnasium/Pendulum-v1": dict(gamma=0.9, learning_rate=1e-3)}
 

@@ -21,6 +21,7 @@ from reward_questions.objectives import LearningSettings
 from reward_questions.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "docs" / "data"
 QUESTIONS = ("correlation", "transfer", "ranking", "reward")
 
 
@@ -40,11 +41,13 @@ def main(arguments: list[str] | None = None) -> None:
     add("--reward-seeds", nargs="+", type=int, default=[0], help="of reinforcement, default: 0")
     add("--rewards", nargs="+", choices=reinforcement.REWARDS, default=list(reinforcement.REWARDS))
     add("--frames", type=int, default=20_000, help="of reinforcement, default: 20000")
-    add("--data", type=Path, default=ROOT / "docs" / "data", help="folder of the csv files")
+    add("--data", type=Path, default=DATA, help="folder of the csv files")
     add("--figures", type=Path, default=ROOT / "docs" / "figures", help="folder of the figures")
     add("--demos", type=Path, default=ROOT / "results" / "reward_demos", help="folder of demonstrations")
     add("--quick", action="store_true", help="tiny sizes, to see that it works; the numbers mean nothing")
     args = parser.parse_args(arguments)
+    if args.quick and args.data.resolve() == DATA:
+        parser.error(f"--quick measures nothing: expected --data of its own, got {DATA}.")
     torch.set_num_threads(1)
     seeds, quick = tuple(args.seeds), args.quick
     learned = known.KnownSettings(tuple(args.systems), tuple(args.learners), seeds)

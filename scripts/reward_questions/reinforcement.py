@@ -149,13 +149,9 @@ class Discriminator:
         torch.manual_seed(seed)
         self._generator, self._every = np.random.default_rng(seed), every
         self._normalize = normalize
-        self._expert = torch.cat(
-            [
-                self._joined(
-                    np.concatenate([each.observations[:-1] for each in demonstrations.episodes]),
-                    np.concatenate([each.actions for each in demonstrations.episodes]),
-                )
-            ]
+        self._expert = self._joined(
+            np.concatenate([each.observations[:-1] for each in demonstrations.episodes]),
+            np.concatenate([each.actions for each in demonstrations.episodes]),
         )
         self._agent: list[Tensor] = []
         self.network = mlp(self._expert.shape[1], SIZES, 1)

@@ -1,6 +1,7 @@
 """``scripts/objective_or_reward.py``: its measures on what is known, and its stages at tiny sizes."""
 
 import csv
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PROGRAM = EXAMPLES.parent / "scripts" / "objective_or_reward.py"
 FLOAT = torch.float64
 
 
@@ -143,3 +145,24 @@ def test_a_system_is_learned_from_and_drawn(questions, tmp_path):
     assert {row["way"] for row in rows if row["learner"] == "f, latent dynamics"} == {"planned", "policy"}
     questions["drawing"].draw(tmp_path, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {"reward_correlation.png", "reward_transfer.png"}
+
+
+def test_demonstrations_are_ranked_and_reinforced(tmp_path):
+    pytest.importorskip("metaworld")
+    program = [sys.executable, PROGRAM, "--quick", "--seeds", "0", "--questions", "ranking", "reward"]
+    refused = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "expected --data of its own" in refused.stderr
+    folders = [word for name in ("data", "figures", "demos") for word in (f"--{name}", tmp_path / name)]
+    subprocess.run([*program, *folders], check=True)
+    with (tmp_path / "data" / "reward_ranking.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["objective"] for row in rows} == {"chunk", "latent"}
+    assert all(0.0 <= float(row["accuracy"]) <= 1.0 for row in rows)
+    clone = [float(row["accuracy"]) for row in rows if row["score"] == "distance to clone"]
+    assert max(clone) > min(clone)
+    with (tmp_path / "data" / "reward_reinforcement.csv").open(newline="") as file:
+        rewards = {row["reward"]: float(row["earned"]) for row in csv.DictReader(file)}
+    assert rewards.keys() == {"clone", "objective", "discriminator"}
+    assert rewards["discriminator"] > 0.0  # -log(1 - D)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"reward_ranking.png", "reward_reward.png"}
