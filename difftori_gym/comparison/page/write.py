@@ -51,7 +51,9 @@ def write_page(results: Results, reload_s: float = 30.0) -> Path | None:
         "differences": numbers.differences(groups, labels),
         "films": _films(records, list(labels)),
     }
-    runs = [f"{len(records)} runs", *(f"{states[state]} {state}" for state in STATES if states[state])]
+    counts = {"method": labels, "task": groups, "run": records}
+    told = [f"{len(what)} {name}{'' if len(what) == 1 else 's'}" for name, what in counts.items()]
+    told += [f"{states[state]} {state}" for state in STATES if states[state]]
     templates = resources.files(__package__).joinpath("templates")
     page, css, js = (templates.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     parts = {
@@ -60,7 +62,7 @@ def write_page(results: Results, reload_s: float = 30.0) -> Path | None:
         "plotly": plotly,
         "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         "written": now.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "counts": ", ".join((f"{len(labels)} methods", f"{len(groups)} tasks", *runs)),
+        "counts": ", ".join(told),
         "final": "".join(
             f'<div data-task="{escape(group.title)}">'
             f"{_table(group.title, newest_scores(results, group, ('seeds done', 'score per processor s')))}</div>"

@@ -77,6 +77,9 @@ def test_page(rows, write, open_page):
     addresses = driver.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")
     assert all(address.startswith(("file:", "data:", "blob:")) for address in addresses)
     assert driver.execute_script("return document.querySelectorAll('img[onerror], .plot img').length") == 0
+    for link in driver.find_elements("css selector", "nav a"):
+        section = driver.find_element("id", link.get_attribute("href").rpartition("#")[2])
+        assert link.is_displayed() == section.is_displayed()
     assert driver.execute_script(TRACES)[CHEETAH] == ["difftori", "tdmpc", "sac"]
 
     click(driver, "#methods input[value=sac]")

@@ -226,7 +226,10 @@ for (const node of all("#runs details")) {
   node.open = chosen.open.includes(node.id);
   node.ontoggle = () => keep({ open: all("#runs details[open]").map((each) => each.id) });
 }
-for (const id of ["overall", "differences", "films"]) $("#" + id).classList.toggle("empty", !data[id].length);
+for (const id of ["overall", "differences", "films"]) {
+  $("#" + id).classList.toggle("empty", !data[id].length);
+  $(`nav a[href="#${id}"]`).hidden = !data[id].length;
+}
 showFilms();
 update();
 const widths = (width, height) => all(".plot").forEach((node) => Plotly.relayout(node, { width: node === forest ? 2 * width : width, height: node === forest ? undefined : height, autosize: true }));
