@@ -102,10 +102,9 @@ class TDMPC2(DiffTORI):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        not_its_own = ("pg_", "imitation_coef", "pre_activation_coef")
-        refused = sorted(name for name in kwargs if name.startswith(not_its_own))
+        refused = sorted(name for name in kwargs if name.startswith("pg_") or name == "imitation_coef")
         if refused:
-            raise ValueError(f"TDMPC2 has neither a policy-gradient loss nor a deterministic prior: remove {refused}.")
+            raise ValueError(f"TDMPC2 has no policy-gradient loss: remove {refused}.")
         moved = {name: value for name, value in kwargs.items() if name in {**_OPTIMIZER, **_PLANNER}}
         refuse_renamed(moved, own=_PLANNER, whose=self.algorithm)
         env = self._checked_env(env, kwargs.get("verbose", 0))

@@ -61,15 +61,16 @@ class DiffTORI(FromDemonstrations):
     :param horizon: steps that are planned, and transitions in a training window
     :param schedule_steps: agent steps over which the planned horizon grows and exploration falls
     :param exploration_kwargs: settings of :class:`~difftori_gym.rl.exploration.Exploration`: ``initial_std=0.5``,
-        ``final_std=0.2`` (four times TD-MPC's: these plans have no spread as MPPI's elites do) and others
+        ``final_std=0.2`` (four times TD-MPC's, because this planner's actions have no spread of their own as MPPI's
+        elites do), ``correlation=0.0`` and others
     :param target_policy_noise: standard deviation of the noise that smooths value targets and prior; None for the
         final exploration noise
     :param planner_kwargs: how it plans: settings of :class:`~difftori_gym.trajopt.TrajectoryOptimizer` (``solver``,
-        here ``"lm"`` with ``max_iterations=10, step_size=1e-3, damping=0.5, bounds="project"``; ``backward_mode``, of
-        the policy-gradient loss, here ``"truncated"`` with ``backward_num_iterations=5``), and of
-        :class:`~difftori_gym.rl.planning.Planner` (``init``, the start, ``"policy"``, ``"zero"``, ``"random"`` or
-        ``"warm"``; ``compile``, for GPUs, see docs/solvers.md), and ``horizon_initial``, here 1, which grows to
-        ``horizon`` along the schedule
+        here ``"lm"`` with ``max_iterations=10, step_size=1e-3, damping=0.5, bounds="project"``; ``backward_mode``, how
+        the policy-gradient loss is differentiated through it, here ``"truncated"`` with
+        ``backward_num_iterations=5``), and of :class:`~difftori_gym.rl.planning.Planner` (``init``, the start,
+        ``"policy"``, ``"zero"``, ``"random"`` or ``"warm"``; ``compile``, for GPUs, see docs/solvers.md), and
+        ``horizon_initial``, the steps planned at the start, here 1, which grow linearly to ``horizon``
     :param reward_scale: factor on the rewards that are learned from, so that values stay well below the solver's
         ``residual_offset`` of 1000 (in the control suite they are below 100). Planned values are in this unit.
     :param reward_coef: weight of the reward loss; 0 switches a loss off, here and below
@@ -83,7 +84,6 @@ class DiffTORI(FromDemonstrations):
     :param pg_max_grad_ratio: its gradient is clipped to this multiple of the model gradient's norm before it joins it;
         None adds the whole of it, as in the paper
     :param imitation_coef: weight, times the size of the values, of the prior's squared distance to plans (after BMPC)
-    :param pre_activation_coef: weight, times the values' size, of the squares that the prior's tanh takes (after MR.Q)
     :param max_grad_norm: norm that every other gradient is clipped to
     :param policy_delay: updates between two of the policy prior
     :param target_update_interval: updates between two steps of the moving averages
@@ -153,7 +153,6 @@ class DiffTORI(FromDemonstrations):
         pg_batch_size: int = 64,
         pg_max_grad_ratio: float | None = 0.1,
         imitation_coef: float = 0.0,
-        pre_activation_coef: float = 0.0,
         max_grad_norm: float = 10.0,
         policy_delay: int = 1,
         target_update_interval: int = 2,
@@ -195,8 +194,8 @@ class DiffTORI(FromDemonstrations):
             support_multi_env=True,
         )
         self.n_steps, self.horizon, self.target_policy_noise = n_steps, horizon, target_policy_noise
-        self.policy_delay, self.clipped_double_q = policy_delay, clipped_double_q
-        self.target_update_interval = target_update_interval
+        self.policy_delay, self.target_update_interval = policy_delay, target_update_interval
+        self.clipped_double_q = clipped_double_q
         self.exploration_kwargs = {} if exploration_kwargs is None else exploration_kwargs
         self.planner_kwargs = {} if planner_kwargs is None else planner_kwargs
         self.schedule = PlanningSchedule(1, horizon, schedule_steps)
@@ -210,7 +209,6 @@ class DiffTORI(FromDemonstrations):
             pg_batch_size=pg_batch_size,
             pg_max_grad_ratio=pg_max_grad_ratio,
             imitation_coef=imitation_coef,
-            pre_activation_coef=pre_activation_coef,
         )
         self._noise, self._noise_modes, self._rewarded_steps = CorrelatedNoise(), NoiseModes(), RewardedSteps()
         self._plan_state: PlanState | None = None

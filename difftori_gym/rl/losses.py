@@ -202,14 +202,7 @@ def model_loss(
 
 
 def prior_loss(
-    model: LatentModel,
-    latents: Tensor,
-    mask: Tensor,
-    weights: Tensor,
-    *,
-    rho: float,
-    noise: Tensor,
-    pre_activation_coef: float = 0.0,
+    model: LatentModel, latents: Tensor, mask: Tensor, weights: Tensor, *, rho: float, noise: Tensor
 ) -> Tensor:
     """
     Loss ``[]`` of the policy prior: minus the value of its actions along an imagined, detached rollout.
@@ -219,18 +212,11 @@ def prior_loss(
     :param weights: importance-sampling weights ``[B]``
     :param rho: each further step counts this much less
     :param noise: smoothing noise ``[B, H + 1, A]``
-    :param pre_activation_coef: weight, times the size of the values, of the squares that tanh is taken of
     """
     batch, steps, _ = latents.shape
     z = latents.flatten(0, 1)
-    before = model.actor(z)
-    action = (torch.tanh(before) + noise.flatten(0, 1)).clamp(-1.0, 1.0)
-    value = model.Q(z, action).amin(dim=0)
-    if pre_activation_coef > 0:
-        # At least 1, so that flat values, whose least slope would be followed to the end, do not switch it off.
-        size = value.detach().abs().mean().clamp(min=1.0)
-        value = value - pre_activation_coef * size * before.square().mean(dim=-1)
-    value = value.view(batch, steps)
+    action = (model.pi(z) + noise.flatten(0, 1)).clamp(-1.0, 1.0)
+    value = model.Q(z, action).amin(dim=0).view(batch, steps)
     step_weight = rho ** torch.arange(steps, dtype=z.dtype, device=z.device)
     return -((step_weight * mask * value).sum(1) * weights).mean()
 

@@ -60,7 +60,6 @@ class UpdateSettings:
     pg_batch_size: int = 64
     pg_max_grad_ratio: float | None = 0.1
     imitation_coef: float = 0.0
-    pre_activation_coef: float = 0.0
     clone_coef: float = 4.0
     value_share: float = 1.0
     pretrains: bool = False
@@ -71,7 +70,7 @@ class UpdateSettings:
                 raise ValueError(f"{name} needs to be at least 1, got {getattr(self, name)!r}.")
         if not 0 < self.reward_scale < math.inf:
             raise ValueError(f"reward_scale needs to be positive and finite, got {self.reward_scale!r}.")
-        for name in ("pg_coef", "imitation_coef", "pre_activation_coef", "noise_std"):
+        for name in ("pg_coef", "imitation_coef", "noise_std"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} needs to be at least 0, got {getattr(self, name)!r}.")
 
@@ -133,13 +132,7 @@ class Updater:
         if moves_prior:
             noise = self._noise(loss.latents.shape[:2])
             prior = prior_loss(
-                policy.model,
-                loss.latents,
-                loss.mask,
-                batch.weights,
-                rho=settings.coefficients.rho,
-                noise=noise,
-                pre_activation_coef=settings.pre_activation_coef,
+                policy.model, loss.latents, loss.mask, batch.weights, rho=settings.coefficients.rho, noise=noise
             )
             if planned is not None and settings.imitation_coef > 0:
                 prior = self._with_imitation(prior, planned)

@@ -61,7 +61,6 @@ OTHERS = dict(
     policy_delay=3,
     planner_kwargs=dict(max_iterations=1),
     policy_kwargs=dict(net_arch=[3]),
-    pre_activation_coef=1.0,
     prediction="sample",
     replay_buffer_kwargs=dict(handle_timeout_termination=False),
     return_steps=1,

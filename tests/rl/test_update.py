@@ -184,26 +184,6 @@ def test_the_prior_imitates_plans_when_they_are_made(trained):
     assert after[1] < 0.2 * min(before, after[0])
 
 
-def test_the_prior_stays_where_it_can_come_back_from(trained):
-    model = trained()
-    policy, settings = model.policy, model.update_settings
-    batch = model.replay_buffer.sample_sequences(16, 3)
-    before, furthest = policy.state_dict(), []
-    before = {name: value.clone() for name, value in before.items()}
-    for coefficient in (0.0, 1e-2):
-        policy.load_state_dict(before)
-        policy._build_optimizers(lambda _: 1e-2)
-        policy.optimizer.param_groups[0]["lr"] = 0.0  # values stand still, and have a slope
-        updater = Updater(policy, replace(settings, pre_activation_coef=coefficient, pg_freq=1000, policy_delay=1))
-        for _ in range(150):
-            updater.update(batch, 1)
-        with torch.no_grad():
-            furthest.append(
-                policy.model.actor(policy.encoder(policy.preprocess(batch.observations))).abs().max().item()
-            )
-    assert furthest[1] < 2 < 4 < furthest[0]
-
-
 def test_the_prior_moves_when_it_is_its_turn(trained):
     model = trained()
     for n_updates, moves in ((3, True), (4, False)):

@@ -1,6 +1,9 @@
 """A real cluster of three nodes on this machine. What runs is a small program that counts, with checkpoints."""
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from ray.cluster_utils import Cluster
 from difftori_gym.comparison.engines import EngineOptions, Job, make_engine, node
 from difftori_gym.comparison.engines.storage import Storage
 
+ROOT = Path(__file__).resolve().parents[3]
 STEPS, INTERVAL = 40, 5
 # Counts to STEPS; "trained" remembers every step that any process did.
 RUN = f"""
@@ -182,3 +186,38 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("ray.init", late)
     with pytest.raises(ValueError, match=r"^No Ray starts here: The current node timed out during startup\.$"):
         make_engine("ray", EngineOptions(out=tmp_path)).__enter__()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_checkpoints_and_no_ray(tmp_path):
+    """Without an address compare.py starts a Ray of its own, which a terminal's Ctrl-C reaches, too."""
+    small = ["--seeds", "0", "--frames", "20000", "--eval-freq", "300", "--eval-episodes", "1", "--no-video"]
+    program = [sys.executable, str(ROOT / "examples/compare.py"), "--methods", "sac", "--tasks", "Pendulum-v1"]
+    # A shell that starts the tests in the background makes them, and what they start, deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    running = subprocess.Popen(
+        [*program, *small, "--device", "cpu", "--engine", "ray", "--out", str(tmp_path)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    folder = tmp_path / "runs" / "sac-Pendulum-v1-state-seed0"
+    try:
+        deadline = time.monotonic() + 240
+        while not list(folder.glob("checkpoint-*/state.json")):
+            assert running.poll() is None, running.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        saved = max(int(path.name[11:]) for path in folder.glob("checkpoint-*"))
+        os.killpg(running.pid, signal.SIGINT)
+        told, _ = running.communicate(timeout=240)
+    finally:
+        running.kill()
+    assert running.returncode == 130, told
+    assert "the same command continues" in told
+    (newest,) = folder.glob("checkpoint-*")
+    assert saved < int(newest.name[11:]) < 20000
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
