@@ -4,6 +4,7 @@ from ..observations import TensorObs
 from .action_repeat import ActionRepeat
 from .batched_env import BatchedEnv, TensorStep
 from .cameras import CameraPose, Cameras
+from .distractors import Distractors
 from .farthest_point_sampling import farthest_point_sampling
 from .named_env import NamedEnv
 from .pixel_observation import PixelObservation
@@ -19,6 +20,7 @@ __all__ = [
     "BatchedEnv",
     "CameraPose",
     "Cameras",
+    "Distractors",
     "EpisodeSuccess",
     "NamedEnv",
     "PixelObservation",

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 
 from difftori_gym.observations import entries, map_obs, space_from_entries
-from difftori_gym.wrappers import PixelObservation, PointCloudObservation, StateObservation
+from difftori_gym.wrappers import Distractors, PixelObservation, PointCloudObservation, StateObservation
 from difftori_gym.wrappers.cameras import CameraId
 from difftori_gym.wrappers.pixel_observation import StateBeside
 
@@ -23,8 +23,14 @@ OBSERVATIONS: tuple[str, ...] = get_args(Observation)
 
 @dataclass(frozen=True)
 class StatePreset:
-    """One flat float32 vector; ``frame_stack`` last ones are seen together, at least 1."""
+    """
+    One flat float32 vector, and arguments of :class:`~difftori_gym.wrappers.Distractors`.
 
+    :param frame_stack: number of last vectors seen together, at least 1
+    """
+
+    noise: int = 0
+    pendulums: int = 0
     frame_stack: int = 1
 
 
@@ -108,6 +114,8 @@ def observe(env: gym.Env[Any, Any], preset: Preset) -> gym.Env[Any, Any]:
         env = StateObservation(env)
     if isinstance(preset, PixelPreset):
         env = PixelObservation(env, **arguments)
+    elif any(arguments.values()):
+        env = Distractors(env, **arguments)
     return env if preset.frame_stack == 1 else stack_frames(env, preset.frame_stack)
 
 

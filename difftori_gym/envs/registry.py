@@ -160,7 +160,8 @@ def make_env(
     :param action_repeat: environment frames per agent step, at least 1; None: the task's preset
     :param frame_stack: number of last observations seen together, at least 1; None: the preset, 3 for images
     :param obs_kwargs: other settings of the observation in place of the task's preset, such as ``size``, ``camera``
-        and ``state`` of images, ``num_points``, ``cameras``, ``crop_low``, ``crop_high`` and ``color`` of clouds
+        and ``state`` of images, ``num_points``, ``cameras``, ``crop_low``, ``crop_high`` and ``color`` of clouds,
+        ``noise`` and ``pendulums`` beside a state (:class:`~difftori_gym.wrappers.Distractors`)
     :param reward: the ``environment``'s own, or ``success`` alone: 1 for each agent step that leads to where the task
         is solved, 0 for every other (:class:`~difftori_gym.wrappers.SuccessReward`)
     :param render_mode: Gymnasium render mode, ``rgb_array`` for films

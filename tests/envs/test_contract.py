@@ -143,7 +143,7 @@ def test_bad_settings_of_observations_are_told():
         ValueError, match=r"^Unknown obs_kwargs 'colour' of obs='pixels'\. Choices: camera, size, state"
     ):
         make_env("Pendulum-v1", obs="pixels", obs_kwargs={"colour": True})
-    with pytest.raises(ValueError, match=r"^Unknown obs_kwargs 'size' of obs='state'\. Choices: none"):
+    with pytest.raises(ValueError, match=r"^Unknown obs_kwargs 'size' of obs='state'\. Choices: noise, pendulums"):
         make_env("Pendulum-v1", obs_kwargs={"size": 64})
     with pytest.raises(ValueError, match="frame_stack >= 1, got 0"):
         make_env("Pendulum-v1", obs="pixels", frame_stack=0)
