@@ -253,13 +253,15 @@ def _mean_text(study: Study, runs: Runs, tasks: Sequence[TaskId], method: str) -
 def _empty_text(study: Study, runs: Runs, count: int) -> str:
     if not count:
         return "No cell is empty."
-    empty = []
-    for method in methods_of(study):
+    empty: dict[str, list[str]] = {}
+    methods = methods_of(study)
+    for method in methods:
         missing = [task.task for task in study.tasks if len(runs.get((task, method), ())) < len(study.seeds)]
         if missing:
             which = "all tasks" if len(missing) == len(study.tasks) else ", ".join(missing)
-            empty.append(f"{label(study, method)} ({which})")
-    return f"Empty, wholly or for some seeds: {'; '.join(empty)}."
+            empty.setdefault(which, []).append(label(study, method))
+    whose = {which: "all methods" if len(who) == len(methods) > 1 else ", ".join(who) for which, who in empty.items()}
+    return f"Empty, wholly or for some seeds: {'; '.join(f'{who} ({which})' for which, who in whose.items())}."
 
 
 def put_into(page: Path, study: Study, text: str) -> bool:
