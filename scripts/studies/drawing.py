@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.figures import method_color
-from difftori_gym.comparison.statistics import Estimate, bootstrap_tasks, wilson
+from difftori_gym.comparison.statistics import Estimate, bootstrap, bootstrap_tasks, wilson
 from difftori_gym.data.published import PublishedCurve, published_curves, published_means
 from difftori_gym.envs import TaskId
 from studies.plan import Study
@@ -89,10 +89,11 @@ def draw(study: Study, data: Path, path: Path) -> None:
     runs = runs_of(study, data)
     methods = [method for method in methods_of(study) if any(key[1] == method for key in runs)]
     panels = len(study.tasks) + 2
-    rows = math.ceil(panels / _COLUMNS)
-    figure = Figure(figsize=(3.5 * _COLUMNS, 2.9 * rows), layout="constrained")
+    columns = min(panels, _COLUMNS)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(3.5 * columns, 2.9 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, task in zip(axes, study.tasks, strict=False):
         axis.set_title(str(task), fontsize=10)
         _draw_task(axis, study, task, runs, methods)
@@ -100,7 +101,9 @@ def draw(study: Study, data: Path, path: Path) -> None:
     shared = shared_tasks(study, runs, methods)
     for axis in (mean, time):
         axis.set_title(
-            f"mean of {len(shared)} tasks" + ("" if axis is mean else " against processor time"), fontsize=10
+            f"mean of {len(shared)} task{'' if len(shared) == 1 else 's'}"
+            + ("" if axis is mean else " against processor time"),
+            fontsize=10,
         )
         for method in methods if shared else ():
             _draw_mean(axis, study, runs, shared, method, over_time=axis is time)
@@ -113,7 +116,7 @@ def draw(study: Study, data: Path, path: Path) -> None:
                 labels.append(text)
     for axis in axes[panels:]:
         axis.set_axis_off()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=10)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns + 1), fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     figure.savefig(unfinished, dpi=80, format="png")
@@ -145,7 +148,7 @@ def _draw_task(axis: Axes, study: Study, task: TaskId, runs: Runs, methods: Sequ
 
 
 def _draw_published(axis: Axes, study: Study, task: TaskId) -> None:
-    for curve in published_curves(task.suite, task.task, study.obs):
+    for curve in published_curves(task.suite, task.task, study.obs) if "obs_kwargs" not in study.options else ():
         if curve.method == _CURVE and curve.within(study.amount):
             shown = int(np.searchsorted(curve.frames, study.amount, side="right"))
             style = dict(color="0.4", ls="--", lw=1, marker=".", markersize=4)
@@ -164,7 +167,7 @@ def published_at(study: Study, task: TaskId) -> dict[str, tuple[float, Published
     :return: mean returns that others published after the study's frames, by method and as ``best published``
     """
     found = {}
-    for curve in published_means(task.suite, task.task, study.obs):
+    for curve in published_means(task.suite, task.task, study.obs) if "obs_kwargs" not in study.options else ():
         at = np.flatnonzero(curve.frames == study.amount)
         if len(at):
             found[curve.method] = (float(curve.mean[at[0]]), curve)
@@ -189,7 +192,7 @@ def _draw_mean(axis: Axes, study: Study, runs: Runs, tasks: Sequence[TaskId], me
     unit = "environment frames" if study.frames is not None else "gradient steps"
     axis.set(xlabel="processor seconds of training" if over_time else unit, ylabel=value.replace("_", " "))
     axis.set_xlim(left=0, auto=True)  # another method may go further
-    axis.set_ylim(bottom=0, auto=True)
+    axis.set_ylim(0, None if study.frames is not None else 1.05, auto=study.frames is not None)
 
 
 def _successes(study: Study, seeds: Sequence[Sequence[Row]]) -> Estimate:
@@ -231,7 +234,23 @@ def table(study: Study, data: Path) -> str:
     ]
     if study.frames is not None:
         lines[-1] += f" Dead starts in the last evaluations: {dead} of {study.eval_episodes * len(done)} episodes."
-    return "\n".join(lines)
+    return "\n".join([*lines, *gains(study, runs)])
+
+
+def gains(study: Study, runs: Runs) -> list[str]:
+    """:return: lines of a table: how far imitation on a base policy is above that base, with intervals over tasks"""
+    lines = []
+    for method in methods_of(study):
+        base = method.partition("+")[2]
+        tasks = shared_tasks(study, runs, [method, base])
+        if tasks:
+            ends = [[over_tasks(runs, [task], each, "success").value for task in tasks] for each in (method, base)]
+            found = bootstrap([100 * (ours - theirs) for ours, theirs in zip(*ends, strict=True)])
+            interval = "" if found.low is None else f" [{found.low:+.1f}, {found.high or 0:+.1f}]"
+            lines.append(
+                f"| {label(study, method)} minus {label(study, base)} | {len(tasks)} | {found.value:+.1f}{interval} |"
+            )
+    return ["", "| difference | tasks | points of success |", "|---|---|---|", *lines] if lines else []
 
 
 def _cell_text(study: Study, seeds: Sequence[Sequence[Row]] | None) -> str:
@@ -261,7 +280,7 @@ def _empty_text(study: Study, runs: Runs, count: int) -> str:
             which = "all tasks" if len(missing) == len(study.tasks) else ", ".join(missing)
             empty.setdefault(which, []).append(label(study, method))
     whose = {which: "all methods" if len(who) == len(methods) > 1 else ", ".join(who) for which, who in empty.items()}
-    return f"Empty, wholly or for some seeds: {'; '.join(f'{who} ({which})' for which, who in whose.items())}."
+    return f"Empty, wholly or for some seeds: {'. '.join(f'{who} ({which})' for which, who in whose.items())}."
 
 
 def put_into(page: Path, study: Study, text: str) -> bool:

@@ -363,3 +363,17 @@ def test_imitation_shares_a_folder_and_names_its_base(tmp_path):
     assert "--methods difftori --base bc --tasks metaworld/push --seeds 0" in arguments
     assert "--eval-episodes 50 --steps 600 --demos 10 --size small" in arguments
     assert Places(ROOT, tmp_path, tmp_path).lock(bc) == Places(ROOT, tmp_path, tmp_path).lock(ours)
+
+
+def test_gains_over_a_base_are_means_over_the_tasks_of_both(tmp_path):
+    text = TINY.replace('"gymnasium/Pendulum-v1"', '"metaworld/push", "metaworld/soccer", "metaworld/sweep"')
+    text = text.replace('methods = ["sac", "ppo"]', 'methods = ["bc", "difftori+bc"]').replace("frames =", "steps =")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(("settings", "eval_episodes")))
+    pytest.importorskip("metaworld")
+    (study,) = read_plan(write_plan(tmp_path, text))
+    push, soccer, sweep = study.tasks
+    ends = {(push, "bc"): [0.5, 0.7], (push, "difftori+bc"): [0.8], (soccer, "bc"): [0.4], (sweep, "bc"): [0.1]}
+    ends[soccer, "difftori+bc"] = [0.3, 0.5]
+    runs = {key: [[a_row(success=success)] for success in seeds] for key, seeds in ends.items()}
+    assert drawing.gains(study, runs)[3:] == ["| DiffTORI (+BC) minus BC | 2 | +10.0 [+0.0, +20.0] |"]
+    assert drawing.gains(study, {}) == []
