@@ -37,7 +37,7 @@ class Distractors(gym.Wrapper[Float32Array, ActType, Float32Array, ActType], Rec
         if not isinstance(inside, spaces.Box) or len(inside.shape) != 1:
             raise ValueError(f"Distractors needs a state vector, got {inside}. Put it around StateObservation.")
         self.noise = noise
-        self.pendulums = [PendulumEnv() for _ in range(pendulums)]
+        self.pendulums: list[Any] = [PendulumEnv() for _ in range(pendulums)]
         limits = [np.full(noise, np.inf), *(pendulum.observation_space.high for pendulum in self.pendulums)]
         high = np.concatenate(limits).astype(np.float32)
         self.observation_space = spaces.Box(

@@ -51,8 +51,8 @@ def write_page(results: Results, reload_s: float = 30.0) -> Path | None:
         "differences": numbers.differences(groups, labels),
         "films": _films(records, list(labels)),
     }
-    counts = {"method": labels, "task": groups, "run": records}
-    told = [f"{len(what)} {name}{'' if len(what) == 1 else 's'}" for name, what in counts.items()]
+    counts = {"method": len(labels), "task": len(groups), "run": len(records)}
+    told = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items()]
     told += [f"{states[state]} {state}" for state in STATES if states[state]]
     templates = resources.files(__package__).joinpath("templates")
     page, css, js = (templates.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
