@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from difftori_gym.baselines.methods import METHODS
 from difftori_gym.comparison.figures import method_color
-from difftori_gym.comparison.statistics import Estimate, bootstrap, bootstrap_tasks, wilson
+from difftori_gym.comparison.statistics import Estimate, area_under_curve, bootstrap, bootstrap_tasks, wilson
 from difftori_gym.data.published import PublishedCurve, published_curves, published_means
 from difftori_gym.envs import TaskId
 from studies.plan import Study
@@ -148,7 +148,7 @@ def _draw_task(axis: Axes, study: Study, task: TaskId, runs: Runs, methods: Sequ
 
 
 def _draw_published(axis: Axes, study: Study, task: TaskId) -> None:
-    for curve in published_curves(task.suite, task.task, study.obs) if "obs_kwargs" not in study.options else ():
+    for curve in published_curves(task.suite, task.task, study.obs) if _as_published(study) else ():
         if curve.method == _CURVE and curve.within(study.amount):
             shown = int(np.searchsorted(curve.frames, study.amount, side="right"))
             style = dict(color="0.4", ls="--", lw=1, marker=".", markersize=4)
@@ -160,6 +160,11 @@ def _draw_published(axis: Axes, study: Study, task: TaskId) -> None:
             axis.plot([study.amount], [marks[name][0]], color="0.2", ls="", marker=mark, markersize=8, label=text)
 
 
+def _as_published(study: Study) -> bool:
+    """Whether its observations are those that others published with."""
+    return "obs_kwargs" not in study.options
+
+
 def published_at(study: Study, task: TaskId) -> dict[str, tuple[float, PublishedCurve]]:
     """
     :param study: a study of reinforcement learning
@@ -167,7 +172,7 @@ def published_at(study: Study, task: TaskId) -> dict[str, tuple[float, Published
     :return: mean returns that others published after the study's frames, by method and as ``best published``
     """
     found = {}
-    for curve in published_means(task.suite, task.task, study.obs) if "obs_kwargs" not in study.options else ():
+    for curve in published_means(task.suite, task.task, study.obs) if _as_published(study) else ():
         at = np.flatnonzero(curve.frames == study.amount)
         if len(at):
             found[curve.method] = (float(curve.mean[at[0]]), curve)
@@ -210,7 +215,8 @@ def table(study: Study, data: Path) -> str:
     runs, methods = runs_of(study, data), methods_of(study)
     cells = study.cells()
     done = finished(cells, data)
-    published = [_CURVE, _SUCCESSOR, _BEST] if study.frames is not None else []
+    told = study.frames is not None and any(published_at(study, task) for task in study.tasks)
+    published = [_CURVE, _SUCCESSOR, _BEST] if told else []
     columns = [*(label(study, method) for method in methods), *(f"{name}, published" for name in published[:2])]
     columns += published[2:]
     lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
@@ -238,19 +244,41 @@ def table(study: Study, data: Path) -> str:
 
 
 def gains(study: Study, runs: Runs) -> list[str]:
-    """:return: lines of a table: how far imitation on a base policy is above that base, with intervals over tasks"""
+    """
+    :param study: a study
+    :param runs: of it
+    :return: lines of a table: how far a method is above what it is derived from, with bootstrap intervals. Of imitation
+        on a base policy the success, by task; of a learner without the policy gradient the mean height of the learning
+        curve, by task and seed
+    """
     lines = []
     for method in methods_of(study):
-        base = method.partition("+")[2]
+        base = method.partition("+")[2] or ("difftori" if method == "difftori_nopg" else "")
         tasks = shared_tasks(study, runs, [method, base])
-        if tasks:
-            ends = [[over_tasks(runs, [task], each, "success").value for task in tasks] for each in (method, base)]
-            found = bootstrap([100 * (ours - theirs) for ours, theirs in zip(*ends, strict=True)])
-            interval = "" if found.low is None else f" [{found.low:+.1f}, {found.high or 0:+.1f}]"
-            lines.append(
-                f"| {label(study, method)} minus {label(study, base)} | {len(tasks)} | {found.value:+.1f}{interval} |"
+        if study.frames is None:
+            ends = [
+                [100 * over_tasks(runs, [task], each, "success").value for task in tasks] for each in (method, base)
+            ]
+            found, unit = [ours - theirs for ours, theirs in zip(*ends, strict=True)], "points of success"
+        else:
+            pairs = [pair for task in tasks for pair in _pairs(runs[task, method], runs[task, base])]
+            found, unit = (
+                [area_under_curve(ours) - area_under_curve(theirs) for ours, theirs in pairs],
+                "return over all frames",
             )
-    return ["", "| difference | tasks | points of success |", "|---|---|---|", *lines] if lines else []
+        if found:
+            estimate = bootstrap(found)
+            low, high = (f"{end or 0:+.1f}" for end in (estimate.low, estimate.high))
+            interval = "" if estimate.low is None else f" [{low}, {high}]"
+            who = f"{label(study, method)} minus {label(study, base)}"
+            lines.append(f"| {who} | {len(tasks)} | {len(found)} | {estimate.value:+.1f}{interval} | {unit} |")
+    return ["", "| difference | tasks | pairs | mean | of |", "|---|---|---|---|---|", *lines] if lines else []
+
+
+def _pairs(ours: Sequence[list[Row]], theirs: Sequence[list[Row]]) -> list[tuple[list[Row], list[Row]]]:
+    """Runs of the same seeds."""
+    by_seed = {run[0].seed: run for run in theirs}
+    return [(run, by_seed[run[0].seed]) for run in ours if run[0].seed in by_seed]
 
 
 def _cell_text(study: Study, seeds: Sequence[Sequence[Row]] | None) -> str:

@@ -375,5 +375,32 @@ def test_gains_over_a_base_are_means_over_the_tasks_of_both(tmp_path):
     ends = {(push, "bc"): [0.5, 0.7], (push, "difftori+bc"): [0.8], (soccer, "bc"): [0.4], (sweep, "bc"): [0.1]}
     ends[soccer, "difftori+bc"] = [0.3, 0.5]
     runs = {key: [[a_row(success=success)] for success in seeds] for key, seeds in ends.items()}
-    assert drawing.gains(study, runs)[3:] == ["| DiffTORI (+BC) minus BC | 2 | +10.0 [+0.0, +20.0] |"]
+    told = "| DiffTORI (+BC) minus BC | 2 | 2 | +10.0 [+0.0, +20.0] | points of success |"
+    assert drawing.gains(study, runs)[3:] == [told]
     assert drawing.gains(study, {}) == []
+    assert drawing._empty_text(study, {key: [*runs[key], *runs[key]] for key in runs if key[0] != sweep}, 2) == (
+        "Empty, wholly or for some seeds: all methods (sweep)."
+    )
+    assert "BC (sweep). DiffTORI (+BC) (push, sweep)." in drawing._empty_text(
+        study, {**runs, (soccer, "bc"): [1, 2]}, 2
+    )
+
+
+def test_gains_without_the_policy_gradient_are_heights_of_curves_by_seed(tmp_path):
+    text = TINY.replace('methods = ["sac", "ppo"]', 'methods = ["difftori", "difftori_nopg"]')
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("settings"))
+    (study,) = read_plan(write_plan(tmp_path, text))
+    (task,) = study.tasks
+
+    def curve(seed, *returns):
+        return [
+            a_row(seed=seed, frames=100 * at, agent_steps=50 * at, episode_return=each)
+            for at, each in enumerate(returns)
+        ]
+
+    runs = {
+        (task, "difftori"): [curve(0, 0.0, 10.0, 10.0), curve(1, 0.0, 0.0, 0.0)],
+        (task, "difftori_nopg"): [curve(1, 0.0, 0.0, 4.0), curve(0, 0.0, 20.0, 20.0), curve(2, 9.0, 9.0, 9.0)],
+    }
+    who = "DiffTORI, no policy gradient minus DiffTORI"
+    assert drawing.gains(study, runs)[3:] == [f"| {who} | 1 | 2 | +4.2 [+1.0, +7.5] | return over all frames |"]

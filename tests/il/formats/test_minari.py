@@ -15,7 +15,6 @@ from difftori_gym.il import Demonstrations, Episode, MinariWriter, read_minari, 
 from difftori_gym.il.formats.minari_layout import space_to_json
 
 h5py = pytest.importorskip("h5py")
-
 # Written by Minari 0.5.3 itself: tests/il/formats/data/README.md
 DATA = Path(__file__).parent / "data"
 
